@@ -1,0 +1,172 @@
+//! Why a frame went nowhere. Every frame that is received and not sent is counted under exactly one
+//! [`DropReason`], by the port it came in by.
+//!
+//! To add a reason: one line in the table below, and the place that uses it.
+
+use crate::limits::PORTS;
+use crate::port::PortSlot;
+
+macro_rules! reasons {
+    ($($(#[doc = $meaning:literal])+ $name:ident = $word:literal,)+) => {
+        /// See the module comment. The documentation of each is what the user reads.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[doc = $meaning])+ $name,)+ }
+
+        impl DropReason {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The word in dumps and metrics: "spoofed".
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)+ }
+            }
+
+            /// One sentence.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($meaning),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The frame is shorter than the headers it announces.
+    Truncated = "truncated",
+    /// A header contradicts itself: a length, version or header size that cannot be.
+    Malformed = "malformed",
+    /// No rule of a table matched.
+    TableMiss = "table_miss",
+    /// Rules matched, but none of them sends the packet anywhere.
+    NoOutput = "no_output",
+    /// A rule drops it.
+    Policy = "policy",
+    /// The source MAC or IP address is not the port's.
+    Spoofed = "spoofed",
+    /// The destination is not on this network.
+    UnknownDestination = "unknown_destination",
+    /// A tunnel packet of a network with no instance here.
+    UnknownSegment = "unknown_segment",
+    /// The time to live was 1 or less where a rule decrements it.
+    TtlExpired = "ttl_expired",
+    /// The output port does not exist.
+    NoSuchPort = "no_such_port",
+    /// The output port exists but is not up.
+    PortDown = "port_down",
+    /// The frame is larger than the output port can send.
+    TooBig = "too_big",
+    /// The output port's queue is full.
+    TransmitFull = "transmit_full",
+    /// Packet memory or the ingress port's share of it is used up.
+    NoBuffer = "no_buffer",
+    /// The worker had too many packets of new flows at once.
+    MissBudget = "miss_budget",
+    /// The worker had too many requests to answer at once.
+    ResponderBudget = "responder_budget",
+    /// The rule sends it into a tunnel without saying where to (tun_dst is not set).
+    NoTunnelDestination = "no_tunnel_destination",
+    /// The underlay has no route to the tunnel's other end.
+    NoRoute = "no_route",
+    /// The MAC address of the tunnel's other end, or of the router towards it, is not known (yet).
+    NeighbourUnresolved = "neighbour_unresolved",
+    /// A tunnel packet to this host of a kind it does not understand.
+    BadTunnel = "bad_tunnel",
+    /// There is no room before the packet for another header.
+    NoHeadroom = "no_headroom",
+    /// A rule's action does not fit the packet, such as popping a VLAN tag it does not have.
+    BadAction = "bad_action",
+    /// A rule hands it to a program, and none is listening.
+    NoListener = "no_listener",
+    /// A rule hands it to a program that does not keep up.
+    PuntOverrun = "punt_overrun",
+    /// An ARP or DHCP message to the switch itself that calls for no answer.
+    Consumed = "consumed",
+    /// An ARP or DHCP message to the switch itself that makes no sense.
+    BadRequest = "bad_request",
+    /// The worker stopped while it held the frame.
+    Stopped = "stopped",
+}
+
+impl DropReason {
+    /// The reason of this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.word() == word)
+    }
+}
+
+/// One worker's counts; nobody else writes them.
+pub struct DropCounters {
+    /// By ingress port slot and reason; rows exist once a port has dropped something.
+    rows: Vec<Option<Box<[u64; DropReason::ALL.len()]>>>,
+}
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self { rows: (0..PORTS).map(|_| None).collect() }
+    }
+}
+
+impl DropCounters {
+    /// Counts one frame that came in by `port`.
+    pub fn count(&mut self, port: PortSlot, reason: DropReason) {
+        self.add(port, reason, 1);
+    }
+
+    /// Counts several.
+    pub fn add(&mut self, port: PortSlot, reason: DropReason, frames: u64) {
+        let row = self.rows[port.index()].get_or_insert_with(|| Box::new([0; DropReason::ALL.len()]));
+        row[reason as usize] += frames;
+    }
+
+    /// Every count that is not zero.
+    pub fn iter(&self) -> impl Iterator<Item = (PortSlot, DropReason, u64)> + '_ {
+        self.rows.iter().enumerate().filter_map(|(slot, row)| Some((PortSlot::new(slot), row.as_ref()?))).flat_map(
+            |(slot, row)| {
+                DropReason::ALL
+                    .iter()
+                    .filter(|&&reason| row[reason as usize] > 0)
+                    .map(move |&reason| (slot, reason, row[reason as usize]))
+            },
+        )
+    }
+
+    /// The count of one reason over all ports.
+    #[must_use]
+    pub fn total(&self, reason: DropReason) -> u64 {
+        self.iter().filter(|&(_, found, _)| found == reason).map(|(_, _, frames)| frames).sum()
+    }
+
+    /// Forgets a port whose slot will be reused; gives its counts, so that totals can be kept.
+    pub fn forget(&mut self, port: PortSlot) -> Vec<(DropReason, u64)> {
+        let gone =
+            self.iter().filter(|&(slot, _, _)| slot == port).map(|(_, reason, frames)| (reason, frames)).collect();
+        self.rows[port.index()] = None;
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_unique_and_meanings_are_sentences() {
+        for reason in DropReason::ALL {
+            assert_eq!(DropReason::from_word(reason.word()), Some(*reason));
+            assert!(reason.meaning().ends_with('.'), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn counts_are_kept_by_port_and_reason() {
+        let mut counters = DropCounters::default();
+        counters.count(PortSlot::new(2), DropReason::Spoofed);
+        counters.add(PortSlot::new(7), DropReason::Spoofed, 4);
+        assert_eq!(counters.total(DropReason::Spoofed), 5);
+        assert_eq!(counters.forget(PortSlot::new(7)), [(DropReason::Spoofed, 4)]);
+        assert_eq!(counters.iter().collect::<Vec<_>>(), [(PortSlot::new(2), DropReason::Spoofed, 1)]);
+    }
+}

@@ -1,0 +1,10 @@
+//! Flow tables and the way of a packet through them; in reading order:
+//!
+//! - [`key`]: what can be matched.
+//! - [`action`]: what can be done.
+//! - [`rule`], [`classifier`], [`table`], [`tables`]: rules, found by key; tables that change atomically.
+//! - [`resolve`]: the walk of one packet; [`trace`]: the same walk, written down.
+//! - [`program`]: the walk's result, compiled to steps; [`cache`]: where programs are found again.
+
+pub mod action;
+pub mod key;

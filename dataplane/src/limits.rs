@@ -1,0 +1,75 @@
+//! Every resource that traffic, rules or ports can consume, bounded and named in one place.
+
+/// Frames taken from one (port, queue) at a time.
+pub const BATCH: usize = 64;
+
+/// Bytes of one chunk of packet memory: also the chunk size of the AF_XDP UMEM.
+pub const CHUNK_BYTES: usize = 4096;
+
+/// Bytes of one run of packet memory: holds the largest segment a TAP or a guest hands over (65,535
+/// bytes and its Ethernet and virtio-net headers).
+pub const RUN_BYTES: usize = 65_536 + 1024;
+
+/// Bytes kept free before a received frame, for headers pushed later.
+pub const HEADROOM: usize = 256;
+
+/// Chunks and runs of packet memory, unless the configuration says otherwise: 32 MiB and 33 MiB.
+pub const DEFAULT_CHUNKS: usize = 8192;
+/// See [`DEFAULT_CHUNKS`].
+pub const DEFAULT_RUNS: usize = 512;
+
+/// Buffers that move between a worker's cache and the depot at a time.
+pub const DEPOT_BATCH: usize = 64;
+
+/// Ports of one switch.
+pub const PORTS: usize = 4096;
+
+/// Buffers that frames received by one port may hold at once, in each worker: no port can starve the
+/// others. An AF_XDP port's fill rings count.
+pub const BUFFERS_PER_PORT: u32 = 4096;
+
+/// Segments of one frame.
+pub const SEGMENTS: usize = 18;
+
+/// Flow tables: 0 to 254, as in OpenFlow.
+pub const TABLES: usize = 255;
+
+/// Rules of one switch.
+pub const RULES: usize = 1_000_000;
+
+/// Distinct masks of one table's rules.
+pub const MASKS_PER_TABLE: usize = 512;
+
+/// Members of one address set.
+pub const ADDRESS_SET_MEMBERS: usize = 65_536;
+
+/// Actions of one rule, apply and write together.
+pub const ACTIONS_PER_RULE: usize = 1024;
+
+/// Partitions that a table's changes are told apart by; one more for rules that leave the field wild.
+pub const PARTITIONS: usize = 256;
+
+/// The last changed matches that a partition remembers; entries older than those resolve anew.
+pub const CHANGES_PER_PARTITION: usize = 32;
+
+/// Entries of one worker's flow cache.
+pub const CACHE_ENTRIES: usize = 262_144;
+
+/// Masks of one worker's flow cache, each a probe in the worst case.
+pub const CACHE_MASKS: usize = 16;
+
+/// Walks of the flow tables that one worker does per batch, all ports together; within it ports take
+/// turns. The excess drops under `MissBudget`.
+pub const MISSES_PER_BATCH: usize = 64;
+
+/// Microseconds after which an unused cache entry is removed.
+pub const CACHE_IDLE_MICROSECONDS: u64 = 10_000_000;
+
+/// Punted packets waiting for one subscriber; the excess drops under `PuntOverrun`.
+pub const PUNT_QUEUE: usize = 256;
+
+/// Bytes of one gRPC message, both ways; larger bundles travel in several.
+pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Replies (DHCP) that one worker composes per batch; the excess drops under `ResponderBudget`.
+pub const REPLIES_PER_BATCH: usize = 16;

@@ -1,0 +1,276 @@
+//! A frame: a chain of segments in packet memory with its side descriptor.
+//!
+//! The descriptor of the first segment is the [`Frame`] itself; further segments are linked through
+//! descriptors beside the packet memory, never inside it (the kernel may write there). All headers lie
+//! in the first segment. A 64 KB segment from a TAP is one run, hence usually one segment.
+//!
+//! A `Frame` owns its buffers but cannot return them by itself: hand it to
+//! [`Pool::free`](super::pool::Pool::free) or to a port. Dropping one leaks its buffers until the
+//! process ends; the pool's accounting shows it in the tests.
+
+use super::memory::{BufferId, Link, Memory};
+use crate::port::PortSlot;
+use std::ptr::NonNull;
+
+/// What is known of the transport checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// It is in place; nobody here verified it. What comes from a wire.
+    #[default]
+    Unverified,
+    /// It is in place and right (virtio's `DATA_VALID`, or we computed it).
+    Complete,
+    /// The field holds the uncomplemented pseudo-header sum; who sends the frame on a wire sums from
+    /// `start` to the end and stores the complement at `start + offset` (virtio's `NEEDS_CSUM`).
+    /// Positions count from the frame's first byte.
+    Partial {
+        /// Where the sum begins: the transport header.
+        start: u16,
+        /// Where the field is, from `start`.
+        offset: u16,
+    },
+}
+
+/// Which kind of segments a large frame stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GsoKind {
+    /// TCP over IPv4.
+    Tcp4,
+    /// TCP over IPv6.
+    Tcp6,
+    /// UDP datagrams of equal length (virtio's `GSO_UDP_L4`).
+    Udp,
+}
+
+/// A frame that stands for several: to be segmented where it leaves, if the port cannot take it whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gso {
+    /// What its segments are.
+    pub kind: GsoKind,
+    /// Payload bytes of each segment but the last (TCP's MSS).
+    pub size: u16,
+    /// Bytes of outer headers before the inner Ethernet header; 0 if it is not in a tunnel.
+    pub tunnel: u16,
+}
+
+/// One frame. See the module comment for who must free it.
+#[derive(Debug)]
+#[must_use = "a frame owns buffers: free it through the pool or hand it to a port"]
+pub struct Frame {
+    /// Start of the first segment's buffer.
+    base: NonNull<u8>,
+    memory: &'static Memory,
+    pub(super) buffer: BufferId,
+    /// Capacity of the first buffer, bytes.
+    capacity: u32,
+    /// First byte and length of the first segment.
+    offset: u32,
+    length: u32,
+    /// Bytes of all segments after the first.
+    rest: u32,
+    /// The transport checksum's state.
+    pub checksum: Checksum,
+    /// Set if the frame stands for several.
+    pub gso: Option<Gso>,
+    /// The port whose quota the buffers count against: that which received the frame.
+    pub(super) charged: PortSlot,
+}
+
+// SAFETY: a frame owns its buffers; the pointer is into a mapping that lives as long as the process.
+unsafe impl Send for Frame {}
+
+impl Frame {
+    /// A frame of `length` bytes at `offset` of a buffer that the caller owns.
+    pub(super) fn new(
+        memory: &'static Memory,
+        buffer: BufferId,
+        offset: usize,
+        length: usize,
+        charged: PortSlot,
+    ) -> Self {
+        let capacity = match memory.class(buffer) {
+            super::memory::Class::Chunk => crate::limits::CHUNK_BYTES,
+            super::memory::Class::Run => crate::limits::RUN_BYTES,
+        };
+        assert!(offset + length <= capacity, "{length} bytes at {offset} do not fit a buffer of {capacity}");
+        // SAFETY: the caller owns the buffer.
+        unsafe { memory.link(buffer).next = 0 };
+        Self {
+            base: memory.start(buffer),
+            memory,
+            buffer,
+            capacity: capacity as u32,
+            offset: offset as u32,
+            length: length as u32,
+            rest: 0,
+            checksum: Checksum::Unverified,
+            gso: None,
+            charged,
+        }
+    }
+
+    /// Bytes of the whole frame.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        (self.length + self.rest) as usize
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it has more than one segment.
+    #[must_use]
+    pub fn is_chained(&self) -> bool {
+        self.rest > 0
+    }
+
+    /// The first segment, which holds all headers.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        // SAFETY: we own the buffer, and offset + length <= capacity always holds.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(self.offset as usize), self.length as usize) }
+    }
+
+    /// The first segment, to be changed.
+    #[must_use]
+    pub fn head_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `head`, and we are borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(self.offset as usize), self.length as usize) }
+    }
+
+    /// Bytes free before the first segment.
+    #[must_use]
+    pub fn headroom(&self) -> usize {
+        self.offset as usize
+    }
+
+    /// Bytes free behind the first segment.
+    #[must_use]
+    pub fn tailroom(&self) -> usize {
+        (self.capacity - self.offset - self.length) as usize
+    }
+
+    /// Makes room for `count` bytes at the front and gives the whole head; `None` without headroom.
+    /// The new bytes hold what was there before. Positions of a partial checksum move along.
+    pub fn push_front(&mut self, count: usize) -> Option<&mut [u8]> {
+        if count > self.headroom() {
+            return None;
+        }
+        self.offset -= count as u32;
+        self.length += count as u32;
+        if let Checksum::Partial { start, .. } = &mut self.checksum {
+            *start += count as u16;
+        }
+        Some(self.head_mut())
+    }
+
+    /// Removes `count` bytes from the front of the first segment; false (and nothing done) if it has
+    /// fewer. A partial checksum that would start before the frame becomes unverified.
+    pub fn pull_front(&mut self, count: usize) -> bool {
+        if count > self.length as usize {
+            return false;
+        }
+        self.offset += count as u32;
+        self.length -= count as u32;
+        if let Checksum::Partial { start, .. } = &mut self.checksum {
+            match start.checked_sub(count as u16) {
+                Some(moved) => *start = moved,
+                None => self.checksum = Checksum::Unverified,
+            }
+        }
+        true
+    }
+
+    /// Cuts or lengthens the first segment of an unchained frame to `length` bytes; false (and nothing
+    /// done) if it is chained or has no room. New bytes hold what was there before.
+    pub fn set_len(&mut self, length: usize) -> bool {
+        if self.is_chained() || length > (self.capacity - self.offset) as usize {
+            return false;
+        }
+        self.length = length as u32;
+        true
+    }
+
+    /// All segments in order.
+    pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
+        let mut next = Some((self.buffer, self.offset, self.length));
+        std::iter::from_fn(move || {
+            let (buffer, offset, length) = next?;
+            // SAFETY: we own every buffer of the chain, and each link lies within its buffer.
+            let (link, bytes) = unsafe {
+                let start = self.memory.start(buffer).as_ptr().add(offset as usize);
+                (*self.memory.link(buffer), std::slice::from_raw_parts(start, length as usize))
+            };
+            next = link.next.checked_sub(1).map(|id| {
+                // SAFETY: as above.
+                let link = unsafe { *self.memory.link(BufferId(id)) };
+                (BufferId(id), link.offset, link.length)
+            });
+            Some(bytes)
+        })
+    }
+
+    /// Copies the frame's bytes from `from` on into `out`; gives how many.
+    pub fn copy_range(&self, mut from: usize, out: &mut [u8]) -> usize {
+        let mut done = 0;
+        for segment in self.segments() {
+            if from >= segment.len() {
+                from -= segment.len();
+                continue;
+            }
+            let take = (segment.len() - from).min(out.len() - done);
+            out[done..done + take].copy_from_slice(&segment[from..from + take]);
+            done += take;
+            from = 0;
+            if done == out.len() {
+                break;
+            }
+        }
+        done
+    }
+
+    /// All bytes in a vector; for tests, traces and captures.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.segments().flatten().copied().collect()
+    }
+
+    /// Where the first segment lies in the UMEM: the address of its first byte; `None` if the frame is
+    /// not one chunk.
+    #[must_use]
+    pub fn umem_address(&self) -> Option<u64> {
+        (self.memory.class(self.buffer) == super::memory::Class::Chunk && !self.is_chained())
+            .then(|| u64::from(self.buffer.0) * crate::limits::CHUNK_BYTES as u64 + u64::from(self.offset))
+    }
+
+    /// Hangs the segments of `other` behind those of this frame. `other`'s own descriptor (checksum
+    /// state, GSO) is forgotten.
+    pub fn append(&mut self, other: Frame) {
+        // SAFETY: both chains are ours.
+        unsafe {
+            *self.memory.link(other.buffer) =
+                Link { offset: other.offset, length: other.length, ..*self.memory.link(other.buffer) };
+            let mut last = self.buffer;
+            while let Some(id) = self.memory.link(last).next.checked_sub(1) {
+                last = BufferId(id);
+            }
+            self.memory.link(last).next = other.buffer.0 + 1;
+        }
+        self.rest += other.length + other.rest;
+    }
+
+    /// The buffers of the chain in order; the frame is taken apart.
+    pub(super) fn into_buffers(self) -> impl Iterator<Item = BufferId> {
+        let memory = self.memory;
+        let mut next = Some(self.buffer);
+        std::iter::from_fn(move || {
+            let id = next?;
+            // SAFETY: the chain was ours until now, and this iterator hands each buffer on once.
+            next = unsafe { memory.link(id).next }.checked_sub(1).map(BufferId);
+            Some(id)
+        })
+    }
+}

@@ -1,0 +1,17 @@
+//! Packets: their memory, and what can be done to one without knowing any rule.
+//!
+//! - [`memory`], [`pool`], [`frame`]: buffers, who owns them, and frames as chains with a descriptor.
+//! - [`checksum`]: Internet checksums, whole and incremental.
+//! - [`header`]: views of protocol headers.
+//! - [`parse`]: a frame to a `FlowKey`.
+//! - [`segment`]: large frames to wire-sized ones; completing partial checksums.
+//! - [`tunnel`]: VXLAN encapsulation and decapsulation.
+
+pub mod checksum;
+pub mod frame;
+pub mod header;
+pub mod memory;
+pub mod parse;
+pub mod pool;
+pub mod segment;
+pub mod tunnel;

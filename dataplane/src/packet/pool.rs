@@ -1,0 +1,229 @@
+//! A worker's cache of free buffers, and the quotas of its ports.
+//!
+//! Each worker owns one pool; nothing here is shared but the depot, which is visited once every
+//! [`DEPOT_BATCH`] buffers. A port that holds its quota gets no more buffers until some come back.
+
+use super::frame::Frame;
+use super::memory::{BufferId, Class, Memory};
+use crate::limits::{BUFFERS_PER_PORT, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RUN_BYTES};
+use crate::port::PortSlot;
+
+/// See the module comment.
+pub struct Pool {
+    memory: &'static Memory,
+    free: [Vec<BufferId>; 2],
+    /// Buffers held by frames of each port slot that this pool handed out. A frame freed by another
+    /// worker's pool is settled there, hence signed.
+    held: Box<[i32]>,
+}
+
+impl Pool {
+    /// A pool with nothing in its cache.
+    #[must_use]
+    pub fn new(memory: &'static Memory) -> Self {
+        Self { memory, free: [Vec::new(), Vec::new()], held: vec![0; PORTS].into_boxed_slice() }
+    }
+
+    /// The memory it draws from.
+    #[must_use]
+    pub fn memory(&self) -> &'static Memory {
+        self.memory
+    }
+
+    fn take(&mut self, class: Class, port: PortSlot) -> Option<BufferId> {
+        let held = &mut self.held[port.index()];
+        if *held >= BUFFERS_PER_PORT as i32 {
+            return None;
+        }
+        let free = &mut self.free[class as usize];
+        if free.is_empty() {
+            *free = self.memory.take_batch(class)?;
+        }
+        *held += 1;
+        free.pop()
+    }
+
+    fn give(&mut self, id: BufferId, port: PortSlot) {
+        self.held[port.index()] -= 1;
+        let class = self.memory.class(id);
+        let free = &mut self.free[class as usize];
+        free.push(id);
+        if free.len() >= 2 * DEPOT_BATCH {
+            let batch = free.split_off(free.len() - DEPOT_BATCH);
+            self.memory.give_batch(class, batch);
+        }
+    }
+
+    /// An empty frame in a chunk, with [`HEADROOM`]. `None`: memory or the port's quota is used up.
+    pub fn chunk(&mut self, port: PortSlot) -> Option<Frame> {
+        let id = self.take(Class::Chunk, port)?;
+        Some(Frame::new(self.memory, id, HEADROOM, 0, port))
+    }
+
+    /// An empty frame in a run, with [`HEADROOM`].
+    pub fn run(&mut self, port: PortSlot) -> Option<Frame> {
+        let id = self.take(Class::Run, port)?;
+        Some(Frame::new(self.memory, id, HEADROOM, 0, port))
+    }
+
+    /// An empty frame with room for `length` bytes behind the headroom, in the smallest class.
+    pub fn sized(&mut self, port: PortSlot, length: usize) -> Option<Frame> {
+        if length <= CHUNK_BYTES - HEADROOM {
+            self.chunk(port)
+        } else if length <= RUN_BYTES - HEADROOM {
+            self.run(port)
+        } else {
+            None
+        }
+    }
+
+    /// A frame that holds these bytes.
+    pub fn frame(&mut self, port: PortSlot, bytes: &[u8]) -> Option<Frame> {
+        let mut frame = self.sized(port, bytes.len())?;
+        assert!(frame.set_len(bytes.len()), "sized for it");
+        frame.head_mut().copy_from_slice(bytes);
+        Some(frame)
+    }
+
+    /// A copy with its side descriptor, in one segment; charged to the same port.
+    pub fn copy(&mut self, frame: &Frame) -> Option<Frame> {
+        let mut copy = self.sized(frame.charged, frame.len())?;
+        assert!(copy.set_len(frame.len()), "sized for it");
+        frame.copy_range(0, copy.head_mut());
+        copy.checksum = frame.checksum;
+        copy.gso = frame.gso;
+        Some(copy)
+    }
+
+    /// Takes the frame's buffers back.
+    pub fn free(&mut self, frame: Frame) {
+        let port = frame.charged;
+        for id in frame.into_buffers() {
+            self.give(id, port);
+        }
+    }
+
+    /// A chunk for the kernel's fill ring: its UMEM address (of its first byte, no headroom).
+    /// The port that gets it owns it until [`Pool::from_umem`] or [`Pool::free_umem`].
+    pub fn to_umem(&mut self, port: PortSlot) -> Option<u64> {
+        self.take(Class::Chunk, port).map(|id| u64::from(id.0) * CHUNK_BYTES as u64)
+    }
+
+    /// Turns a frame of one chunk into its UMEM address for a transmit ring; gives it back if it is
+    /// not one chunk. The buffer comes home by [`Pool::free_umem`], under the port it is charged to.
+    ///
+    /// # Errors
+    /// The frame, if it is chained or lies in a run.
+    pub fn into_umem(frame: Frame) -> Result<(u64, usize, PortSlot), Frame> {
+        match frame.umem_address() {
+            Some(address) => Ok((address, frame.len(), frame.charged)),
+            None => Err(frame),
+        }
+    }
+
+    /// A frame that the kernel received at this UMEM address, into a chunk that [`Pool::to_umem`] gave
+    /// for this port.
+    ///
+    /// # Panics
+    /// If the kernel names an address outside the UMEM or a length that leaves its chunk.
+    pub fn from_umem(&mut self, address: u64, length: usize, port: PortSlot) -> Frame {
+        let id = self.umem_chunk(address);
+        Frame::new(self.memory, id, address as usize % CHUNK_BYTES, length, port)
+    }
+
+    /// Takes back a chunk that the kernel is done with.
+    pub fn free_umem(&mut self, address: u64, port: PortSlot) {
+        let id = self.umem_chunk(address);
+        self.give(id, port);
+    }
+
+    fn umem_chunk(&self, address: u64) -> BufferId {
+        let id = address / CHUNK_BYTES as u64;
+        assert!((id as usize) < self.memory.total(Class::Chunk), "the kernel gave address {address:#x}");
+        BufferId(id as u32)
+    }
+
+    /// Buffers in frames (or rings) that this pool handed out and has not got back.
+    #[must_use]
+    pub fn outstanding(&self) -> i64 {
+        self.held.iter().map(|&held| i64::from(held)).sum()
+    }
+
+    /// Buffers held for one port.
+    #[must_use]
+    pub fn held(&self, port: PortSlot) -> i32 {
+        self.held[port.index()]
+    }
+
+    /// Free buffers in this pool's own cache.
+    #[must_use]
+    pub fn cached(&self, class: Class) -> usize {
+        self.free[class as usize].len()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for class in [Class::Chunk, Class::Run] {
+            let free = std::mem::take(&mut self.free[class as usize]);
+            if !free.is_empty() {
+                self.memory.give_batch(class, free);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::frame::Checksum;
+
+    #[test]
+    fn frames_come_and_go_without_a_leak() {
+        let memory = Memory::map(256, 8).unwrap();
+        let mut pool = Pool::new(memory);
+        let port = PortSlot::new(3);
+        let mut first = pool.frame(port, b"head").unwrap();
+        first.append(pool.frame(port, &[7; 5000]).unwrap());
+        first.append(pool.frame(port, b"tail").unwrap());
+        assert_eq!((first.len(), first.segments().count(), pool.held(port)), (5008, 3, 3));
+        let copy = pool.copy(&first).unwrap();
+        assert!(!copy.is_chained());
+        assert_eq!(copy.to_vec(), first.to_vec());
+        let mut part = [0; 6];
+        assert_eq!(first.copy_range(5002, &mut part), 6);
+        assert_eq!(&part, b"\x07\x07tail");
+        pool.free(first);
+        pool.free(copy);
+        assert_eq!(pool.outstanding(), 0);
+        drop(pool);
+        assert_eq!((memory.free(Class::Chunk), memory.free(Class::Run)), (256, 8));
+    }
+
+    #[test]
+    fn a_port_cannot_take_more_than_its_quota() {
+        let memory = Memory::map(BUFFERS_PER_PORT as usize + 128, 0).unwrap();
+        let mut pool = Pool::new(memory);
+        let (greedy, other) = (PortSlot::new(0), PortSlot::new(1));
+        let frames: Vec<Frame> = std::iter::from_fn(|| pool.chunk(greedy)).collect();
+        assert_eq!(frames.len(), BUFFERS_PER_PORT as usize);
+        let one = pool.chunk(other).expect("the other port is not starved");
+        pool.free(one);
+        frames.into_iter().for_each(|frame| pool.free(frame));
+        assert_eq!(pool.outstanding(), 0);
+    }
+
+    #[test]
+    fn a_partial_checksum_moves_with_the_headers() {
+        let memory = Memory::map(64, 0).unwrap();
+        let mut pool = Pool::new(memory);
+        let mut frame = pool.frame(PortSlot::new(0), &[0; 100]).unwrap();
+        frame.checksum = Checksum::Partial { start: 34, offset: 16 };
+        assert_eq!(frame.push_front(50).unwrap().len(), 150);
+        assert_eq!(frame.checksum, Checksum::Partial { start: 84, offset: 16 });
+        assert!(frame.pull_front(50));
+        assert_eq!(frame.checksum, Checksum::Partial { start: 34, offset: 16 });
+        assert!(frame.push_front(HEADROOM + 1).is_none());
+        pool.free(frame);
+    }
+}

@@ -1,0 +1,34 @@
+//! What Weft's programs share: the messages and services of `weft/v1/*.proto`, and the few things
+//! that both ends must agree on to the letter.
+//!
+//! - [`v1`]: the generated types, documented in the `.proto` files.
+//! - [`field`]: the one table of match fields: name, width, prerequisites.
+//! - [`text`]: rules as a person reads and writes them.
+//! - [`fault`]: errors that name a field and a remedy, to and from gRPC statuses.
+//! - [`digest`]: order-free sums by which two ends compare what they hold.
+
+pub mod digest;
+pub mod fault;
+pub mod field;
+pub mod text;
+
+/// The generated messages and services.
+#[allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
+pub mod v1 {
+    tonic::include_proto!("weft.v1");
+}
+
+/// The compiled descriptors, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/weft.bin"));
+
+/// Version of the bus and of the switch's API. Both ends must have the same.
+pub const PROTOCOL: u32 = 1;
+
+/// The largest number that an ordinary port may have (OpenFlow's `OFPP_MAX`).
+pub const PORT_MAX: u32 = 0xffff_ff00;
+
+/// Output to this reserved port goes back out of the ingress port (OpenFlow's `OFPP_IN_PORT`).
+pub const PORT_IN_PORT: u32 = 0xffff_fff8;
+
+/// Gives the program's version: the crate's, with the commit it was built from.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("WEFT_COMMIT"), ")");

@@ -1,0 +1,1 @@
+//! Rules as a person reads and writes them.
