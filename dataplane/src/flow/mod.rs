@@ -8,3 +8,5 @@
 
 pub mod action;
 pub mod key;
+pub mod rule;
+pub mod tables;
