@@ -7,6 +7,8 @@
 //! - [`program`]: the walk's result, compiled to steps; [`cache`]: where programs are found again.
 
 pub mod action;
+pub mod classifier;
 pub mod key;
+pub mod log;
 pub mod rule;
 pub mod tables;
