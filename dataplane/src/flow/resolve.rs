@@ -426,13 +426,9 @@ impl<'a> Walk<'a> {
         };
         let source = if self.written.tun_src == [0xff; 4] { self.key.tun_src.into() } else { local.unwrap_or(source) };
         let id = u64::from_be_bytes(self.key.tun_id);
-        // ECN crosses the tunnel (RFC 6040, normal mode); DSCP does not.
-        let mut ecn = FlowKey::ZERO;
-        (ecn.eth_type, ecn.ip_tos) = ([0xff; 2], 0x03);
-        self.consulted.union_except(&ecn, &self.written);
-        let tos = if matches!(self.key.eth_type, [0x08, 0x00] | [0x86, 0xdd]) { self.key.ip_tos & 0x03 } else { 0 };
+        // Of the outer TOS, ECN is each packet's own (RFC 6040) and DSCP stays 0.
         let header =
-            VxlanHeader::new(source_mac, destination_mac, source, destination, *udp_port, (id & 0x00ff_ffff) as u32, 64, tos);
+            VxlanHeader::new(source_mac, destination_mac, source, destination, *udp_port, (id & 0x00ff_ffff) as u32, 64, 0);
         Ok(TunnelOutput { port, slot: *slot, underlay, destination, id, header })
     }
 
