@@ -551,6 +551,20 @@ proptest! {
     }
 
     #[test]
+    fn no_change_to_a_good_frame_makes_it_panic(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let mut bytes = framed(&selecting().to_vec().unwrap());
+        // Behind the IPv4 header, whose checksum would hide everything else; no UDP checksum either.
+        let transport = &mut bytes[34..];
+        for (position, value) in changes {
+            transport[position.index(transport.len())] = value;
+            transport[position.index(16)] = value;
+        }
+        let _ = answer_bytes(&bytes, Checksum::Partial { start: 34, offset: 6 }, &offer());
+    }
+
+    #[test]
     fn no_options_make_it_panic(options in proptest::collection::vec(any::<u8>(), 0..700), kind in 0_u8..10, file: [u8; 32]) {
         let mut message = message(MessageType::Discover);
         message.set_fname(&file).set_sname(&file);
