@@ -16,10 +16,8 @@
 //! rewrite is incremental and so preserves an error for the receiver to find (RFC 1624), and a tunnel
 //! packet that ends here is verified when its outer header is removed (`tunnel.rs`).
 
-use super::frame::Frame;
-use super::header::{
-    Arp, Ethernet, Icmp, Ipv4, Ipv6, Sctp, Tcp, Udp, VlanTag, eth_type, neighbour, protocol, view,
-};
+use super::frame::{Checksum, Frame};
+use super::header::{Arp, Ethernet, Icmp, Ipv4, Ipv6, Sctp, Tcp, Udp, VlanTag, eth_type, neighbour, protocol, view};
 use crate::drop::DropReason::{self, Malformed, Truncated};
 use crate::flow::key::FlowKey;
 use crate::limits::EXTENSION_HEADERS;
@@ -64,15 +62,45 @@ struct Ordinary {
 /// Fills the key from a frame. The tunnel and pipeline fields are zero afterwards: the caller sets them.
 ///
 /// # Errors
-/// `Truncated` and `Malformed`, as in the module comment; then the key means nothing.
+/// `Truncated` and `Malformed`, as in the module comment; also `Malformed` if the frame's partial checksum
+/// (see [`Checksum::Partial`]) would be written over something that is not a checksum. Then the key means
+/// nothing.
 pub fn parse(frame: &Frame, in_port: u32, key: &mut FlowKey) -> Result<Layout, DropReason> {
-    parse_bytes(frame.head(), frame.len(), in_port, key)
+    let layout = parse_bytes(frame.head(), frame.len(), in_port, key)?;
+    match frame.checksum {
+        Checksum::Partial { start, offset } if !is_honest(frame.head(), key, layout, start, offset) => Err(Malformed),
+        _ => Ok(layout),
+    }
+}
+
+/// Whether completing a partial checksum would write only where a checksum is, or behind all that was
+/// parsed. Its place comes from the sender: were it believed, a guest could name its own source address
+/// as the field and have it overwritten, after port security looked at it, with a value of its choice.
+///
+/// A start behind the transport header is honest: the checksum of a packet in a guest's own tunnel.
+fn is_honest(head: &[u8], key: &FlowKey, layout: Layout, start: u16, offset: u16) -> bool {
+    let (start, field, l4) = (usize::from(start), usize::from(start) + usize::from(offset), usize::from(layout.l4));
+    if key.ip_frag != WHOLE || field + 2 > head.len() {
+        return false;
+    }
+    if l4 == 0 {
+        return layout.l3 > 0 && start >= usize::from(layout.l3) && key.eth_type != eth_type::ARP.to_be_bytes();
+    }
+    match key.ip_proto {
+        protocol::TCP if start == l4 => offset == 16,
+        protocol::UDP if start == l4 => offset == 6,
+        protocol::ICMP | protocol::ICMPV6 => start == l4 && offset == 2,
+        protocol::TCP => view::<Tcp>(head, l4).is_some_and(|tcp| start >= l4 + tcp.header_bytes()),
+        protocol::UDP => start >= l4 + Udp::BYTES,
+        protocol::SCTP => false,
+        _ => start >= l4,
+    }
 }
 
 /// Likewise from `bytes`, the first of a frame that has `total` bytes.
 ///
 /// # Errors
-/// As [`parse`].
+/// `Truncated` and `Malformed`, as in the module comment.
 pub fn parse_bytes(bytes: &[u8], total: usize, in_port: u32, key: &mut FlowKey) -> Result<Layout, DropReason> {
     *key = FlowKey::ZERO;
     key.in_port = in_port.to_be_bytes();
@@ -262,9 +290,7 @@ fn transport(packet: &[u8], l4: usize, length: usize, key: &mut FlowKey) -> Resu
     let version4 = key.eth_type == eth_type::IPV4.to_be_bytes();
     match key.ip_proto {
         protocol::TCP => tcp(view(packet, l4).ok_or(Truncated)?, packet.len() - l4, key),
-        protocol::UDP => {
-            datagram(view(packet, l4).ok_or(Truncated)?, (key.ip_frag == WHOLE).then_some(length), key)
-        }
+        protocol::UDP => datagram(view(packet, l4).ok_or(Truncated)?, (key.ip_frag == WHOLE).then_some(length), key),
         protocol::SCTP => {
             let sctp: &Sctp = view(packet, l4).ok_or(Truncated)?;
             key.l4_src = sctp.source.to_bytes();
@@ -324,8 +350,7 @@ fn icmp<'a>(packet: &'a [u8], l4: usize, key: &mut FlowKey) -> Result<&'a Icmp, 
 fn neighbour_discovery(kind: u8, body: &[u8], key: &mut FlowKey) -> Result<(), DropReason> {
     let (target, mut options) = body.split_first_chunk::<16>().ok_or(Truncated)?;
     key.nd_target = *target;
-    let wanted =
-        if kind == neighbour::SOLICITATION { neighbour::SOURCE_OPTION } else { neighbour::TARGET_OPTION };
+    let wanted = if kind == neighbour::SOLICITATION { neighbour::SOURCE_OPTION } else { neighbour::TARGET_OPTION };
     let mut found = None;
     while let [option, length, ..] = *options {
         // In units of 8 bytes; zero is void (RFC 4861, 4.6).
