@@ -31,6 +31,13 @@ pub const BUFFERS_PER_PORT: u32 = 4096;
 /// Segments of one frame.
 pub const SEGMENTS: usize = 18;
 
+/// IPv6 extension headers of one packet; more are malformed.
+pub const EXTENSION_HEADERS: usize = 8;
+
+/// Segments that one large frame may be cut into: 65,535 bytes at the least MSS that Linux sends with
+/// (88 bytes) need 745.
+pub const CUTS_PER_FRAME: usize = 1024;
+
 /// Flow tables: 0 to 254, as in OpenFlow.
 pub const TABLES: usize = 255;
 

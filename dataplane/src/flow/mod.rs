@@ -8,7 +8,16 @@
 //! - [`program`]: the walk's result, compiled to steps; [`cache`]: where programs are found again.
 
 pub mod action;
+pub mod classifier;
 pub mod key;
-pub mod message;
+pub mod log;
 pub mod rule;
 pub mod tables;
+pub mod buckets;
+pub mod cache;
+pub mod message;
+pub mod program;
+pub mod resolve;
+pub mod rewrite;
+pub mod state;
+pub mod trace;
