@@ -4,6 +4,7 @@
 //! - [`action`]: what can be done.
 //! - [`rule`], [`classifier`], [`table`], [`tables`]: rules, found by key; tables that change atomically.
 //! - [`resolve`]: the walk of one packet; [`trace`]: the same walk, written down.
+//! - [`message`]: rules from and to the wire, validated.
 //! - [`program`]: the walk's result, compiled to steps; [`cache`]: where programs are found again.
 
 pub mod action;
