@@ -26,6 +26,9 @@ use std::os::fd::BorrowedFd;
 pub struct PortSlot(u16);
 
 impl PortSlot {
+    /// No port: what is counted here belongs to none, or to one that is gone. Ports have slots from 1 on.
+    pub const NONE: Self = Self(0);
+
     /// The slot of this index.
     ///
     /// # Panics
