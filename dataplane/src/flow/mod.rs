@@ -21,3 +21,6 @@ pub mod rule;
 pub mod state;
 pub mod tables;
 pub mod trace;
+
+#[cfg(test)]
+mod tests;
