@@ -135,8 +135,7 @@ fn exchange(before: u32, old: &[u8], new: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::memory::Memory;
-    use crate::packet::pool::Pool;
+    use crate::packet::sample;
     use crate::port::PortSlot;
     use proptest::prelude::*;
 
@@ -241,7 +240,7 @@ mod tests {
             from in 0_usize..100,
             length in 0_usize..120,
         ) {
-            let mut pool = Pool::new(Memory::map(64, 0).unwrap());
+            let mut pool = sample::pool();
             let mut frames = pieces.iter().map(|piece| pool.frame(PortSlot::new(0), piece).unwrap());
             let mut frame = frames.next().unwrap();
             frames.for_each(|next| frame.append(next));
