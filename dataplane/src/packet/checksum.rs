@@ -128,7 +128,7 @@ pub fn update_partial(field: [u8; 2], old: &[u8], new: &[u8]) -> [u8; 2] {
 }
 
 fn exchange(before: u32, old: &[u8], new: &[u8]) -> u16 {
-    debug_assert!(old.len() == new.len() && old.len() % 2 == 0, "whole words are exchanged for as many");
+    debug_assert!(old.len() == new.len() && old.len().is_multiple_of(2), "whole words are exchanged for as many");
     fold(before + u32::from(!(sum(old) as u16)) + sum(new))
 }
 

@@ -84,20 +84,19 @@ fn oracle(bytes: &[u8]) -> Option<FlowKey> {
                 return Some(key);
             }
         }
-        Some(NetHeaders::Arp(arp)) => {
+        Some(NetHeaders::Arp(arp))
             if arp.hw_addr_type.0 == 1
                 && arp.proto_addr_type.0 == 0x0800
                 && arp.hw_addr_size() == 6
-                && arp.protocol_addr_size() == 4
-            {
-                key.arp_op = arp.operation.0.to_be_bytes();
-                key.ipv4_src = arp.sender_protocol_addr().try_into().unwrap();
-                key.ipv4_dst = arp.target_protocol_addr().try_into().unwrap();
-                key.link_source = arp.sender_hw_addr().try_into().unwrap();
-                key.link_target = arp.target_hw_addr().try_into().unwrap();
-            }
+                && arp.protocol_addr_size() == 4 =>
+        {
+            key.arp_op = arp.operation.0.to_be_bytes();
+            key.ipv4_src = arp.sender_protocol_addr().try_into().unwrap();
+            key.ipv4_dst = arp.target_protocol_addr().try_into().unwrap();
+            key.link_source = arp.sender_hw_addr().try_into().unwrap();
+            key.link_target = arp.target_hw_addr().try_into().unwrap();
         }
-        None => {}
+        Some(NetHeaders::Arp(_)) | None => {}
     }
     match &packet.transport {
         Some(TransportHeader::Tcp(tcp)) => {
