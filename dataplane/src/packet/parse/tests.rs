@@ -249,6 +249,11 @@ fn truncated_and_malformed_are_told_apart() {
     assert_eq!(changed("tcp4", 46, 0x40), Malformed, "TCP data offset 4");
     assert_eq!(changed("tcp4", 46, 0xf0), Truncated, "TCP options beyond the packet");
     assert_eq!(changed("tcp4", 17, 39), Truncated, "half a TCP header");
+    assert_eq!(changed("tcp4", 17, 51), Truncated, "all but a byte of TCP's options");
+    let mut exact = sample("tcp4");
+    exact[17] = 52;
+    assert!(parsed(&exact).is_ok(), "options to the packet's last byte");
+    assert_eq!(changed("udp4", 17, 27), Truncated, "all but a byte of a UDP header");
     assert_eq!(changed("udp4", 39, 7), Malformed, "UDP length below 8");
     assert_eq!(changed("udp4", 39, 60), Malformed, "UDP length beyond the packet");
     assert_eq!(changed("tiny udp4", 39, 9), Malformed, "likewise, off the fast path");
