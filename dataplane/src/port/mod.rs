@@ -4,9 +4,11 @@
 //! it. Opening and closing a port is the switch's business (`switch.rs`), on its own thread.
 //!
 //! - [`memory`]: in-process rings, for tests and benches.
-//! - [`pcap`]: recordings.
+//! - [`pcap`]: recordings, read and written.
 //! - [`tap`]: the kernel's TAP with virtio-net headers.
 //! - [`af_xdp`]: network interfaces of the host.
+//!
+//! [`virtio`] is the header that TAPs and guests put before a frame.
 
 pub mod af_xdp;
 mod interface;
