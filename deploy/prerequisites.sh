@@ -9,8 +9,9 @@
 # Safe to repeat: apt-get runs only if a package is missing. Needs root, or sudo, only then.
 set -euo pipefail
 
-# The least that works: bpf_link, by which our XDP program goes when the process goes, is of 5.9.
-least_kernel=5.9
+# The least that works: bpf_link, by which our XDP program goes when the process goes, is of 5.9; queues that
+# share one UMEM are of 5.10.
+least_kernel=5.10
 # What is tested and supported: Debian 12.
 supported_kernel=6.1
 # AF_XDP frames of several buffers, sockets handed over at an upgrade.
