@@ -109,6 +109,13 @@ impl Frame {
         }
     }
 
+    /// The port that received it: whose quota its buffers count against, and under which it is counted
+    /// if it goes nowhere.
+    #[must_use]
+    pub fn charged(&self) -> PortSlot {
+        self.charged
+    }
+
     /// Bytes of the whole frame.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -9,9 +9,11 @@
 //! - [`af_xdp`]: network interfaces of the host.
 
 pub mod af_xdp;
+mod interface;
 pub mod memory;
 pub mod pcap;
 pub mod tap;
+pub mod virtio;
 
 use crate::drop::DropCounters;
 use crate::packet::frame::Frame;
