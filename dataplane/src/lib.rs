@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod drop;
+pub mod egress;
 pub mod flow;
 pub mod limits;
 pub mod packet;

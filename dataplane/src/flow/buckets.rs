@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn finds_what_was_put_in_through_growth() {
         let mut table = Buckets::new(1024);
-        let lost: Vec<u32> = (0..3000).filter_map(|entry| table.insert(hash(entry), entry, |entry| Some(hash(entry)))).collect();
+        let lost: Vec<u32> =
+            (0..3000).filter_map(|entry| table.insert(hash(entry), entry, |entry| Some(hash(entry)))).collect();
         let found = (0..3000).filter(|&entry| table.candidates(hash(entry)).any(|found| found == entry)).count();
         assert!(found >= 2990, "{found} found, {} replaced", lost.len());
         for entry in 0..3000 {

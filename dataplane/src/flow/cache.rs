@@ -20,7 +20,7 @@ use super::buckets::Buckets;
 use super::key::FlowKey;
 use super::log::Passed;
 use super::program::Program;
-use super::resolve::Resolution;
+use super::resolve::{Resolution, Unobserved, View, resolve};
 use super::rule::Rule;
 use crate::limits::{CACHE_ENTRIES, CACHE_MASKS};
 use std::hash::{BuildHasher, Hasher};
@@ -141,7 +141,9 @@ impl Cache {
                 let hash = hash(&self.hasher, key, &table.mask, table.words);
                 let entries = &self.entries;
                 found = table.table.candidates(hash).find(|&number| {
-                    entries[number as usize].as_ref().is_some_and(|entry| entry.mask == table.mask && entry.value.matches(key, &entry.mask))
+                    entries[number as usize]
+                        .as_ref()
+                        .is_some_and(|entry| entry.mask == table.mask && entry.value.matches(key, &entry.mask))
                 });
                 if found.is_some() {
                     table.hits += 1;
@@ -170,38 +172,48 @@ impl Cache {
         self.entries[number as usize].as_ref().expect("numbers are of entries that exist")
     }
 
-    fn entry_mut(&mut self, number: EntryNumber) -> &mut Entry {
-        self.entries[number as usize].as_mut().expect("numbers are of entries that exist")
-    }
-
-    /// The program of an entry, and the packet counted for it.
-    pub fn take(&mut self, number: EntryNumber, bytes: usize, now: u64) -> Arc<Program> {
-        let entry = self.entry_mut(number);
+    /// The program of an entry, for a packet of so many bytes, which is counted.
+    pub fn take(&mut self, number: EntryNumber, bytes: usize, now: u64) -> &Program {
+        let entry = self.entries[number as usize].as_mut().expect("numbers are of entries that exist");
         entry.packets += 1;
         entry.bytes += bytes as u64;
         entry.used = now;
-        let program = entry.program.clone();
         if !std::mem::replace(&mut entry.dirty, true) {
             self.dirty.push(number);
         }
-        program
+        &entry.program
     }
 
-    /// What an entry depended on, to be held against the changes since: partitions, version, stable bits.
-    #[must_use]
-    pub fn depends_on(&self, number: EntryNumber) -> (&[Passed], u64, &FlowKey) {
-        let entry = self.entry(number);
-        (&entry.passed, entry.version, &entry.stable)
-    }
-
-    /// The entry is good at this version too.
-    pub fn stamp(&mut self, number: EntryNumber, version: u64) {
-        self.entry_mut(number).version = version;
+    /// Gives a good entry for a packet whose lookup found none: the stale one, if nothing that changed
+    /// since concerns it; else a new one, for which the tables are walked. `None`: `may_walk` refused.
+    pub fn renew(
+        &mut self,
+        found: Found,
+        key: &FlowKey,
+        view: &View<'_>,
+        now: u64,
+        may_walk: impl FnOnce() -> bool,
+    ) -> Option<EntryNumber> {
+        if let Found::Stale(number) = found {
+            let entry = self.entries[number as usize].as_mut().expect("numbers are of entries that exist");
+            if view.state.unaffected(&entry.passed, entry.version, key, &entry.stable) {
+                entry.version = view.version;
+                return Some(number);
+            }
+        }
+        if !may_walk() {
+            return None;
+        }
+        if let Found::Stale(number) = found {
+            self.remove(number);
+        }
+        let resolution = resolve(view, key, &mut Unobserved);
+        Some(self.insert(key, resolution, view.version, now))
     }
 
     /// Makes an entry for a packet that was resolved at `version`, and gives its number. An entry with
     /// the same mask and values is replaced.
-    pub fn insert(&mut self, key: &FlowKey, resolution: Resolution, version: u64, now: u64) -> EntryNumber {
+    fn insert(&mut self, key: &FlowKey, resolution: Resolution, version: u64, now: u64) -> EntryNumber {
         let mask = resolution.consulted;
         let value = key.masked(&mask);
         if !self.consulted.covers(&mask) {
@@ -217,7 +229,8 @@ impl Cache {
             let same = |number: &EntryNumber| {
                 self.entries[*number as usize].as_ref().is_some_and(|entry| entry.mask == mask && entry.value == value)
             };
-            if let Some(old) = self.masks[at].table.candidates(hash).find(same) {
+            let old = self.masks[at].table.candidates(hash).find(same);
+            if let Some(old) = old {
                 self.remove(old);
             }
         }
@@ -251,7 +264,9 @@ impl Cache {
                 let (hasher, entries) = (&self.hasher, &self.entries);
                 let table = &mut self.masks[at];
                 let words = table.words;
-                let hash_of = |number: u32| entries[number as usize].as_ref().map(|entry| hash(hasher, &entry.value, &entry.mask, words));
+                let hash_of = |number: u32| {
+                    entries[number as usize].as_ref().map(|entry| hash(hasher, &entry.value, &entry.mask, words))
+                };
                 let replaced = table.table.insert(hash(hasher, &value, &mask, words), number, hash_of);
                 table.entries += 1;
                 if let Some(replaced) = replaced {
@@ -276,7 +291,13 @@ impl Cache {
             self.masks.remove(empty);
         }
         let limit = (CACHE_ENTRIES / 4).next_power_of_two();
-        self.masks.push(MaskTable { mask: *mask, words: mask.used_words(), hits: 0, table: Buckets::new(limit), entries: 0 });
+        self.masks.push(MaskTable {
+            mask: *mask,
+            words: mask.used_words(),
+            hits: 0,
+            table: Buckets::new(limit),
+            entries: 0,
+        });
         Some(self.masks.len() - 1)
     }
 

@@ -99,7 +99,13 @@ pub struct Classifier {
 impl Classifier {
     /// The visible rule of the highest rank that matches `key`. Adds the bits consulted to `consulted`,
     /// except those in `written`, which do not come from the packet.
-    pub fn lookup(&self, key: &FlowKey, version: u64, consulted: &mut FlowKey, written: &FlowKey) -> Option<&Arc<Rule>> {
+    pub fn lookup(
+        &self,
+        key: &FlowKey,
+        version: u64,
+        consulted: &mut FlowKey,
+        written: &FlowKey,
+    ) -> Option<&Arc<Rule>> {
         let mut best: Option<&Entry> = None;
         for subtable in &self.subtables {
             if let Some(best) = best
@@ -303,7 +309,8 @@ mod tests {
     #[test]
     fn a_search_ends_when_nothing_better_can_follow() {
         let mut classifier = Classifier::default();
-        for rule in [rule(10, Owner::Fabric, [6, 0, 0], [0xff, 0, 0]), rule(5, Owner::Fabric, [0, 1, 0], [0, 0xff, 0])] {
+        for rule in [rule(10, Owner::Fabric, [6, 0, 0], [0xff, 0, 0]), rule(5, Owner::Fabric, [0, 1, 0], [0, 0xff, 0])]
+        {
             classifier.insert(&place(&rule), rule.clone(), 0);
         }
         let mut consulted = FlowKey::ZERO;

@@ -427,8 +427,16 @@ impl<'a> Walk<'a> {
         let source = if self.written.tun_src == [0xff; 4] { self.key.tun_src.into() } else { local.unwrap_or(source) };
         let id = u64::from_be_bytes(self.key.tun_id);
         // Of the outer TOS, ECN is each packet's own (RFC 6040) and DSCP stays 0.
-        let header =
-            VxlanHeader::new(source_mac, destination_mac, source, destination, *udp_port, (id & 0x00ff_ffff) as u32, 64, 0);
+        let header = VxlanHeader::new(
+            source_mac,
+            destination_mac,
+            source,
+            destination,
+            *udp_port,
+            (id & 0x00ff_ffff) as u32,
+            64,
+            0,
+        );
         Ok(TunnelOutput { port, slot: *slot, underlay, destination, id, header })
     }
 
@@ -440,7 +448,11 @@ impl<'a> Walk<'a> {
         });
         let drop = (!consumed).then(|| verdict.err().or(undeliverable).unwrap_or(DropReason::NoOutput));
         // What comes after the last consumer would be done to nothing.
-        while self.effects.last().is_some_and(|effect| !effect.consumes() && !matches!(effect, Effect::Undeliverable { .. })) {
+        while self
+            .effects
+            .last()
+            .is_some_and(|effect| !effect.consumes() && !matches!(effect, Effect::Undeliverable { .. }))
+        {
             self.effects.pop();
         }
         let mut stable = FlowKey::ZERO;

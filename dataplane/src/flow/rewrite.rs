@@ -69,7 +69,8 @@ fn write(frame: &mut Frame, layout: &Layout, field: Field, value: &FlowKey, mask
     let length = value.len();
     // Checksums sum 16-bit words from their header's start, which is even in both headers.
     let base = if covered == Covered::Transport { l4 } else { l3 };
-    let (from, to) = if at >= base { (at - (at - base) % 2, at + length + (at + length - base) % 2) } else { (at, at + length) };
+    let (from, to) =
+        if at >= base { (at - (at - base) % 2, at + length + (at + length - base) % 2) } else { (at, at + length) };
     if to > head.len() {
         return false;
     }

@@ -219,7 +219,8 @@ impl Tables {
         let mut add = change.add.into_iter().peekable();
         while add.peek().is_some() {
             let mut state = self.write();
-            done.added += add.by_ref().take(STEP).filter_map(|rule| state.add(rule, version, &mut remains).then_some(())).count();
+            done.added +=
+                add.by_ref().take(STEP).filter_map(|rule| state.add(rule, version, &mut remains).then_some(())).count();
         }
 
         self.version.store(version, Ordering::SeqCst);
@@ -356,12 +357,17 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
         if table.map_or(0, |table| table.classifier.masks()) + new > limits::MASKS_PER_TABLE {
             let problem =
                 format!("table {} would have more than {} different masks", rule.id.table, limits::MASKS_PER_TABLE);
-            return refuse(format!("add_rules[{index}].match"), problem, "Match the same fields in more rules, or use another table.");
+            return refuse(
+                format!("add_rules[{index}].match"),
+                problem,
+                "Match the same fields in more rules, or use another table.",
+            );
         }
     }
     for set in sets {
         if state.members_after(set).len() > limits::ADDRESS_SET_MEMBERS {
-            let problem = format!("address set {} would have more than {} members", set.name(), limits::ADDRESS_SET_MEMBERS);
+            let problem =
+                format!("address set {} would have more than {} members", set.name(), limits::ADDRESS_SET_MEMBERS);
             return refuse("set_address_sets".into(), problem, "Use larger prefixes, or several sets.");
         }
     }

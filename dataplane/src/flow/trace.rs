@@ -39,7 +39,13 @@ pub fn rule_state(rule: &Rule, table_name: &str, now: u64) -> v1::RuleState {
 impl Trace {
     /// The walk and its result as a message.
     #[must_use]
-    pub fn reply(&self, state: &FlowState, key: &FlowKey, topology: &Topology, resolution: &Resolution) -> v1::TraceReply {
+    pub fn reply(
+        &self,
+        state: &FlowState,
+        key: &FlowKey,
+        topology: &Topology,
+        resolution: &Resolution,
+    ) -> v1::TraceReply {
         let now = crate::clock::now();
         let steps = self.steps.iter().map(|(table, rule)| {
             let settings = state.table(*table).and_then(|table| table.settings.as_ref());
@@ -78,7 +84,8 @@ fn effect_to_messages(effect: &Effect, key: &FlowKey, topology: &Topology) -> Ve
         let output = v1::OutputEffect { port, port_name: name, drop_reason: reason.to_owned(), ..Default::default() };
         vec![v1::effect::Effect::Output(output)]
     };
-    let action = |action: &Action| message::action_to_message(action).into_iter().map(v1::effect::Effect::Action).collect();
+    let action =
+        |action: &Action| message::action_to_message(action).into_iter().map(v1::effect::Effect::Action).collect();
     let effects: Vec<v1::effect::Effect> = match effect {
         Effect::Rewrite(set) => action(&Action::SetField(Box::new(set.clone()))),
         Effect::PushVlan(ether_type) => action(&Action::PushVlan(*ether_type)),

@@ -128,15 +128,14 @@ pub fn update_partial(field: [u8; 2], old: &[u8], new: &[u8]) -> [u8; 2] {
 }
 
 fn exchange(before: u32, old: &[u8], new: &[u8]) -> u16 {
-    debug_assert!(old.len() == new.len() && old.len() % 2 == 0, "whole words are exchanged for as many");
+    debug_assert!(old.len() == new.len() && old.len().is_multiple_of(2), "whole words are exchanged for as many");
     fold(before + u32::from(!(sum(old) as u16)) + sum(new))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::memory::Memory;
-    use crate::packet::pool::Pool;
+    use crate::packet::sample;
     use crate::port::PortSlot;
     use proptest::prelude::*;
 
@@ -241,7 +240,7 @@ mod tests {
             from in 0_usize..100,
             length in 0_usize..120,
         ) {
-            let mut pool = Pool::new(Memory::map(64, 0).unwrap());
+            let mut pool = sample::pool();
             let mut frames = pieces.iter().map(|piece| pool.frame(PortSlot::new(0), piece).unwrap());
             let mut frame = frames.next().unwrap();
             frames.for_each(|next| frame.append(next));

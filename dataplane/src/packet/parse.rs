@@ -301,6 +301,10 @@ fn transport(packet: &[u8], l4: usize, length: usize, key: &mut FlowKey) -> Resu
         protocol::ICMPV6 if !version4 => {
             let icmp = icmp(packet, l4, key)?;
             if icmp.code == 0 && matches!(icmp.kind, neighbour::SOLICITATION | neighbour::ADVERTISEMENT) {
+                // Its options are headers too: they must lie in the first segment.
+                if packet.len() < l4 + length {
+                    return Err(Truncated);
+                }
                 neighbour_discovery(icmp.kind, &packet[l4 + Icmp::BYTES..], key)?;
             }
             Ok(())

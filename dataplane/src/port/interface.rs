@@ -125,17 +125,6 @@ impl Interface {
         self.ask(libc::SIOCSIFHWADDR as _, &mut request)
     }
 
-    /// Whether it is up (administratively: no word on the carrier).
-    ///
-    /// # Errors
-    /// It does not exist.
-    pub fn is_up(&self) -> Result<bool> {
-        let mut request = self.request();
-        self.ask(libc::SIOCGIFFLAGS as _, &mut request)?;
-        // SAFETY: SIOCGIFFLAGS filled this member.
-        Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }) & libc::IFF_UP != 0)
-    }
-
     /// Sets it up.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ const MAP_UPDATE: libc::c_long = 2;
 const MAP_DELETE: libc::c_long = 3;
 const PROGRAM_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
+const LINK_DETACH: libc::c_long = 34;
 const PROGRAM_TYPE_XDP: u32 = 6;
 const ATTACH_TYPE_XDP: u32 = 37;
 
@@ -142,6 +143,14 @@ pub(super) fn attach(program: &OwnedFd, interface: u32, mode: u32) -> Result<Own
     let attribute = [program.as_raw_fd() as u32, interface, ATTACH_TYPE_XDP, mode];
     // SAFETY: the attribute of LINK_CREATE begins with these numbers; the rest defaults to zero.
     unsafe { bpf_descriptor(LINK_CREATE, &attribute) }
+}
+
+/// Takes a program off its interface now, even if a child process that is about to `exec` still has a
+/// copy of the link.
+pub(super) fn detach(link: &OwnedFd) -> Result<()> {
+    let attribute = [link.as_raw_fd() as u32];
+    // SAFETY: the attribute of LINK_DETACH is the link.
+    unsafe { bpf(LINK_DETACH, &attribute).map(drop) }
 }
 
 /// The number by which the map of sockets knows one.

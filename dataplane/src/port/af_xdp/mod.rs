@@ -29,7 +29,8 @@ use std::collections::BTreeSet;
 use std::io::Error as IoError;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// The largest MTU of an interface, bytes: a frame, the kernel's 256 bytes before it and, in native
 /// mode, its 320 behind must fit a page.
@@ -161,8 +162,15 @@ pub struct AfXdp {
     /// What of its traffic is ours: the map and what it holds. `None`: everything.
     endpoints: Option<Mutex<Endpoints>>,
     /// Hold the program on the interface and the interface promiscuous.
-    _link: OwnedFd,
+    link: OwnedFd,
     _promiscuous: Option<OwnedFd>,
+}
+
+impl Drop for AfXdp {
+    fn drop(&mut self) {
+        // It fails only if the interface is gone, and the program with it.
+        let _ = bpf::detach(&self.link);
+    }
 }
 
 struct Endpoints {
@@ -202,8 +210,9 @@ impl AfXdp {
             }
         };
         let kernel = "Linux 6.1 or later with CONFIG_XDP_SOCKETS and CONFIG_BPF_SYSCALL is needed.";
-        let sockets =
-            bpf::create_map(bpf::MAP_TYPE_XSK, 4, 4, wanted).map_err(failed("creating a map of sockets", kernel))?;
+        let sockets = bpf::create_map(bpf::MAP_TYPE_XSK, 4, 4, wanted)
+            .map(Arc::new)
+            .map_err(failed("creating a map of sockets", kernel))?;
         let (instructions, endpoints) = if settings.take_all {
             (program::take_all(&sockets), None)
         } else {
@@ -227,7 +236,8 @@ impl AfXdp {
             bpf::set(&sockets, queue.to_ne_bytes(), bpf::descriptor_number(socket.descriptor()))
                 .map_err(failed("registering an AF_XDP socket", kernel))?;
             zero_copy &= socket.zero_copy;
-            queues.push(AfXdpQueue::new(slot, socket, memory, share.clamp(1, RING), mtu as usize + LINK_HEADER));
+            let (map, target) = (Arc::clone(&sockets), share.clamp(1, RING));
+            queues.push(AfXdpQueue::new(slot, socket, map, memory, target, mtu as usize + LINK_HEADER));
         }
         let promiscuous = if settings.take_all {
             Some(make_promiscuous(index).map_err(failed("making the interface promiscuous", kernel))?)
@@ -242,16 +252,8 @@ impl AfXdp {
             if receive == 1 { "" } else { "s" },
             if zero_copy { "zero-copy" } else { "copy" },
         );
-        let port = Self {
-            interface: name.clone(),
-            index,
-            mac,
-            mtu,
-            detail,
-            endpoints,
-            _link: link,
-            _promiscuous: promiscuous,
-        };
+        let port =
+            Self { interface: name.clone(), index, mac, mtu, detail, endpoints, link, _promiscuous: promiscuous };
         Ok((port, queues))
     }
 
@@ -305,15 +307,28 @@ fn attach(name: &str, index: u32, mtu: u32, mode: Mode, loaded: &OwnedFd) -> Res
             },
         },
     };
+    // A switch that was killed and started again may meet its own program for a moment.
+    let attach = |mode| {
+        let mut left = 5;
+        loop {
+            match bpf::attach(loaded, index, mode) {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) && left > 0 => {
+                    left -= 1;
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                result => return result,
+            }
+        }
+    };
     if mode != Mode::Generic {
-        match bpf::attach(loaded, index, bpf::NATIVE).map_err(|error| fail(error, true)) {
+        match attach(bpf::NATIVE).map_err(|error| fail(error, true)) {
             Ok(link) => return Ok((link, true)),
             // The driver cannot, or not with these settings.
             Err(AfXdpError::System { .. }) if mode == Mode::Auto => {}
             Err(error) => return Err(error),
         }
     }
-    bpf::attach(loaded, index, bpf::GENERIC).map(|link| (link, false)).map_err(|error| fail(error, false))
+    attach(bpf::GENERIC).map(|link| (link, false)).map_err(|error| fail(error, false))
 }
 
 /// Frames to any address reach the program while the descriptor lives.

@@ -12,7 +12,8 @@ use crate::packet::pool::Pool;
 use crate::port::{Offloads, PortQueue, PortSlot, QueueCounters};
 use rustix::io::Errno;
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Not with the kernel.
 const OURS: u16 = 0;
@@ -31,6 +32,8 @@ pub struct AfXdpQueue {
     slot: PortSlot,
     /// `None` once it is closed.
     socket: Option<Socket>,
+    /// The program's map from queues to sockets.
+    sockets: Arc<OwnedFd>,
     memory: &'static Memory,
     /// By chunk: one of the above.
     given: Box<[u16]>,
@@ -44,10 +47,17 @@ pub struct AfXdpQueue {
 }
 
 impl AfXdpQueue {
-    pub(super) fn new(slot: PortSlot, socket: Socket, memory: &'static Memory, target: u32, max_frame: usize) -> Self {
+    pub(super) fn new(
+        slot: PortSlot,
+        socket: Socket,
+        sockets: Arc<OwnedFd>,
+        memory: &'static Memory,
+        target: u32,
+        max_frame: usize,
+    ) -> Self {
         let given = vec![OURS; memory.total(Class::Chunk)].into_boxed_slice();
         let counters = QueueCounters::default();
-        Self { slot, socket: Some(socket), memory, given, filled: 0, target, down: false, max_frame, counters }
+        Self { slot, socket: Some(socket), sockets, memory, given, filled: 0, target, down: false, max_frame, counters }
     }
 
     fn chunk(&mut self, address: u64) -> Option<&mut u16> {
@@ -239,7 +249,7 @@ impl PortQueue for AfXdpQueue {
 
     fn close(&mut self, pool: &mut Pool) {
         let Some(socket) = self.socket.take() else { return };
-        if !socket.close(self.memory) {
+        if !socket.close(&self.sockets, self.memory) {
             // The kernel may still write into them: better lost than shared.
             return;
         }
@@ -260,7 +270,7 @@ impl Drop for AfXdpQueue {
     /// with while it goes.
     fn drop(&mut self) {
         if let Some(socket) = self.socket.take() {
-            socket.close(self.memory);
+            socket.close(&self.sockets, self.memory);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! share it with one that lives (`XDP_SHARED_UMEM`, whose flags come from the first). Sockets that copy
 //! and sockets that do not cannot share: each kind has its own registration of the same memory.
 
+use super::bpf;
 use super::ring::{Consumer, Producer};
 use crate::limits::CHUNK_BYTES;
 use crate::packet::memory::Memory;
@@ -163,8 +164,13 @@ impl Socket {
 
     /// Closes the socket. When this returns the kernel touches no chunk of its rings any more; if it
     /// gives false, it may (a driver that does not copy and did not let go of the queue in time).
-    pub fn close(self, memory: &'static Memory) -> bool {
+    pub fn close(self, sockets: &OwnedFd, memory: &'static Memory) -> bool {
         let Self { descriptor, interface, queue, zero_copy, .. } = self;
+        // Closing the last descriptor would do all this, but a child process that is about to `exec`
+        // may have a copy: so no frame is sent here any more, and those on their way have arrived when
+        // every reader of kernel structures has passed.
+        let _ = bpf::remove(sockets, queue.to_ne_bytes());
+        wait_for_readers();
         {
             let _nobody_shares_it_now = registrations();
             drop(descriptor);
@@ -178,5 +184,15 @@ impl Socket {
             Ok(_) => true,
             Err(error) => error.raw_os_error() != Some(libc::EBUSY),
         }
+    }
+}
+
+/// `membarrier(MEMBARRIER_CMD_GLOBAL)` is the kernel's `synchronize_rcu`. Kernels with `nohz_full`
+/// refuse; a pause of many times the kernel's longest packet batch stands in.
+fn wait_for_readers() {
+    const GLOBAL: libc::c_long = 1;
+    // SAFETY: it takes two numbers and touches no memory of ours.
+    if unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } != 0 {
+        std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -1,0 +1,421 @@
+//! The demo cloud, step by step: a physical network, hosts, a controller, switches, then what a person
+//! would ask the controller for. Everything runs on this machine, in network namespaces.
+//!
+//! The numbered road:
+//! 1. an underlay: one namespace with a bridge, and a cable (veth) from it to each host's `eth0`;
+//! 2. the controller, in the machine's own namespace;
+//! 3. one switch per host, inside the host's namespace;
+//! 4. hosts, projects, networks, subnets and ports, by the API;
+//! 5. each port plugged into a namespace that plays an instance;
+//! 6. a real DHCP client in each.
+//!
+//! Whatever ends a cloud, [`Cloud::remove`], an error half way or a panic, everything in its record is
+//! removed.
+
+use super::api::Api;
+use super::instance::{self, Instance, InstancePlan};
+use super::interrupt;
+use super::layout::{Layout, UNDERLAY};
+use super::namespace::{ip, run_inside};
+use super::program::{Program, ProgramPlan};
+use super::record::{self, Record};
+use super::settings;
+use anyhow::{Context, Result, bail};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use weft_proto::v1;
+
+/// The MTU of the underlay, bytes; instances have 50 less (VXLAN).
+pub const UNDERLAY_MTU: u32 = 1500;
+
+/// How long programs may take to come up, and hosts to connect.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Lines of progress, each with the time since the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    started: Instant,
+}
+
+impl Progress {
+    /// The clock starts now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    /// Prints a line.
+    pub fn say(&self, line: impl AsRef<str>) {
+        println!("{:>7.2} s  {}", self.started.elapsed().as_secs_f64(), line.as_ref());
+    }
+}
+
+/// A namespace that plays a host, and its switch.
+pub struct HostSite {
+    /// Its name for the controller: "a".
+    pub name: String,
+    /// Where it runs.
+    pub namespace: String,
+    /// On the underlay.
+    pub address: Ipv4Addr,
+    /// The way to its switch.
+    pub switch: Api,
+    /// Its switch, in the cloud's list of programs.
+    pub program: usize,
+}
+
+/// A cloud that runs.
+pub struct Cloud {
+    /// Names and places.
+    pub layout: Layout,
+    /// Where progress goes.
+    pub progress: Progress,
+    /// In the order of their names.
+    pub hosts: Vec<HostSite>,
+    /// What plays instances, in the order of their numbers.
+    pub instances: Vec<Instance>,
+    /// The way to the controller.
+    pub controller: Api,
+    controller_program: usize,
+    programs: Vec<Program>,
+    record: Record,
+    removed: bool,
+}
+
+impl Cloud {
+    /// Builds steps 1 to 5 of the road with this many hosts. Clients for DHCP are started by
+    /// [`Cloud::start_clients`], so that a fault can be planted before.
+    ///
+    /// # Errors
+    /// The first thing that went wrong. Nothing is left behind then.
+    pub fn build(layout: Layout, host_count: usize, progress: Progress) -> Result<Self> {
+        let record = Record::begin(&layout.record())?;
+        let controller = Api::new(&layout.controller_socket())?;
+        let mut cloud = Self {
+            layout,
+            progress,
+            hosts: Vec::new(),
+            instances: Vec::new(),
+            controller,
+            controller_program: 0,
+            programs: Vec::new(),
+            record,
+            removed: false,
+        };
+        cloud.lay_underlay(host_count)?;
+        cloud.start_controller()?;
+        for index in 0..host_count {
+            cloud.register_host(index)?;
+        }
+        cloud.wait_for_hosts()?;
+        cloud.make_projects(host_count)?;
+        Ok(cloud)
+    }
+
+    fn lay_underlay(&mut self, host_count: usize) -> Result<()> {
+        let underlay = self.layout.underlay_namespace();
+        self.record.namespace(&underlay)?;
+        ip(&format!("-n {underlay} link add underlay type bridge"))?;
+        ip(&format!("-n {underlay} link set underlay up"))?;
+        for index in 0..host_count {
+            interrupt::check()?;
+            let name = Layout::host_name(index);
+            let namespace = self.layout.host_namespace(&name);
+            let cable = Layout::cable(&name);
+            let address = Layout::underlay_address(index);
+            self.record.namespace(&namespace)?;
+            ip(&format!("-n {underlay} link add {cable} type veth peer name eth0 netns {namespace}"))?;
+            // With a veth's default offloads, frames carry unfinished checksums that AF_XDP hands on
+            // as they are.
+            run_inside(&underlay, &format!("ethtool -K {cable} tx off"))?;
+            run_inside(&namespace, "ethtool -K eth0 tx off")?;
+            ip(&format!("-n {underlay} link set {cable} master underlay mtu {UNDERLAY_MTU} up"))?;
+            ip(&format!("-n {namespace} addr add {address}/{} dev eth0", UNDERLAY.1))?;
+            ip(&format!("-n {namespace} link set eth0 mtu {UNDERLAY_MTU} up"))?;
+        }
+        let (network, length) = UNDERLAY;
+        self.progress.say(format!(
+            "underlay: {host_count} hosts on {network}/{length}, in namespaces {underlay} and {}",
+            self.layout.host_namespace("*")
+        ));
+        Ok(())
+    }
+
+    fn start_controller(&mut self) -> Result<()> {
+        for file in [self.layout.controller_socket(), self.layout.token_file()] {
+            if file.exists() {
+                bail!(
+                    "{} exists: another controller runs on this machine, or was killed. End it, or remove the file, or \
+                     choose another place with --directory.",
+                    file.display()
+                );
+            }
+            self.record.file(&file)?;
+        }
+        let port = match self.layout.listen_port() {
+            Some(port) => {
+                TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| {
+                    format!(
+                        "port {port} of 127.0.0.1 is taken, and the controller needs it. End what listens there (ss -ltnp \
+                         sport = :{port}), or use --directory, which takes any port that is free."
+                    )
+                })?;
+                port
+            }
+            None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port(),
+        };
+        let plan = settings::controller(&self.layout, port)?;
+        self.controller_program = self.run(plan)?;
+        let status = self.wait_for("the controller to answer", |cloud| {
+            cloud.controller.cloud(|mut controller| async move {
+                controller.get_controller_status(v1::GetControllerStatusRequest {}).await
+            })
+        })?;
+        self.progress.say(format!("controller: version {}, on 127.0.0.1:{port}", status.version));
+        Ok(())
+    }
+
+    fn register_host(&mut self, index: usize) -> Result<()> {
+        interrupt::check()?;
+        let name = Layout::host_name(index);
+        let request = v1::CreateHostRequest { name: name.clone() };
+        self.controller
+            .cloud(|mut controller| async move { controller.create_host(request).await })
+            .with_context(|| format!("host create {name}"))?;
+        let program = self.run(settings::switch(&self.layout, &name)?)?;
+        let switch = Api::new(&self.layout.switch_socket(&name))?;
+        self.hosts.push(HostSite {
+            namespace: self.layout.host_namespace(&name),
+            address: Layout::underlay_address(index),
+            name,
+            switch,
+            program,
+        });
+        Ok(())
+    }
+
+    /// Waits until every host is connected and has what it should have.
+    ///
+    /// # Errors
+    /// If that takes too long, or a program ends meanwhile.
+    pub fn wait_for_hosts(&mut self) -> Result<()> {
+        let expected = self.hosts.len();
+        self.wait_for("the hosts to connect", move |cloud| {
+            let reply = cloud
+                .controller
+                .cloud(|mut controller| async move { controller.list_hosts(v1::ListHostsRequest {}).await })?;
+            let ready = reply.hosts.iter().filter(|host| host.connected);
+            let ready = ready.filter(|host| host.generation == host.acknowledged_generation).count();
+            if ready < expected {
+                let faults: Vec<&str> =
+                    reply.hosts.iter().map(|host| host.fault.as_str()).filter(|fault| !fault.is_empty()).collect();
+                bail!("{ready} of {expected} are. {}", faults.join(" "));
+            }
+            Ok(())
+        })?;
+        self.progress.say(format!("hosts: {expected} switches connected to the controller"));
+        Ok(())
+    }
+
+    fn make_projects(&mut self, host_count: usize) -> Result<()> {
+        for project in instance::PROJECTS {
+            self.controller
+                .cloud(|mut controller| async move {
+                    controller.create_project(v1::CreateProjectRequest { name: project.into() }).await
+                })
+                .with_context(|| format!("project create {project}"))?;
+            let network = instance::network_request(project);
+            self.controller
+                .cloud(|mut controller| async move { controller.create_network(network).await })
+                .with_context(|| format!("network create in project {project}"))?;
+            let subnet = instance::subnet_request(project);
+            self.controller
+                .cloud(|mut controller| async move { controller.create_subnet(subnet).await })
+                .with_context(|| format!("subnet create in project {project}"))?;
+        }
+        self.progress.say(format!(
+            "projects: {}, each with a network {} of the same addresses, {}",
+            instance::PROJECTS.join(" and "),
+            instance::NETWORK,
+            instance::CIDR
+        ));
+        for plan in instance::plan(host_count) {
+            self.add_instance(plan)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a port, a namespace that plays its instance, and plugs the one into the other. Gives its place in
+    /// [`Cloud::instances`].
+    ///
+    /// # Errors
+    /// If the controller or the host refuses.
+    pub fn add_instance(&mut self, plan: InstancePlan) -> Result<usize> {
+        interrupt::check()?;
+        let number = self.instances.len() + 1;
+        let namespace = self.layout.instance_namespace(number);
+        self.record.namespace(&namespace)?;
+        let host = self.hosts[plan.host].name.clone();
+        let instance = Instance::plug(&self.controller, plan, &host, namespace, &self.layout.directory)?;
+        self.progress.say(format!(
+            "instance: port {} of project {} plugged on host {host} into namespace {}",
+            instance.plan.name, instance.plan.project, instance.namespace
+        ));
+        self.instances.push(instance);
+        Ok(number - 1)
+    }
+
+    /// Starts a DHCP client in each of these instances and waits, all together at most `patience`, until each
+    /// has its lease. Gives the names of those that have none.
+    ///
+    /// # Errors
+    /// If a client cannot be started.
+    pub fn start_clients(&mut self, places: &[usize], patience: Duration) -> Result<Vec<String>> {
+        for &place in places {
+            interrupt::check()?;
+            let plan = settings::dhcp_client(&self.layout, &self.instances[place])?;
+            let program = self.run(plan)?;
+            self.instances[place].client = Some(program);
+        }
+        let deadline = Instant::now() + patience;
+        let mut missing = Vec::new();
+        for &place in places {
+            while self.instances[place].lease().is_none() && Instant::now() < deadline {
+                interrupt::check()?;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let instance = &self.instances[place];
+            match instance.lease() {
+                Some(lease) => self.progress.say(format!(
+                    "lease: {} has {}/{} by DHCP, MTU {}",
+                    instance.namespace,
+                    lease.get("ip"),
+                    lease.get("mask"),
+                    lease.get("mtu")
+                )),
+                None => missing.push(instance.plan.name.clone()),
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Starts a program of the cloud; gives its place in the list.
+    fn run(&mut self, plan: ProgramPlan) -> Result<usize> {
+        self.programs.push(Program::start(plan, &mut self.record)?);
+        Ok(self.programs.len() - 1)
+    }
+
+    /// Asks until the answer is not an error.
+    ///
+    /// # Errors
+    /// The last error, after [`START_PATIENCE`]; at once if a program of the cloud has ended, or the user
+    /// interrupts.
+    pub fn wait_for<T>(&mut self, what: &str, mut ask: impl FnMut(&Self) -> Result<T>) -> Result<T> {
+        let deadline = Instant::now() + START_PATIENCE;
+        loop {
+            interrupt::check()?;
+            let error = match ask(self) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if let Some(obituary) = self.obituaries().into_iter().next() {
+                bail!("{obituary}");
+            }
+            if Instant::now() >= deadline {
+                return Err(error).with_context(|| format!("waited {} s for {what} in vain", START_PATIENCE.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// What is to say about programs that have ended since the last call.
+    pub fn obituaries(&mut self) -> Vec<String> {
+        self.programs.iter_mut().filter_map(Program::obituary).collect()
+    }
+
+    /// The last log lines of the controller and the switches.
+    #[must_use]
+    pub fn log_excerpt(&self, lines: usize) -> String {
+        let servers =
+            self.programs.iter().filter(|program| program.plan.log.extension().is_some_and(|kind| kind == "log"));
+        servers
+            .map(|program| {
+                format!("  {}:\n{}", program.plan.name, super::program::last_lines(&program.plan.log, lines))
+            })
+            .collect()
+    }
+
+    /// Kills the controller as a crash would.
+    pub fn crash_controller(&mut self) {
+        self.programs[self.controller_program].crash();
+    }
+
+    /// Starts the controller again after [`Cloud::crash_controller`], as it was.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn restart_controller(&mut self) -> Result<()> {
+        let plan = self.programs[self.controller_program].plan.clone();
+        // A socket that a killed program left is its successor's to replace.
+        self.programs[self.controller_program] = Program::start(plan, &mut self.record)?;
+        Ok(())
+    }
+
+    /// Sends a signal to the DHCP client of an instance.
+    ///
+    /// # Errors
+    /// If it has none that runs.
+    pub fn signal_client(&self, place: usize, signal: rustix::process::Signal) -> Result<()> {
+        let client = self.instances[place].client.map(|program| self.programs[program].id());
+        let identity = client.and_then(record::ProcessIdentity::of);
+        identity
+            .with_context(|| format!("the DHCP client in {} has ended", self.instances[place].namespace))?
+            .signal(signal);
+        Ok(())
+    }
+
+    /// Process ids of all programs.
+    #[must_use]
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.programs.iter().map(Program::id).collect()
+    }
+
+    /// Names of all namespaces.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<String> {
+        let mut names = vec![self.layout.underlay_namespace()];
+        names.extend(self.hosts.iter().map(|host| host.namespace.clone()));
+        names.extend(self.instances.iter().map(|instance| instance.namespace.clone()));
+        names
+    }
+
+    /// The place of the log directory, for messages.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        self.layout.directory.clone()
+    }
+
+    /// Ends and removes everything. Gives what could not be removed, one sentence each.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub fn remove(&mut self) -> Result<Vec<String>> {
+        self.removed = true;
+        let trouble = record::remove(&self.layout.record());
+        // Reaps what has ended.
+        self.programs.clear();
+        trouble
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        if !self.removed {
+            match self.remove() {
+                Ok(trouble) => trouble.iter().for_each(|line| eprintln!("weft: {line}")),
+                Err(error) => eprintln!("weft: cleaning up: {error:#}. Try: weft down"),
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What `weft up` prints when the cloud runs: what there is, and what to try.
+
+use super::cloud::Cloud;
+use super::frame::Mac;
+
+fn text(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// The instances as a table, and commands that work as they stand.
+#[must_use]
+pub fn guide(cloud: &Cloud) -> String {
+    let mut lines = vec![String::new()];
+    lines.push(format!(
+        "{:<12} {:<8} {:<9} {:<5} {:<12} {:<18} {}",
+        "NAMESPACE", "PROJECT", "PORT", "HOST", "ADDRESS", "MAC", "NUMBER"
+    ));
+    for instance in &cloud.instances {
+        let plan = &instance.plan;
+        lines.push(format!(
+            "{:<12} {:<8} {:<9} {:<5} {:<12} {:<18} {}",
+            instance.namespace,
+            plan.project,
+            plan.name,
+            instance.host,
+            plan.address.to_string(),
+            text(instance.mac),
+            instance.number
+        ));
+    }
+    let (one, two) = (&cloud.instances[0], &cloud.instances[1]);
+    let option = cloud.layout.client_option();
+    let host = &one.host;
+    lines.push(String::new());
+    lines.push("Try, in another terminal, as root:".into());
+    for (command, comment) in [
+        (format!("ip netns exec {} ping {}", one.namespace, two.plan.address), "across hosts, over VXLAN"),
+        (format!("weft {option}status"), "the controller and its hosts"),
+        (format!("weft {option}flows dump {host}"), "every rule of a host, and where it comes from"),
+        (
+            format!(
+                "weft {option}trace {host} in_port={},eth_src={},eth_dst={},ip,ip_src=10.0.0.66,ip_dst={}",
+                one.number,
+                text(one.mac),
+                text(two.mac),
+                two.plan.address
+            ),
+            "why would this packet be dropped?",
+        ),
+        (format!("weft {option}drops {host}"), "frames that went nowhere, by reason"),
+    ] {
+        lines.push(format!("  {command}\n      {comment}"));
+    }
+    lines.push(String::new());
+    lines.push(format!("Logs and settings are in {}.", cloud.layout.directory.display()));
+    lines.push("Ctrl-C ends the cloud and removes everything.".into());
+    lines.join("\n")
+}

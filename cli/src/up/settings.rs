@@ -1,0 +1,149 @@
+//! What the programs of the demo cloud are started with: their configuration files and arguments.
+
+use super::instance::Instance;
+use super::layout::Layout;
+use super::program::ProgramPlan;
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+
+/// The file of another of Weft's programs, which lies beside this one.
+///
+/// # Errors
+/// If it does not.
+pub fn sibling(program: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell where this program lies")?;
+    let file = own.parent().unwrap_or(Path::new("/")).join(program);
+    if !file.is_file() {
+        bail!("{} does not exist. Build the workspace (make build), or install it (make install).", file.display());
+    }
+    Ok(file)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn server(layout: &Layout, name: String, file: PathBuf, stem: &str, config: &str) -> Result<ProgramPlan> {
+    let config_file = layout.directory.join(format!("{stem}.toml"));
+    write(&config_file, config)?;
+    Ok(ProgramPlan {
+        name,
+        namespace: None,
+        file,
+        arguments: vec!["--config".into(), config_file.display().to_string()],
+        environment: Vec::new(),
+        directory: layout.directory.clone(),
+        log: layout.directory.join(format!("{stem}.log")),
+    })
+}
+
+/// The controller, in the machine's own namespace.
+///
+/// # Errors
+/// If its configuration cannot be written.
+pub fn controller(layout: &Layout, port: u16) -> Result<ProgramPlan> {
+    let config = format!(
+        "# Written by `weft up`.\nsocket = {:?}\nlisten = \"127.0.0.1:{port}\"\nstate_directory = {:?}\ntoken_copy = {:?}\n",
+        layout.controller_socket(),
+        layout.controller_state(),
+        layout.token_file(),
+    );
+    server(layout, "controller".into(), sibling("weft-controller")?, "controller", &config)
+}
+
+/// The switch of a host, in the host's namespace.
+///
+/// # Errors
+/// If its configuration cannot be written.
+pub fn switch(layout: &Layout, host: &str) -> Result<ProgramPlan> {
+    let config = format!(
+        "# Written by `weft up`.\nhost = {host:?}\ncontroller = \"unix:{}\"\nsocket = {:?}\n\n[underlay]\ninterface = \"eth0\"\n",
+        layout.controller_socket().display(),
+        layout.switch_socket(host),
+    );
+    let mut plan =
+        server(layout, format!("switch of host {host}"), sibling("weft-switch")?, &format!("host-{host}"), &config)?;
+    plan.namespace = Some(layout.host_namespace(host));
+    Ok(plan)
+}
+
+/// What the DHCP client runs when something happens; it says what in `$0`. Writes all that it was told to
+/// the file of the lease, in one step.
+const DHCP_SCRIPT: &str = r#"# Run by udhcpc, whose environment holds the options of the lease; written by `weft up`.
+case "$0" in
+deconfig)
+    ip -4 addr flush dev "$interface"
+    ip link set dev "$interface" up
+    rm -f "$WEFT_LEASE"
+    ;;
+bound|renew)
+    ip link set dev "$interface" mtu "${mtu:-1500}"
+    if [ "$0" = bound ]; then
+        ip -4 addr flush dev "$interface"
+        ip addr add "$ip/$mask" broadcast + dev "$interface"
+        # RFC 3442: whoever understands classless routes ignores the router option.
+        if [ -n "$staticroutes" ]; then
+            set -- $staticroutes
+            while [ $# -ge 2 ]; do
+                ip route replace "$1" via "$2" dev "$interface"
+                shift 2
+            done
+        elif [ -n "$router" ]; then
+            ip route replace default via "${router%% *}" dev "$interface"
+        fi
+    fi
+    env > "$WEFT_LEASE.new"
+    mv "$WEFT_LEASE.new" "$WEFT_LEASE"
+    ;;
+esac
+echo "$0" >> "$WEFT_LEASE.events"
+"#;
+
+/// A real DHCP client for an instance. It stays, and renews its lease.
+///
+/// # Errors
+/// If its script cannot be written.
+pub fn dhcp_client(layout: &Layout, instance: &Instance) -> Result<ProgramPlan> {
+    // The client runs its script with the event as the argument. The script is the shell, which reads the file of
+    // the event's name in its working directory: so nothing needs to be executable in /run, which may be
+    // mounted noexec.
+    let directory = layout.directory.join("dhcp");
+    std::fs::create_dir_all(&directory)?;
+    for event in ["deconfig", "bound", "renew", "leasefail", "nak"] {
+        write(&directory.join(event), DHCP_SCRIPT)?;
+    }
+    let arguments = [
+        "-f",
+        "-i",
+        instance.interface.as_str(),
+        "-s",
+        "/bin/sh",
+        "-t",
+        "20",
+        "-T",
+        "1",
+        "-A",
+        "1",
+        "-O",
+        "mtu",
+        "-O",
+        "staticroutes",
+        "-O",
+        "hostname",
+        "-O",
+        "domain",
+        "-O",
+        "dns",
+        "-O",
+        "router",
+    ];
+    Ok(ProgramPlan {
+        name: format!("DHCP client in {}", instance.namespace),
+        namespace: Some(instance.namespace.clone()),
+        file: "udhcpc".into(),
+        arguments: arguments.map(String::from).to_vec(),
+        environment: vec![("WEFT_LEASE".into(), instance.lease_file.display().to_string())],
+        directory,
+        log: layout.directory.join(format!("{}.udhcpc", instance.plan.name)),
+    })
+}
