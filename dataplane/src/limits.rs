@@ -31,6 +31,13 @@ pub const BUFFERS_PER_PORT: u32 = 4096;
 /// Segments of one frame.
 pub const SEGMENTS: usize = 18;
 
+/// IPv6 extension headers of one packet; more are malformed.
+pub const EXTENSION_HEADERS: usize = 8;
+
+/// Segments that one large frame may be cut into: 65,535 bytes at the least MSS that Linux sends with
+/// (88 bytes) need 745.
+pub const CUTS_PER_FRAME: usize = 1024;
+
 /// Flow tables: 0 to 254, as in OpenFlow.
 pub const TABLES: usize = 255;
 
@@ -73,3 +80,18 @@ pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Replies (DHCP) that one worker composes per batch; the excess drops under `ResponderBudget`.
 pub const REPLIES_PER_BATCH: usize = 16;
+
+/// Texts of cookies that a switch keeps.
+pub const ORIGINS: usize = 262_144;
+
+/// Bytes of one of them.
+pub const ORIGIN_BYTES: usize = 256;
+
+/// Listeners for punted packets at a time.
+pub const PUNT_LISTENERS: usize = 16;
+
+/// Messages of one bundle.
+pub const BUNDLE_PARTS: usize = 256;
+
+/// Calls that the controller may have passed on and not yet got answers for.
+pub const RELAYED_CALLS: usize = 64;

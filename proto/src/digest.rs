@@ -27,18 +27,40 @@ pub fn sum<'a, M: Message + 'a>(messages: impl IntoIterator<Item = &'a M>) -> u6
 }
 
 /// Brings a rule into the one form in which it is digested and stored: matches in the order of the
-/// field table, masks of all ones left out.
+/// field table, masks of all ones left out (also of set-fields), instructions present even if they are
+/// empty, no metadata bits outside their mask.
 #[must_use]
 pub fn canonical(mut rule: v1::Rule) -> v1::Rule {
     for matched in &mut rule.r#match {
-        let full = crate::field::info(matched.field()).map(crate::field::FieldInfo::full_mask);
-        if full.as_deref() == Some(matched.mask.as_slice()) {
+        if is_full(matched.field(), &matched.mask) {
             matched.mask.clear();
         }
     }
     let place = |matched: &v1::FieldMatch| crate::field::FIELDS.iter().position(|row| row.field == matched.field());
     rule.r#match.sort_by_key(place);
+    let instructions = rule.instructions.get_or_insert_default();
+    instructions.metadata &= instructions.metadata_mask;
+    for action in instructions.apply_actions.iter_mut().chain(&mut instructions.write_actions) {
+        match &mut action.action {
+            Some(v1::action::Action::SetField(set)) if is_full(set.field(), &set.mask) => set.mask.clear(),
+            Some(v1::action::Action::Punt(punt)) if punt.max_length == u32::MAX => punt.max_length = 0,
+            _ => {}
+        }
+    }
     rule
+}
+
+fn is_full(field: v1::Field, mask: &[u8]) -> bool {
+    crate::field::info(field).is_some_and(|row| row.full_mask() == mask)
+}
+
+/// Brings an address set into the one form in which it is digested: members by address and length, each
+/// once.
+#[must_use]
+pub fn canonical_set(mut set: v1::AddressSet) -> v1::AddressSet {
+    set.members.sort_by(|one, other| (&one.address, one.length).cmp(&(&other.address, other.length)));
+    set.members.dedup();
+    set
 }
 
 #[cfg(test)]
@@ -80,5 +102,27 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(canonical(one), canonical(other));
+    }
+
+    #[test]
+    fn canonical_form_reaches_into_actions() {
+        let rule = |mask: &[u8], instructions: bool| {
+            let set = v1::SetField { field: v1::Field::Reg0.into(), value: vec![0, 0, 0, 1], mask: mask.to_vec() };
+            let action = v1::Action { action: Some(v1::action::Action::SetField(set)) };
+            let apply = v1::Instructions { apply_actions: vec![action], ..Default::default() };
+            v1::Rule { instructions: instructions.then_some(apply), ..Default::default() }
+        };
+        assert_eq!(canonical(rule(&[0xff; 4], true)), canonical(rule(&[], true)));
+        assert_ne!(canonical(rule(&[0, 0, 0, 1], true)), canonical(rule(&[], true)));
+        let empty = v1::Rule { instructions: Some(v1::Instructions::default()), ..Default::default() };
+        assert_eq!(canonical(rule(&[], false)), canonical(empty));
+    }
+
+    #[test]
+    fn an_address_set_is_the_same_in_any_order() {
+        let prefix = |last: u8| v1::Prefix { address: vec![10, 0, 0, last], length: 32 };
+        let set = |members: Vec<v1::Prefix>| canonical_set(v1::AddressSet { name: "web".to_owned(), members });
+        assert_eq!(set(vec![prefix(2), prefix(1), prefix(2)]), set(vec![prefix(1), prefix(2)]));
+        assert_ne!(set(vec![prefix(1)]), set(vec![prefix(2)]));
     }
 }

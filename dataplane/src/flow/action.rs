@@ -59,3 +59,29 @@ pub struct Instructions {
     /// Go on there.
     pub goto: Option<u8>,
 }
+
+impl Instructions {
+    /// The tunnel destinations that set-field actions write.
+    pub fn tunnel_destinations(&self) -> impl Iterator<Item = std::net::Ipv4Addr> {
+        self.apply.iter().chain(&self.write).filter_map(|action| match action {
+            Action::SetField(set) if set.mask.tun_dst == [0xff; 4] => Some(set.value.tun_dst.into()),
+            _ => None,
+        })
+    }
+}
+
+impl SetField {
+    /// Adds what another set-field writes after this one.
+    pub fn merge(&mut self, later: &Self) {
+        let values = later.value.words().iter().zip(later.mask.words());
+        for (word, (value, mask)) in self.value.words_mut().iter_mut().zip(values) {
+            *word = (*word & !mask) | value;
+        }
+        self.mask.union(&later.mask);
+        for field in &later.fields {
+            if !self.fields.contains(field) {
+                self.fields.push(*field);
+            }
+        }
+    }
+}

@@ -1,10 +1,26 @@
 //! Flow tables and the way of a packet through them; in reading order:
 //!
-//! - [`key`]: what can be matched.
-//! - [`action`]: what can be done.
-//! - [`rule`], [`classifier`], [`table`], [`tables`]: rules, found by key; tables that change atomically.
+//! - [`key`]: what can be matched; [`action`]: what can be done; [`message`]: both, from and to the wire.
+//! - [`rule`], [`classifier`], [`state`], [`tables`]: rules, found by key, in tables that change
+//!   atomically; [`log`]: what changed lately.
 //! - [`resolve`]: the walk of one packet; [`trace`]: the same walk, written down.
-//! - [`program`]: the walk's result, compiled to steps; [`cache`]: where programs are found again.
+//! - [`program`], [`rewrite`]: the walk's result, compiled to steps; [`cache`], [`buckets`]: where
+//!   programs are found again.
 
 pub mod action;
+pub mod buckets;
+pub mod cache;
+pub mod classifier;
 pub mod key;
+pub mod log;
+pub mod message;
+pub mod program;
+pub mod resolve;
+pub mod rewrite;
+pub mod rule;
+pub mod state;
+pub mod tables;
+pub mod trace;
+
+#[cfg(test)]
+mod tests;

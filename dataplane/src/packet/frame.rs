@@ -109,6 +109,13 @@ impl Frame {
         }
     }
 
+    /// The port that received it: whose quota its buffers count against, and under which it is counted
+    /// if it goes nowhere.
+    #[must_use]
+    pub fn charged(&self) -> PortSlot {
+        self.charged
+    }
+
     /// Bytes of the whole frame.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -162,7 +169,8 @@ impl Frame {
         self.offset -= count as u32;
         self.length += count as u32;
         if let Checksum::Partial { start, .. } = &mut self.checksum {
-            *start += count as u16;
+            // A start that far behind came from outside and makes no sense; it stays out of bounds.
+            *start = start.saturating_add(count as u16);
         }
         Some(self.head_mut())
     }
@@ -191,6 +199,34 @@ impl Frame {
             return false;
         }
         self.length = length as u32;
+        true
+    }
+
+    /// Cuts the frame to its first `length` bytes, chained or not; false (and nothing done) if it has
+    /// fewer, or if a whole segment would have to go.
+    pub fn truncate(&mut self, length: usize) -> bool {
+        let Some(excess) = self.len().checked_sub(length) else { return false };
+        let mut last = None;
+        // SAFETY: we own every buffer of the chain, and hold no other reference to its links.
+        unsafe {
+            let mut next = self.memory.link(self.buffer).next;
+            while let Some(id) = next.checked_sub(1).map(BufferId) {
+                last = Some(id);
+                next = self.memory.link(id).next;
+            }
+        }
+        match last {
+            None => self.length -= excess as u32,
+            Some(id) => {
+                // SAFETY: as above.
+                let link = unsafe { self.memory.link(id) };
+                if excess > 0 && excess >= link.length as usize {
+                    return false;
+                }
+                link.length -= excess as u32;
+                self.rest -= excess as u32;
+            }
+        }
         true
     }
 
@@ -239,10 +275,13 @@ impl Frame {
     }
 
     /// Where the first segment lies in the UMEM: the address of its first byte; `None` if the frame is
-    /// not one chunk.
+    /// not one chunk. (An empty segment behind it would be a second one, and lost by whoever takes the
+    /// address for the frame: hence the look at the link.)
     #[must_use]
     pub fn umem_address(&self) -> Option<u64> {
-        (self.memory.class(self.buffer) == super::memory::Class::Chunk && !self.is_chained())
+        // SAFETY: we own the buffer.
+        let alone = unsafe { self.memory.link(self.buffer).next } == 0;
+        (alone && self.memory.class(self.buffer) == super::memory::Class::Chunk)
             .then(|| u64::from(self.buffer.0) * crate::limits::CHUNK_BYTES as u64 + u64::from(self.offset))
     }
 

@@ -13,5 +13,7 @@ pub mod header;
 pub mod memory;
 pub mod parse;
 pub mod pool;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod segment;
 pub mod tunnel;

@@ -4,14 +4,18 @@
 //! it. Opening and closing a port is the switch's business (`switch.rs`), on its own thread.
 //!
 //! - [`memory`]: in-process rings, for tests and benches.
-//! - [`pcap`]: recordings.
+//! - [`pcap`]: recordings, read and written.
 //! - [`tap`]: the kernel's TAP with virtio-net headers.
 //! - [`af_xdp`]: network interfaces of the host.
+//!
+//! [`virtio`] is the header that TAPs and guests put before a frame.
 
 pub mod af_xdp;
+mod interface;
 pub mod memory;
 pub mod pcap;
 pub mod tap;
+pub mod virtio;
 
 use crate::drop::DropCounters;
 use crate::packet::frame::Frame;
@@ -24,6 +28,9 @@ use std::os::fd::BorrowedFd;
 pub struct PortSlot(u16);
 
 impl PortSlot {
+    /// No port: what is counted here belongs to none, or to one that is gone. Ports have slots from 1 on.
+    pub const NONE: Self = Self(0);
+
     /// The slot of this index.
     ///
     /// # Panics

@@ -1,0 +1,198 @@
+//! Where a worker's frames leave: its queues, what waits for each, its pool and its counts. Programs act
+//! on it; the worker empties it at the end of each batch.
+
+use crate::drop::{DropCounters, DropReason};
+use crate::flow::program::Egress;
+use crate::limits::REPLIES_PER_BATCH;
+use crate::packet::frame::Frame;
+use crate::packet::pool::Pool;
+use crate::packet::segment;
+use crate::port::{PortQueue, PortSlot, QueueCounters};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use weft_proto::v1;
+
+/// Where punted packets go: the switch gives one to each worker. Never blocks.
+pub trait PuntSink: Send + Sync {
+    /// Takes a packet-in; an error says why not: `NoListener` or `PuntOverrun`.
+    ///
+    /// # Errors
+    /// The reason under which the packet is then counted.
+    fn punt(&self, packet: v1::PacketIn) -> Result<(), DropReason>;
+}
+
+/// See the module comment.
+pub struct Outgoing {
+    /// Buffers.
+    pub pool: Pool,
+    /// Why frames went nowhere.
+    pub drops: DropCounters,
+    /// Frames that wait for the end of the batch, by slot; a slot with a queue has an entry.
+    ports: BTreeMap<PortSlot, Port>,
+    /// Slots that frames wait for, in the order of their first frame.
+    waiting: Vec<PortSlot>,
+    /// What went through tunnel ports.
+    pub tunnels: BTreeMap<PortSlot, QueueCounters>,
+    fitted: Vec<Frame>,
+    punts: Arc<dyn PuntSink>,
+    ingress: PortSlot,
+    replies: usize,
+}
+
+struct Port {
+    queue: Box<dyn PortQueue>,
+    frames: Vec<Frame>,
+}
+
+impl Outgoing {
+    /// Nothing in it.
+    #[must_use]
+    pub fn new(pool: Pool, punts: Arc<dyn PuntSink>) -> Self {
+        Self {
+            pool,
+            drops: DropCounters::default(),
+            ports: BTreeMap::new(),
+            waiting: Vec::new(),
+            tunnels: BTreeMap::new(),
+            fitted: Vec::new(),
+            punts,
+            ingress: PortSlot::default(),
+            replies: 0,
+        }
+    }
+
+    /// A batch begins: replies may be composed again.
+    pub fn begin(&mut self) {
+        self.replies = 0;
+    }
+
+    /// The frame to come entered by this slot.
+    pub fn enter(&mut self, slot: PortSlot) {
+        self.ingress = slot;
+    }
+
+    /// Takes a queue over.
+    pub fn add(&mut self, slot: PortSlot, queue: Box<dyn PortQueue>) {
+        self.remove(slot);
+        self.ports.insert(slot, Port { queue, frames: Vec::new() });
+    }
+
+    /// Closes a queue and frees what waited for it. What it dropped is counted under no port from then
+    /// on, so that its slot can be used again.
+    pub fn remove(&mut self, slot: PortSlot) {
+        if let Some(mut port) = self.ports.remove(&slot) {
+            for frame in std::mem::take(&mut port.frames) {
+                self.discard(frame, DropReason::PortDown);
+            }
+            port.queue.close(&mut self.pool);
+        }
+        self.waiting.retain(|waiting| *waiting != slot);
+        self.tunnels.remove(&slot);
+        for (reason, frames) in self.drops.forget(slot) {
+            self.drops.add(PortSlot::NONE, reason, frames);
+        }
+    }
+
+    /// Closes all queues.
+    pub fn close(&mut self) {
+        let slots: Vec<PortSlot> = self.ports.keys().copied().collect();
+        slots.into_iter().for_each(|slot| self.remove(slot));
+    }
+
+    /// The slots that have a queue.
+    pub fn slots(&self) -> impl Iterator<Item = PortSlot> + '_ {
+        self.ports.keys().copied()
+    }
+
+    /// Takes up to `budget` frames from a queue.
+    pub fn receive(&mut self, slot: PortSlot, frames: &mut Vec<Frame>, budget: usize) -> usize {
+        let Some(port) = self.ports.get_mut(&slot) else { return 0 };
+        port.queue.receive(&mut self.pool, frames, budget, &mut self.drops)
+    }
+
+    /// Lets every queue do what is left over.
+    pub fn service(&mut self) {
+        self.ports.values_mut().for_each(|port| port.queue.service(&mut self.pool));
+    }
+
+    /// What to sleep on; `None` in it: the queue has to be asked.
+    pub fn descriptors(&self) -> impl Iterator<Item = Option<std::os::fd::BorrowedFd<'_>>> {
+        self.ports.values().map(|port| port.queue.descriptor())
+    }
+
+    /// Packets and bytes of every port.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(PortSlot, QueueCounters)> {
+        let devices = self.ports.iter().map(|(slot, port)| (*slot, port.queue.counters()));
+        devices.chain(self.tunnels.iter().map(|(slot, counters)| (*slot, *counters))).collect()
+    }
+
+    /// Sends everything that waits, each frame in the form its port can take.
+    pub fn flush(&mut self) {
+        for slot in std::mem::take(&mut self.waiting) {
+            let Some(port) = self.ports.get_mut(&slot) else { continue };
+            let offloads = port.queue.offloads();
+            for frame in port.frames.drain(..) {
+                let ingress = frame.charged();
+                if let Err(reason) = segment::fit(frame, &offloads, &mut self.pool, &mut self.fitted) {
+                    self.drops.count(ingress, reason);
+                }
+            }
+            port.queue.transmit(&mut self.pool, &mut self.fitted, &mut self.drops);
+            // A queue takes all; should one break that rule, nothing may leave by another port.
+            for frame in self.fitted.drain(..) {
+                self.drops.count(frame.charged(), DropReason::TransmitFull);
+                self.pool.free(frame);
+            }
+        }
+    }
+}
+
+impl Egress for Outgoing {
+    fn send(&mut self, slot: PortSlot, frame: Frame) {
+        match self.ports.get_mut(&slot) {
+            Some(port) => {
+                if port.frames.is_empty() {
+                    self.waiting.push(slot);
+                }
+                port.frames.push(frame);
+            }
+            None => self.discard(frame, DropReason::PortDown),
+        }
+    }
+
+    fn copy(&mut self, frame: &Frame) -> Option<Frame> {
+        let copy = self.pool.copy(frame);
+        if copy.is_none() {
+            self.drops.count(self.ingress, DropReason::NoBuffer);
+        }
+        copy
+    }
+
+    fn discard(&mut self, frame: Frame, reason: DropReason) {
+        self.drops.count(self.ingress, reason);
+        self.pool.free(frame);
+    }
+
+    fn punt(&mut self, packet: v1::PacketIn, frame: Frame) {
+        match self.punts.punt(packet) {
+            Ok(()) => self.pool.free(frame),
+            Err(reason) => self.discard(frame, reason),
+        }
+    }
+
+    fn count_tunnel(&mut self, slot: PortSlot, bytes: usize) {
+        let counters = self.tunnels.entry(slot).or_default();
+        counters.sent_packets += 1;
+        counters.sent_bytes += bytes as u64;
+    }
+
+    fn may_reply(&mut self) -> bool {
+        self.replies += 1;
+        self.replies <= REPLIES_PER_BATCH
+    }
+
+    fn ingress(&self) -> PortSlot {
+        self.ingress
+    }
+}

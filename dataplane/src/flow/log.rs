@@ -1,0 +1,151 @@
+//! What changed lately, so that a change does not empty the caches.
+//!
+//! Each table tells its changes apart by the exact value of one field (its partition field), hashed to
+//! one of [`PARTITIONS`]; changes of rules that leave the field wild go to one partition more. A
+//! partition remembers the version of its last change and the last [`CHANGES_PER_PARTITION`] changed
+//! matches. A cache entry remembers the version it was last known good at and the partitions its walk
+//! passed; it is still good if none of them has a newer change, or if its packets disagree with every
+//! newer changed match on bits that all packets of the entry share.
+
+use super::classifier::Match;
+use super::key::FlowKey;
+use crate::limits::{CHANGES_PER_PARTITION, PARTITIONS};
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::BuildHasher;
+use weft_proto::v1::Field;
+
+/// Where a walk passed a table: the partition of the packet's value there, or none if packets of the
+/// same entry may have different values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// The table; [`TOPOLOGY`] for ports and paths.
+    pub table: u8,
+    /// Less than [`PARTITIONS`].
+    pub partition: Option<u16>,
+}
+
+/// The table number under which changes of ports and paths are recorded.
+pub const TOPOLOGY: u8 = 255;
+
+const WILD: u16 = PARTITIONS as u16;
+
+/// The partition of a value.
+#[must_use]
+pub fn partition(value: &[u8]) -> u16 {
+    // Which values share a partition is no secret worth keeping: it costs a fresh walk, no more.
+    (foldhash::fast::FixedState::with_seed(0).hash_one(value) % PARTITIONS as u64) as u16
+}
+
+#[derive(Default)]
+struct Partition {
+    /// Version of the last change.
+    last: u64,
+    /// Changes at or before this version are forgotten.
+    forgotten: u64,
+    changes: VecDeque<(u64, Match)>,
+}
+
+/// The changes of one table.
+#[derive(Default)]
+pub struct ChangeLog {
+    last: u64,
+    partitions: BTreeMap<u16, Partition>,
+}
+
+impl ChangeLog {
+    /// Records that rules of this match changed at `version`, in a table partitioned by `field`.
+    pub fn record(&mut self, changed: &Match, field: Field, version: u64) {
+        let exact = changed.mask.field(field).iter().all(|&byte| byte == 0xff);
+        let index = if exact { partition(changed.value.field(field)) } else { WILD };
+        self.last = version;
+        let partition = self.partitions.entry(index).or_default();
+        partition.last = version;
+        if partition.changes.len() == CHANGES_PER_PARTITION
+            && let Some((gone, _)) = partition.changes.pop_front()
+        {
+            partition.forgotten = gone;
+        }
+        partition.changes.push_back((version, changed.clone()));
+    }
+
+    /// Records a change that concerns everything in a partition (`None`: in the table).
+    pub fn record_all(&mut self, index: Option<u16>, version: u64) {
+        self.last = version;
+        let partition = self.partitions.entry(index.unwrap_or(WILD)).or_default();
+        *partition = Partition { last: version, forgotten: version, changes: VecDeque::new() };
+    }
+
+    /// Whether an entry that was good at version `since` still is, as far as this table goes. `key` and
+    /// `stable`: a packet of the entry, and the bits that all its packets share unchanged through the
+    /// whole walk.
+    #[must_use]
+    pub fn unaffected(&self, passed: Passed, since: u64, key: &FlowKey, stable: &FlowKey) -> bool {
+        if self.last <= since {
+            return true;
+        }
+        let concerns = |index: &u16| passed.partition.is_none_or(|own| *index == own || *index == WILD);
+        let mut newer = self.partitions.iter().filter(|(index, partition)| concerns(index) && partition.last > since);
+        newer.all(|(_, partition)| {
+            partition.forgotten <= since
+                && partition
+                    .changes
+                    .iter()
+                    .filter(|(version, _)| *version > since)
+                    .all(|(_, changed)| disagrees(changed, key, stable))
+        })
+    }
+}
+
+fn disagrees(changed: &Match, key: &FlowKey, stable: &FlowKey) -> bool {
+    let words = changed.value.words().iter().zip(changed.mask.words()).zip(key.words().iter().zip(stable.words()));
+    words.into_iter().any(|((value, mask), (key, stable))| (key ^ value) & mask & stable != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_port(port: u8, proto: u8) -> Match {
+        let (mut value, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
+        (value.in_port, mask.in_port) = ([0, 0, 0, port], [0xff; 4]);
+        (value.ip_proto, mask.ip_proto) = (proto, 0xff);
+        Match { value, mask }
+    }
+
+    #[test]
+    fn only_changes_that_could_match_affect_an_entry() {
+        let mut log = ChangeLog::default();
+        let entry = on_port(1, 6);
+        let passed = Passed { table: 0, partition: Some(partition(&[0, 0, 0, 1])) };
+        let good = |log: &ChangeLog, since, stable: &FlowKey| log.unaffected(passed, since, &entry.value, stable);
+
+        log.record(&on_port(2, 6), Field::InPort, 5);
+        assert!(good(&log, 4, &entry.mask), "another partition (or at least another port)");
+        log.record(&on_port(1, 17), Field::InPort, 6);
+        assert!(good(&log, 5, &entry.mask), "it disagrees on the protocol");
+        let mut port_only = entry.mask;
+        port_only.ip_proto = 0;
+        assert!(!good(&log, 5, &port_only), "packets of the entry may have any protocol");
+        assert!(good(&log, 6, &port_only), "nothing is newer");
+        log.record(&on_port(1, 6), Field::InPort, 7);
+        assert!(!good(&log, 6, &entry.mask), "it matches");
+        let mut wild = on_port(0, 6);
+        (wild.value.in_port, wild.mask.in_port) = ([0; 4], [0; 4]);
+        log.record(&wild, Field::InPort, 8);
+        assert!(!good(&log, 7, &entry.mask), "a rule that leaves the port wild concerns every port");
+    }
+
+    #[test]
+    fn forgotten_changes_count_as_matching() {
+        let mut log = ChangeLog::default();
+        let entry = on_port(1, 6);
+        let passed = Passed { table: 0, partition: Some(partition(&[0, 0, 0, 1])) };
+        for version in 1..=CHANGES_PER_PARTITION as u64 + 1 {
+            log.record(&on_port(1, 17), Field::InPort, version);
+        }
+        assert!(!log.unaffected(passed, 0, &entry.value, &entry.mask));
+        assert!(log.unaffected(passed, 1, &entry.value, &entry.mask));
+        log.record_all(None, 99);
+        assert!(!log.unaffected(passed, 98, &entry.value, &entry.mask));
+    }
+}

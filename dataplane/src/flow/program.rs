@@ -1,0 +1,266 @@
+//! Programs: the effects of a walk, compiled to a short flat list of steps that run in place.
+//!
+//! The order is the walk's. A step that sends takes the frame itself if nothing follows that needs it,
+//! otherwise a copy. A frame whose program consumes it nowhere is dropped under the walk's reason.
+
+use super::action::SetField;
+use super::key::FlowKey;
+use super::resolve::{Effect, Resolution, TunnelOutput};
+use super::rewrite::rewrite;
+use crate::drop::DropReason;
+use crate::packet::checksum;
+use crate::packet::frame::{Checksum, Frame};
+use crate::packet::parse::Layout;
+use crate::port::PortSlot;
+use crate::respond::dhcp::DhcpOffer;
+use crate::respond::{arp, dhcp};
+use std::fmt;
+use std::sync::Arc;
+use weft_proto::v1;
+
+/// One step.
+#[derive(Debug)]
+enum Step {
+    Rewrite(Box<SetField>),
+    PushVlan(u16),
+    PopVlan,
+    DecTtl,
+    Output(PortSlot),
+    OutputBack,
+    Tunnel(Box<TunnelOutput>),
+    Punt { max_length: u32, reason: u32, table: u8, cookie: u64 },
+    ArpReply([u8; 6]),
+    DhcpReply(Arc<DhcpOffer>),
+}
+
+impl Step {
+    fn consumes(&self) -> bool {
+        !matches!(self, Self::Rewrite(_) | Self::PushVlan(_) | Self::PopVlan | Self::DecTtl)
+    }
+}
+
+/// See the module comment.
+#[derive(Debug)]
+pub struct Program {
+    steps: Box<[Step]>,
+    /// Why, if no step consumes the frame.
+    drop: DropReason,
+}
+
+/// What a program acts on: the worker.
+pub trait Egress {
+    /// Sends the frame by a port.
+    fn send(&mut self, slot: PortSlot, frame: Frame);
+    /// A copy of the frame; `None` (counted) without a buffer.
+    fn copy(&mut self, frame: &Frame) -> Option<Frame>;
+    /// Counts the frame under a reason and frees it.
+    fn discard(&mut self, frame: Frame, reason: DropReason);
+    /// Hands a packet to a listener.
+    fn punt(&mut self, packet: v1::PacketIn, frame: Frame);
+    /// Counts what leaves by a tunnel port.
+    fn count_tunnel(&mut self, slot: PortSlot, bytes: usize);
+    /// Whether one more reply may be composed in this batch.
+    fn may_reply(&mut self) -> bool;
+    /// The slot the frame came in by.
+    fn ingress(&self) -> PortSlot;
+}
+
+impl Program {
+    /// Compiles a resolution.
+    #[must_use]
+    pub fn compile(resolution: &Resolution) -> Self {
+        let steps = resolution.effects.iter().filter_map(|effect| {
+            Some(match effect {
+                Effect::Rewrite(set) => Step::Rewrite(Box::new(set.clone())),
+                Effect::PushVlan(ether_type) => Step::PushVlan(*ether_type),
+                Effect::PopVlan => Step::PopVlan,
+                Effect::DecTtl => Step::DecTtl,
+                Effect::Output { slot, .. } => Step::Output(*slot),
+                Effect::OutputBack => Step::OutputBack,
+                Effect::Tunnel(output) => Step::Tunnel(output.clone()),
+                Effect::Punt { max_length, reason, table, cookie } => {
+                    Step::Punt { max_length: *max_length, reason: *reason, table: *table, cookie: *cookie }
+                }
+                Effect::ArpReply(mac) => Step::ArpReply(*mac),
+                Effect::DhcpReply(offer) => Step::DhcpReply(offer.clone()),
+                Effect::Undeliverable { .. } => return None,
+            })
+        });
+        let mut steps: Vec<Step> = steps.collect();
+        while steps.last().is_some_and(|step| !step.consumes()) {
+            steps.pop();
+        }
+        Self { steps: steps.into(), drop: resolution.drop.unwrap_or(DropReason::NoOutput) }
+    }
+
+    /// Runs it on a frame. `key` and `layout` are what the frame was parsed to.
+    pub fn run(&self, mut frame: Frame, key: &FlowKey, mut layout: Layout, egress: &mut impl Egress) {
+        let Some((last, before)) = self.steps.split_last() else { return egress.discard(frame, self.drop) };
+        for step in before {
+            if step.consumes() {
+                if let Some(copy) = egress.copy(&frame) {
+                    consume(step, copy, key, egress);
+                }
+            } else if let Err(reason) = change(step, &mut frame, &mut layout) {
+                return egress.discard(frame, reason);
+            }
+        }
+        consume(last, frame, key, egress);
+    }
+}
+
+/// A step that changes the frame and leaves it.
+fn change(step: &Step, frame: &mut Frame, layout: &mut Layout) -> Result<(), DropReason> {
+    match step {
+        Step::Rewrite(set) => {
+            if !rewrite(frame, layout, set) {
+                return Err(DropReason::BadAction);
+            }
+        }
+        Step::PushVlan(ether_type) => {
+            let head = frame.push_front(4).ok_or(DropReason::NoHeadroom)?;
+            head.copy_within(4..16, 0);
+            let [high, low] = ether_type.to_be_bytes();
+            head[12..16].copy_from_slice(&[high, low, 0, 0]);
+            move_layout(layout, 4);
+        }
+        Step::PopVlan => {
+            let head = frame.head_mut();
+            if layout.vlan_tags == 0 || head.len() < 18 {
+                return Err(DropReason::BadAction);
+            }
+            head.copy_within(0..12, 4);
+            if !frame.pull_front(4) {
+                return Err(DropReason::BadAction);
+            }
+            move_layout(layout, -4);
+        }
+        Step::DecTtl => decrement_ttl(frame, layout.l3 as usize)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn move_layout(layout: &mut Layout, by: i16) {
+    layout.l3 = layout.l3.saturating_add_signed(by);
+    if layout.l4 != 0 {
+        layout.l4 = layout.l4.saturating_add_signed(by);
+    }
+    layout.end = layout.end.saturating_add_signed(by.into());
+    layout.vlan_tags = if by > 0 { layout.vlan_tags + 1 } else { layout.vlan_tags.saturating_sub(1) };
+}
+
+fn decrement_ttl(frame: &mut Frame, l3: usize) -> Result<(), DropReason> {
+    let head = frame.head_mut();
+    let version6 = head.get(l3).is_some_and(|byte| byte >> 4 == 6);
+    if head.len() < l3 + 20 {
+        return Err(DropReason::Truncated);
+    }
+    let at = if version6 { l3 + 7 } else { l3 + 8 };
+    if head[at] <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    let old = [head[at], head[at + 1]];
+    head[at] -= 1;
+    if !version6 {
+        let sum = [head[l3 + 10], head[l3 + 11]];
+        let updated = checksum::update16(sum, old, [head[at], head[at + 1]]);
+        head[l3 + 10..l3 + 12].copy_from_slice(&updated);
+    }
+    Ok(())
+}
+
+/// A step that ends the frame's way (or its copy's).
+fn consume(step: &Step, mut frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
+    match step {
+        Step::Output(slot) => egress.send(*slot, frame),
+        Step::OutputBack => egress.send(egress.ingress(), frame),
+        Step::Tunnel(output) => match output.header.push(&mut frame, tunnel_entropy(key)) {
+            Ok(()) => {
+                egress.count_tunnel(output.slot, frame.len());
+                egress.send(output.underlay, frame);
+            }
+            Err(reason) => egress.discard(frame, reason),
+        },
+        Step::Punt { max_length, reason, table, cookie } => {
+            let mut bytes = frame.to_vec();
+            let total_length = bytes.len() as u32;
+            bytes.truncate(*max_length as usize);
+            let packet = v1::PacketIn {
+                in_port: key.port(),
+                reason: *reason,
+                table: (*table).into(),
+                cookie: *cookie,
+                total_length,
+                frame: bytes,
+            };
+            egress.punt(packet, frame);
+        }
+        Step::ArpReply(mac) => answer(arp::reply(&mut frame, *mac), frame, egress),
+        Step::DhcpReply(offer) => {
+            if egress.may_reply() {
+                answer(dhcp::reply(&mut frame, offer), frame, egress);
+            } else {
+                egress.discard(frame, DropReason::ResponderBudget);
+            }
+        }
+        Step::Rewrite(_) | Step::PushVlan(_) | Step::PopVlan | Step::DecTtl => {
+            egress.discard(frame, DropReason::NoOutput);
+        }
+    }
+}
+
+fn answer(composed: Result<(), DropReason>, mut frame: Frame, egress: &mut impl Egress) {
+    match composed {
+        Ok(()) => {
+            // It is a new packet: what was known of the request's checksum and size is not true of it.
+            frame.checksum = Checksum::Complete;
+            frame.gso = None;
+            egress.send(egress.ingress(), frame);
+        }
+        Err(reason) => egress.discard(frame, reason),
+    }
+}
+
+/// What the outer source port is made of: the inner flow (RFC 7348, 5).
+fn tunnel_entropy(key: &FlowKey) -> u32 {
+    let words = key.words();
+    let ports = u32::from_be_bytes([key.l4_src[0], key.l4_src[1], key.l4_dst[0], key.l4_dst[1]]);
+    let mut mix = words[3] ^ (u64::from(ports) << 24) ^ u64::from(key.ip_proto);
+    if key.eth_type != [0x08, 0x00] {
+        // MAC addresses, and IPv6 addresses if there are any.
+        mix ^= words[1] ^ words[2].rotate_left(7) ^ words[9].rotate_left(13) ^ words[11].rotate_left(29);
+    }
+    (mix.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.steps.is_empty() {
+            return write!(formatter, "drop {}", self.drop.word());
+        }
+        for (index, step) in self.steps.iter().enumerate() {
+            if index > 0 {
+                write!(formatter, ", ")?;
+            }
+            match step {
+                Step::Rewrite(set) => {
+                    let names = set.fields.iter().filter_map(|field| Some(weft_proto::field::info(*field)?.name));
+                    write!(formatter, "set {}", names.collect::<Vec<_>>().join("+"))?;
+                }
+                Step::PushVlan(ether_type) => write!(formatter, "push vlan 0x{ether_type:04x}")?,
+                Step::PopVlan => write!(formatter, "pop vlan")?,
+                Step::DecTtl => write!(formatter, "dec ttl")?,
+                Step::Output(slot) => write!(formatter, "output to slot {}", slot.index())?,
+                Step::OutputBack => write!(formatter, "output to the ingress port")?,
+                Step::Tunnel(output) => {
+                    write!(formatter, "vxlan {} to {}", output.id, output.destination)?;
+                }
+                Step::Punt { reason, .. } => write!(formatter, "punt {reason}")?,
+                Step::ArpReply(_) => write!(formatter, "arp reply")?,
+                Step::DhcpReply(offer) => write!(formatter, "dhcp reply {}", offer.address)?,
+            }
+        }
+        Ok(())
+    }
+}

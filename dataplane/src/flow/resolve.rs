@@ -1,0 +1,498 @@
+//! The walk of one packet through the flow tables: a function of (tables at a version, topology, key)
+//! that returns what is to be done, and on what that depends. The worker compiles the result and runs it,
+//! `weft trace` prints it: there is no second model of the pipeline to drift from this one.
+//!
+//! Besides the effects the walk keeps account of
+//! - the bits it *consulted*: any packet that agrees on them walks the same way, so they are the mask of
+//!   the cache entry. A bit that an action has *written* no longer depends on the packet and is not
+//!   consulted by later matches;
+//! - the bits that are *stable*: consulted and never changed on the way, so that a change of rules can be
+//!   held against them (`log.rs`);
+//! - the rules passed, which count the packet, and the tables and partitions passed.
+//!
+//! Values that are only checked (the TTL) are checked when the program runs, and are not consulted here.
+
+use super::action::{Action, Instructions, SetField};
+use super::key::FlowKey;
+use super::log::{Passed, TOPOLOGY, partition};
+use super::rule::Rule;
+use super::state::FlowState;
+use crate::drop::DropReason;
+use crate::packet::tunnel::VxlanHeader;
+use crate::port::PortSlot;
+use crate::respond::dhcp::DhcpOffer;
+use crate::topology::{Path, PortKind, Topology};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use weft_proto::PORT_IN_PORT;
+use weft_proto::v1::Field;
+
+/// What is walked: the state under its read lock, at a version.
+pub struct View<'a> {
+    /// The tables.
+    pub state: &'a FlowState,
+    /// As of when.
+    pub version: u64,
+    /// Ports and paths at that version.
+    pub topology: &'a Topology,
+}
+
+/// Who wants to see the walk. The worker does not ([`Unobserved`]).
+pub trait Observer {
+    /// A table was searched; `None`: no rule matched.
+    fn searched(&mut self, table: u8, rule: Option<&Arc<Rule>>);
+}
+
+/// Nobody looks.
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn searched(&mut self, _table: u8, _rule: Option<&Arc<Rule>>) {}
+}
+
+/// One thing to be done with the packet, in order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Rewrite fields of the packet.
+    Rewrite(SetField),
+    /// Push a tag.
+    PushVlan(u16),
+    /// Remove the outer tag.
+    PopVlan,
+    /// Check and decrement the TTL or hop limit.
+    DecTtl,
+    /// Send (a copy) by a device port.
+    Output {
+        /// The number, for people.
+        port: u32,
+        /// The port.
+        slot: PortSlot,
+    },
+    /// Send (a copy) back by the port it came in by.
+    OutputBack,
+    /// Wrap (a copy) and send it by the underlay.
+    Tunnel(Box<TunnelOutput>),
+    /// Hand (a copy) to a listener.
+    Punt {
+        /// At most this many bytes.
+        max_length: u32,
+        /// For the receiver.
+        reason: u32,
+        /// Where the action stood.
+        table: u8,
+        /// Likewise.
+        cookie: u64,
+    },
+    /// Answer (a copy) by ARP, out of the ingress port.
+    ArpReply([u8; 6]),
+    /// Answer (a copy) by DHCP, out of the ingress port.
+    DhcpReply(Arc<DhcpOffer>),
+    /// It should have left here, but cannot; counted only if nothing else is done with the packet.
+    Undeliverable {
+        /// The port named.
+        port: u32,
+        /// Why not.
+        reason: DropReason,
+    },
+}
+
+impl Effect {
+    /// Whether the packet, or a copy of it, ends here.
+    #[must_use]
+    pub fn consumes(&self) -> bool {
+        !matches!(
+            self,
+            Self::Rewrite(_) | Self::PushVlan(_) | Self::PopVlan | Self::DecTtl | Self::Undeliverable { .. }
+        )
+    }
+}
+
+/// An encapsulation with everything known.
+#[derive(Clone, Debug)]
+pub struct TunnelOutput {
+    /// The tunnel port's number and slot, for counting.
+    pub port: u32,
+    /// See `port`.
+    pub slot: PortSlot,
+    /// The device it leaves by.
+    pub underlay: PortSlot,
+    /// The remote end.
+    pub destination: Ipv4Addr,
+    /// The key.
+    pub id: u64,
+    /// Ready-made.
+    pub header: VxlanHeader,
+}
+
+/// The result of a walk.
+#[derive(Debug)]
+pub struct Resolution {
+    /// The mask of the cache entry.
+    pub consulted: FlowKey,
+    /// See the module comment.
+    pub stable: FlowKey,
+    /// In order.
+    pub effects: Vec<Effect>,
+    /// Rules that count the packet.
+    pub rules: Vec<Arc<Rule>>,
+    /// Tables passed, and topology used.
+    pub passed: Vec<Passed>,
+    /// Set if no effect consumes the packet.
+    pub drop: Option<DropReason>,
+}
+
+/// Walks the tables from table 0.
+pub fn resolve(view: &View<'_>, key: &FlowKey, observer: &mut impl Observer) -> Resolution {
+    let mut walk = Walk::new(view, key);
+    let mut table = 0;
+    let verdict = loop {
+        let found = view.state.table(table).and_then(|state| {
+            walk.pass_table(table, state.partition_field());
+            state.classifier.lookup(&walk.key, view.version, &mut walk.consulted, &walk.written)
+        });
+        if found.is_none() && view.state.table(table).is_none() {
+            walk.pass_table(table, Field::InPort);
+        }
+        observer.searched(table, found);
+        let Some(rule) = found else { break Err(DropReason::TableMiss) };
+        walk.rules.push(rule.clone());
+        match walk.execute(rule) {
+            Ok(Some(next)) => table = next,
+            Ok(None) => break walk.execute_action_set(rule),
+            Err(reason) => break Err(reason),
+        }
+    };
+    walk.finish(verdict)
+}
+
+struct PassedTable {
+    table: u8,
+    partition: u16,
+    field: Field,
+    /// Whether the field had been written when the table was searched.
+    written: bool,
+}
+
+struct Walk<'a> {
+    view: &'a View<'a>,
+    /// The packet as it is now.
+    key: FlowKey,
+    in_port: u32,
+    consulted: FlowKey,
+    /// Bits whose value no longer depends on the packet beyond what is consulted.
+    written: FlowKey,
+    /// Bits that no longer have the packet's original value.
+    changed: FlowKey,
+    effects: Vec<Effect>,
+    rules: Vec<Arc<Rule>>,
+    tables: Vec<PassedTable>,
+    topology: Vec<Passed>,
+    set: ActionSet,
+}
+
+/// OpenFlow's action set: at most one action of each kind [1.3.5, 5.10].
+#[derive(Default)]
+struct ActionSet {
+    pop_vlan: bool,
+    push_vlan: Option<u16>,
+    dec_ttl: bool,
+    set_field: Option<SetField>,
+    /// Output, or what stands in its place.
+    last: Option<Action>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(view: &'a View<'a>, key: &FlowKey) -> Self {
+        let mut consulted = FlowKey::ZERO;
+        // Output to the ingress port is suppressed, so every result depends on it.
+        consulted.in_port = [0xff; 4];
+        Self {
+            view,
+            key: *key,
+            in_port: key.port(),
+            consulted,
+            written: FlowKey::ZERO,
+            changed: FlowKey::ZERO,
+            effects: Vec::new(),
+            rules: Vec::new(),
+            tables: Vec::new(),
+            topology: Vec::new(),
+            set: ActionSet::default(),
+        }
+    }
+
+    fn pass_table(&mut self, table: u8, field: Field) {
+        self.tables.push(PassedTable {
+            table,
+            partition: partition(self.key.field(field)),
+            field,
+            // Metadata, registers and the like start from zero for every packet: known without consulting.
+            written: from_pipeline(field) || all_ones(self.written.field(field)),
+        });
+    }
+
+    /// Carries out a rule's instructions in OpenFlow's order; gives the next table.
+    fn execute(&mut self, rule: &Rule) -> Result<Option<u8>, DropReason> {
+        let Instructions { apply, clear, write, metadata, goto } = &rule.instructions;
+        for action in apply {
+            self.apply(action, rule)?;
+        }
+        if *clear {
+            self.set = ActionSet::default();
+        }
+        for action in write {
+            self.set.merge(action);
+        }
+        if let Some((value, mask)) = metadata {
+            let (mut set, mut bits) = (FlowKey::ZERO, FlowKey::ZERO);
+            (set.metadata, bits.metadata) = (*value, *mask);
+            self.write(&set, &bits);
+        }
+        Ok(*goto)
+    }
+
+    fn execute_action_set(&mut self, rule: &Rule) -> Result<(), DropReason> {
+        let set = std::mem::take(&mut self.set);
+        if set.pop_vlan {
+            self.apply(&Action::PopVlan, rule)?;
+        }
+        if let Some(ether_type) = set.push_vlan {
+            self.apply(&Action::PushVlan(ether_type), rule)?;
+        }
+        if set.dec_ttl {
+            self.apply(&Action::DecTtl, rule)?;
+        }
+        if let Some(set_field) = set.set_field {
+            self.apply(&Action::SetField(Box::new(set_field)), rule)?;
+        }
+        set.last.map_or(Ok(()), |action| self.apply(&action, rule))
+    }
+
+    /// One action, at once. An error ends the walk.
+    fn apply(&mut self, action: &Action, rule: &Rule) -> Result<(), DropReason> {
+        match action {
+            Action::Output(port) => self.output(*port),
+            Action::SetField(set) => return self.set_field(set),
+            Action::PushVlan(ether_type) => {
+                self.consult_tags();
+                self.key.vlan_inner_tci = self.key.vlan_tci;
+                self.key.vlan_tci = [0x10, 0];
+                self.effects.push(Effect::PushVlan(*ether_type));
+            }
+            Action::PopVlan => {
+                self.consult_tags();
+                if self.key.vlan_tci[0] & 0x10 == 0 {
+                    return Err(DropReason::BadAction);
+                }
+                self.key.vlan_tci = std::mem::take(&mut self.key.vlan_inner_tci);
+                self.effects.push(Effect::PopVlan);
+            }
+            Action::DecTtl => {
+                self.consult(Field::EthType);
+                if !matches!(self.key.eth_type, [0x08, 0x00] | [0x86, 0xdd]) {
+                    return Err(DropReason::BadAction);
+                }
+                self.key.ip_ttl = self.key.ip_ttl.saturating_sub(1);
+                self.changed.ip_ttl = 0xff;
+                self.effects.push(Effect::DecTtl);
+            }
+            Action::Punt { max_length, reason } => self.effects.push(Effect::Punt {
+                max_length: *max_length,
+                reason: *reason,
+                table: rule.id.table,
+                cookie: rule.cookie,
+            }),
+            Action::Drop(reason) => return Err(*reason),
+            Action::ArpReply(mac) => {
+                self.consult(Field::EthType);
+                self.effects.push(Effect::ArpReply(*mac));
+            }
+            Action::DhcpReply(offer) => self.effects.push(Effect::DhcpReply(offer.clone())),
+        }
+        Ok(())
+    }
+
+    fn consult(&mut self, field: Field) {
+        let mut mask = FlowKey::ZERO;
+        mask.field_mut(field).fill(0xff);
+        self.consulted.union_except(&mask, &self.written);
+    }
+
+    /// Tags move between fields when one is pushed or popped: both are consulted, and from then on known.
+    fn consult_tags(&mut self) {
+        self.consult(Field::VlanTci);
+        self.consult(Field::VlanInnerTci);
+        let mut tags = FlowKey::ZERO;
+        (tags.vlan_tci, tags.vlan_inner_tci) = ([0xff; 2], [0xff; 2]);
+        self.written.union(&tags);
+        self.changed.union(&tags);
+    }
+
+    fn write(&mut self, value: &FlowKey, mask: &FlowKey) {
+        for (word, (value, mask)) in self.key.words_mut().iter_mut().zip(value.words().iter().zip(mask.words())) {
+            *word = (*word & !mask) | (value & mask);
+        }
+        self.written.union(mask);
+        self.changed.union(mask);
+    }
+
+    fn set_field(&mut self, set: &SetField) -> Result<(), DropReason> {
+        let mut on_packet = false;
+        for &field in &set.fields {
+            if from_pipeline(field) || is_tunnel(field) {
+                continue;
+            }
+            on_packet = true;
+            if !self.has(field) {
+                return Err(DropReason::BadAction);
+            }
+        }
+        self.write(&set.value, &set.mask);
+        if set.fields.contains(&Field::VlanTci) {
+            // The presence bit tells that there is a tag; it is not the tag's to change.
+            self.key.vlan_tci[0] |= 0x10;
+        }
+        if on_packet {
+            self.effects.push(Effect::Rewrite(set.clone()));
+        }
+        Ok(())
+    }
+
+    /// Whether the packet has this field; consults what tells.
+    fn has(&mut self, field: Field) -> bool {
+        let Some(row) = weft_proto::field::info(field) else { return false };
+        if field == Field::VlanTci {
+            self.consult(Field::VlanTci);
+            return self.key.vlan_tci[0] & 0x10 != 0;
+        }
+        for prerequisite in row.prerequisites {
+            self.consult(prerequisite.field);
+            let bytes = self.key.field(prerequisite.field);
+            let value = bytes.iter().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
+            if !prerequisite.values.contains(&value) {
+                return false;
+            }
+            if prerequisite.field == Field::IpProto {
+                // Later fragments have no transport header.
+                self.consult(Field::IpFrag);
+                if self.key.ip_frag == 3 {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn pass_topology(&mut self, what: &[u8]) {
+        self.topology.push(Passed { table: TOPOLOGY, partition: Some(partition(what)) });
+    }
+
+    fn output(&mut self, port: u32) {
+        let number = if port == PORT_IN_PORT {
+            self.in_port
+        } else if port == self.in_port {
+            return;
+        } else {
+            port
+        };
+        self.pass_topology(&number.to_be_bytes());
+        let effect = match self.view.topology.ports.get(&number).map(|info| &info.kind) {
+            None => Err(DropReason::NoSuchPort),
+            Some(PortKind::Device { up: false, .. }) => Err(DropReason::PortDown),
+            Some(PortKind::Device { .. }) if port == PORT_IN_PORT => Ok(Effect::OutputBack),
+            Some(PortKind::Device { slot, .. }) => Ok(Effect::Output { port, slot: *slot }),
+            Some(tunnel @ PortKind::Vxlan { .. }) => {
+                self.tunnel(number, tunnel).map(|output| Effect::Tunnel(Box::new(output)))
+            }
+        };
+        self.effects.push(effect.unwrap_or_else(|reason| Effect::Undeliverable { port: number, reason }));
+    }
+
+    fn tunnel(&mut self, port: u32, tunnel: &PortKind) -> Result<TunnelOutput, DropReason> {
+        let PortKind::Vxlan { slot, local, udp_port, .. } = tunnel else { return Err(DropReason::NoSuchPort) };
+        if self.written.tun_dst != [0xff; 4] {
+            return Err(DropReason::NoTunnelDestination);
+        }
+        self.consult(Field::TunId);
+        let destination = Ipv4Addr::from(self.key.tun_dst);
+        self.pass_topology(&destination.octets());
+        let path = self.view.topology.paths.get(&destination);
+        let (underlay, source_mac, destination_mac, source) = match path {
+            None => return Err(DropReason::NeighbourUnresolved),
+            Some(Path::Unusable(reason)) => return Err(*reason),
+            Some(Path::Resolved { underlay, source_mac, destination_mac, source }) => {
+                (*underlay, *source_mac, *destination_mac, *source)
+            }
+        };
+        let source = if self.written.tun_src == [0xff; 4] { self.key.tun_src.into() } else { local.unwrap_or(source) };
+        let id = u64::from_be_bytes(self.key.tun_id);
+        // Of the outer TOS, ECN is each packet's own (RFC 6040) and DSCP stays 0.
+        let header = VxlanHeader::new(
+            source_mac,
+            destination_mac,
+            source,
+            destination,
+            *udp_port,
+            (id & 0x00ff_ffff) as u32,
+            64,
+            0,
+        );
+        Ok(TunnelOutput { port, slot: *slot, underlay, destination, id, header })
+    }
+
+    fn finish(mut self, verdict: Result<(), DropReason>) -> Resolution {
+        let consumed = self.effects.iter().any(Effect::consumes);
+        let undeliverable = self.effects.iter().find_map(|effect| match effect {
+            Effect::Undeliverable { reason, .. } => Some(*reason),
+            _ => None,
+        });
+        let drop = (!consumed).then(|| verdict.err().or(undeliverable).unwrap_or(DropReason::NoOutput));
+        // What comes after the last consumer would be done to nothing.
+        while self
+            .effects
+            .last()
+            .is_some_and(|effect| !effect.consumes() && !matches!(effect, Effect::Undeliverable { .. }))
+        {
+            self.effects.pop();
+        }
+        let mut stable = FlowKey::ZERO;
+        stable.union_except(&self.consulted, &self.changed);
+        let consulted = self.consulted;
+        let tables = self.tables.iter().map(|passed| Passed {
+            table: passed.table,
+            partition: (passed.written || all_ones(consulted.field(passed.field))).then_some(passed.partition),
+        });
+        let passed = tables.chain(self.topology).collect();
+        // Pipeline fields start from zero for every packet: nothing to match.
+        let mut from_packet = consulted;
+        from_packet.words_mut()[super::key::PACKET_WORDS..].fill(0);
+        Resolution { consulted: from_packet, stable, effects: self.effects, rules: self.rules, passed, drop }
+    }
+}
+
+impl ActionSet {
+    fn merge(&mut self, action: &Action) {
+        match action {
+            Action::PopVlan => self.pop_vlan = true,
+            Action::PushVlan(ether_type) => self.push_vlan = Some(*ether_type),
+            Action::DecTtl => self.dec_ttl = true,
+            Action::SetField(new) => match &mut self.set_field {
+                None => self.set_field = Some((**new).clone()),
+                Some(old) => old.merge(new),
+            },
+            last => self.last = Some(last.clone()),
+        }
+    }
+}
+
+fn all_ones(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0xff)
+}
+
+fn is_tunnel(field: Field) -> bool {
+    matches!(field, Field::TunId | Field::TunSrc | Field::TunDst)
+}
+
+fn from_pipeline(field: Field) -> bool {
+    super::key::place(field).0 >= super::key::PACKET_WORDS * 8
+}

@@ -1,0 +1,196 @@
+//! Set-field on a frame: writes a field's bits where they lie, and keeps every checksum that covers them
+//! right, incrementally (RFC 1624). Of a partial checksum only the pseudo-header's part is kept.
+
+use super::action::SetField;
+use super::key::FlowKey;
+use crate::packet::checksum;
+use crate::packet::frame::{Checksum, Frame};
+use crate::packet::parse::Layout;
+use weft_proto::v1::Field;
+
+const ETHERNET: usize = 14;
+
+/// Writes all fields of a set-field; false if the frame has no such header after all (the walk checked
+/// that it has).
+#[must_use]
+pub fn rewrite(frame: &mut Frame, layout: &Layout, set: &SetField) -> bool {
+    set.fields.iter().all(|&field| write(frame, layout, field, &set.value, &set.mask))
+}
+
+/// Which checksums cover a field.
+#[derive(Clone, Copy, PartialEq)]
+enum Covered {
+    /// None.
+    No,
+    /// IPv4's header checksum.
+    Header,
+    /// That, and the pseudo-header in the transport checksum.
+    HeaderAndPseudo,
+    /// The pseudo-header only (IPv6).
+    Pseudo,
+    /// The transport checksum itself.
+    Transport,
+}
+
+fn write(frame: &mut Frame, layout: &Layout, field: Field, value: &FlowKey, mask: &FlowKey) -> bool {
+    let (l3, l4) = (layout.l3 as usize, layout.l4 as usize);
+    let head = frame.head();
+    let Some(&version) = head.get(l3) else { return false };
+    let version6 = version >> 4 == 6;
+    let (at, covered) = match field {
+        Field::EthDst => (0, Covered::No),
+        Field::EthSrc => (6, Covered::No),
+        Field::VlanTci => (ETHERNET, Covered::No),
+        Field::ArpOp => (l3 + 6, Covered::No),
+        Field::ArpSha => (l3 + 8, Covered::No),
+        Field::ArpSpa => (l3 + 14, Covered::No),
+        Field::ArpTha => (l3 + 18, Covered::No),
+        Field::ArpTpa => (l3 + 24, Covered::No),
+        Field::Ipv4Src => (l3 + 12, Covered::HeaderAndPseudo),
+        Field::Ipv4Dst => (l3 + 16, Covered::HeaderAndPseudo),
+        Field::Ipv6Src => (l3 + 8, Covered::Pseudo),
+        Field::Ipv6Dst => (l3 + 24, Covered::Pseudo),
+        Field::IpTtl if version6 => (l3 + 7, Covered::No),
+        Field::IpTtl => (l3 + 8, Covered::Header),
+        Field::IpTos if version6 => return write_traffic_class(frame, l3, value.ip_tos, mask.ip_tos),
+        Field::IpTos => (l3 + 1, Covered::Header),
+        _ if l4 == 0 => return false,
+        Field::TcpSrc | Field::UdpSrc | Field::SctpSrc => (l4, Covered::Transport),
+        Field::TcpDst | Field::UdpDst | Field::SctpDst => (l4 + 2, Covered::Transport),
+        Field::IcmpType | Field::Icmpv6Type => (l4, Covered::Transport),
+        Field::IcmpCode | Field::Icmpv6Code => (l4 + 1, Covered::Transport),
+        _ => return true,
+    };
+    let (value, mut mask) = (value.field(field).to_vec(), mask.field(field).to_vec());
+    if field == Field::VlanTci {
+        // The key's presence bit stands where the tag has its drop-eligible indicator: not ours to write.
+        mask[0] &= !0x10;
+    }
+    let length = value.len();
+    // Checksums sum 16-bit words from their header's start, which is even in both headers.
+    let base = if covered == Covered::Transport { l4 } else { l3 };
+    let (from, to) =
+        if at >= base { (at - (at - base) % 2, at + length + (at + length - base) % 2) } else { (at, at + length) };
+    if to > head.len() {
+        return false;
+    }
+    let old: Vec<u8> = head[from..to].to_vec();
+    for (index, byte) in frame.head_mut()[at..at + length].iter_mut().enumerate() {
+        *byte = (*byte & !mask[index]) | (value[index] & mask[index]);
+    }
+    let new: Vec<u8> = frame.head()[from..to].to_vec();
+    if matches!(covered, Covered::Header | Covered::HeaderAndPseudo) {
+        let Some(sum) = frame.head_mut().get_mut(l3 + 10..l3 + 12) else { return false };
+        let updated = checksum::update([sum[0], sum[1]], &old, &new);
+        sum.copy_from_slice(&updated);
+    }
+    match covered {
+        Covered::No | Covered::Header => true,
+        Covered::HeaderAndPseudo | Covered::Pseudo => update_transport(frame, layout, version6, true, &old, &new),
+        Covered::Transport => update_transport(frame, layout, version6, false, &old, &new),
+    }
+}
+
+/// IPv6's traffic class straddles the first two bytes; no checksum covers it.
+fn write_traffic_class(frame: &mut Frame, l3: usize, value: u8, mask: u8) -> bool {
+    let Some(bytes) = frame.head_mut().get_mut(l3..l3 + 2) else { return false };
+    let class = (bytes[0] << 4) | (bytes[1] >> 4);
+    let class = (class & !mask) | (value & mask);
+    bytes[0] = (bytes[0] & 0xf0) | (class >> 4);
+    bytes[1] = (bytes[1] & 0x0f) | (class << 4);
+    true
+}
+
+/// Keeps the transport checksum right after bytes under it changed. `pseudo`: they are addresses.
+fn update_transport(frame: &mut Frame, layout: &Layout, version6: bool, pseudo: bool, old: &[u8], new: &[u8]) -> bool {
+    let (l3, l4) = (layout.l3 as usize, layout.l4 as usize);
+    if l4 == 0 {
+        // A later fragment: the checksum travelled with the first one, which is rewritten likewise.
+        return true;
+    }
+    let protocol = transport_protocol(frame.head(), l3, l4, version6);
+    let at = match protocol {
+        Some(6) => l4 + 16,
+        Some(17) => l4 + 6,
+        Some(1) if !pseudo => l4 + 2,
+        Some(58) => l4 + 2,
+        Some(132) if !pseudo => return sctp_checksum(frame, layout),
+        _ => return true,
+    };
+    let partial = matches!(frame.checksum, Checksum::Partial { start, .. } if start as usize == l4);
+    let Some(field) = frame.head_mut().get_mut(at..at + 2) else { return false };
+    let sum = [field[0], field[1]];
+    if partial {
+        if pseudo {
+            field.copy_from_slice(&checksum::update_partial(sum, old, new));
+        }
+        return true;
+    }
+    if protocol == Some(17) {
+        if sum == [0, 0] && !version6 {
+            return true; // no checksum (RFC 768)
+        }
+        let updated = checksum::update(sum, old, new);
+        field.copy_from_slice(if updated == [0, 0] { &[0xff, 0xff] } else { &updated });
+    } else {
+        field.copy_from_slice(&checksum::update(sum, old, new));
+    }
+    true
+}
+
+/// The transport protocol: for IPv6 the last next-header byte before the transport header.
+fn transport_protocol(head: &[u8], l3: usize, l4: usize, version6: bool) -> Option<u8> {
+    if !version6 {
+        return head.get(l3 + 9).copied();
+    }
+    let mut next = *head.get(l3 + 6)?;
+    let mut at = l3 + 40;
+    while at < l4 {
+        let length = *head.get(at + 1)? as usize;
+        let bytes = match next {
+            44 => 8,
+            51 => (length + 2) * 4,
+            _ => (length + 1) * 8,
+        };
+        next = *head.get(at)?;
+        at += bytes;
+    }
+    (at == l4).then_some(next)
+}
+
+/// SCTP's CRC32c over the whole packet (RFC 9260, appendix A): it has no incremental form worth having.
+/// A fragment's cannot be computed here; it stays, and the receiver drops the datagram.
+fn sctp_checksum(frame: &mut Frame, layout: &Layout) -> bool {
+    let l4 = layout.l4 as usize;
+    let Some(field) = frame.head_mut().get_mut(l4 + 8..l4 + 12) else { return false };
+    field.fill(0);
+    let mut crc = u32::MAX;
+    let mut at = 0;
+    for segment in frame.segments() {
+        for &byte in segment {
+            if at >= l4 && at < layout.end as usize {
+                crc = CRC32C[((crc ^ u32::from(byte)) & 0xff) as usize] ^ (crc >> 8);
+            }
+            at += 1;
+        }
+    }
+    frame.head_mut()[l4 + 8..l4 + 12].copy_from_slice(&(!crc).to_le_bytes());
+    true
+}
+
+/// The table of the reflected polynomial 0x82f63b78.
+const CRC32C: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < 256 {
+        let mut crc = index as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[index] = crc;
+        index += 1;
+    }
+    table
+};

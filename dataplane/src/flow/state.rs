@@ -1,0 +1,257 @@
+//! The flow tables themselves, versioned, without locks: what a change does to them, step by step.
+//! `tables.rs` holds the lock around this and decides when a version becomes visible.
+//!
+//! A rule with an address set stands in its classifier once per member of the set; a change of the set
+//! adds and removes those places and nothing else.
+
+use super::classifier::{Classifier, Match};
+use super::key::FlowKey;
+use super::log::{ChangeLog, Passed, TOPOLOGY, partition};
+use super::rule::{Rule, RuleId};
+use super::tables::{SetChange, TableSettings};
+use crate::topology::Topology;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use weft_proto::v1::Field;
+
+/// A member of an address set: address and prefix length.
+pub type Member = (Ipv4Addr, u8);
+
+/// One flow table.
+#[derive(Default)]
+pub struct Table {
+    /// Its name and meaning, if it was given one.
+    pub settings: Option<TableSettings>,
+    /// Its rules.
+    pub classifier: Classifier,
+    /// Rules with an address set, by identity: they may stand in no place or in many.
+    by_set: HashMap<RuleId, Arc<Rule>>,
+    log: ChangeLog,
+    /// Rules now.
+    pub count: usize,
+}
+
+impl Table {
+    /// The field its changes are told apart by.
+    #[must_use]
+    pub fn partition_field(&self) -> Field {
+        self.settings.as_ref().map_or(Field::InPort, |settings| settings.partition)
+    }
+}
+
+/// A place that something disappeared from, to be collected.
+pub struct Remains {
+    table: u8,
+    place: Match,
+}
+
+/// All tables, address sets and the topology.
+#[derive(Default)]
+pub struct FlowState {
+    tables: BTreeMap<u8, Table>,
+    sets: HashMap<Arc<str>, BTreeSet<Member>>,
+    /// The current topology and, while a change is under way, the one before; with the version each
+    /// appears at, newest first.
+    topologies: Vec<(u64, Arc<Topology>)>,
+    topology_log: ChangeLog,
+    /// Rules now, all tables.
+    pub count: usize,
+}
+
+impl FlowState {
+    /// A table, if it has rules or settings.
+    #[must_use]
+    pub fn table(&self, number: u8) -> Option<&Table> {
+        self.tables.get(&number)
+    }
+
+    /// All of them.
+    pub fn tables(&self) -> impl Iterator<Item = (u8, &Table)> {
+        self.tables.iter().map(|(&number, table)| (number, table))
+    }
+
+    /// Address sets.
+    #[must_use]
+    pub fn sets(&self) -> &HashMap<Arc<str>, BTreeSet<Member>> {
+        &self.sets
+    }
+
+    /// The topology as of a version.
+    #[must_use]
+    pub fn topology(&self, version: u64) -> Arc<Topology> {
+        let found = self.topologies.iter().find(|(from, _)| *from <= version);
+        found.map(|(_, topology)| topology.clone()).unwrap_or_default()
+    }
+
+    /// Whether an entry last good at `since` still is; see `log.rs`.
+    #[must_use]
+    pub fn unaffected(&self, passed: &[Passed], since: u64, key: &FlowKey, stable: &FlowKey) -> bool {
+        passed.iter().all(|passed| {
+            let log = if passed.table == TOPOLOGY {
+                Some(&self.topology_log)
+            } else {
+                self.tables.get(&passed.table).map(|table| &table.log)
+            };
+            log.is_none_or(|log| log.unaffected(*passed, since, key, stable))
+        })
+    }
+
+    /// The rule of this identity.
+    #[must_use]
+    pub fn find(&self, id: &RuleId) -> Option<&Arc<Rule>> {
+        let table = self.tables.get(&id.table)?;
+        if id.set.is_some() {
+            return table.by_set.get(id);
+        }
+        let place = Match { value: id.value, mask: id.mask };
+        table.classifier.at(&place).find(|rule| rule.id == *id)
+    }
+
+    /// Every rule of a table, in no order.
+    pub fn rules_of(table: &Table) -> impl Iterator<Item = &Arc<Rule>> {
+        let plain = table.classifier.rules().filter(|rule| rule.id.set.is_none());
+        plain.chain(table.by_set.values())
+    }
+
+    /// The places a rule stands in.
+    fn places(&self, id: &RuleId) -> Vec<Match> {
+        match &id.set {
+            None => vec![Match { value: id.value, mask: id.mask }],
+            Some(set) => self.sets.get(&set.set).into_iter().flatten().map(|member| place_of(id, *member)).collect(),
+        }
+    }
+
+    /// Names a table.
+    pub fn configure(&mut self, settings: TableSettings, version: u64) {
+        let table = self.tables.entry(settings.table).or_default();
+        if table.partition_field() != settings.partition {
+            // The log's partitions were of another field's values.
+            table.log = ChangeLog::default();
+            table.log.record_all(None, version);
+        }
+        table.settings = Some(settings);
+    }
+
+    /// Adds a rule, or replaces the one of its identity; false if the same one is there already.
+    pub fn add(&mut self, mut rule: Rule, version: u64, remains: &mut Vec<Remains>) -> bool {
+        if let Some(old) = self.find(&rule.id).cloned() {
+            if old.instructions == rule.instructions && old.cookie == rule.cookie {
+                return false;
+            }
+            rule.counters = old.counters.clone();
+            rule.created = old.created;
+            self.remove(&old.id, version, remains);
+        }
+        let rule = Arc::new(rule);
+        let places = self.places(&rule.id);
+        let table = self.tables.entry(rule.id.table).or_default();
+        let field = table.partition_field();
+        for place in &places {
+            table.classifier.insert(place, rule.clone(), version);
+            table.log.record(place, field, version);
+        }
+        if rule.id.set.is_some() {
+            table.by_set.insert(rule.id.clone(), rule);
+        }
+        table.count += 1;
+        self.count += 1;
+        true
+    }
+
+    /// Removes a rule; false if there is none.
+    pub fn remove(&mut self, id: &RuleId, version: u64, remains: &mut Vec<Remains>) -> bool {
+        let Some(rule) = self.find(id).cloned() else { return false };
+        let places = self.places(id);
+        let table = self.tables.get_mut(&id.table).expect("the rule was found in it");
+        let field = table.partition_field();
+        for place in places {
+            table.classifier.remove(&place, &rule, version);
+            table.log.record(&place, field, version);
+            remains.push(Remains { table: id.table, place });
+        }
+        table.by_set.remove(id);
+        table.count -= 1;
+        self.count -= 1;
+        true
+    }
+
+    /// The members a set will have after a change.
+    #[must_use]
+    pub fn members_after(&self, change: &SetChange) -> BTreeSet<Member> {
+        let now = |name| self.sets.get(name).cloned().unwrap_or_default();
+        match change {
+            SetChange::Set(_, members) => members.iter().copied().collect(),
+            SetChange::Extend(name, members) => now(name).into_iter().chain(members.iter().copied()).collect(),
+            SetChange::Shrink(name, members) => {
+                now(name).into_iter().filter(|member| !members.contains(member)).collect()
+            }
+            SetChange::Remove(_) => BTreeSet::new(),
+        }
+    }
+
+    /// Changes an address set, and with it the places of the rules that name it.
+    pub fn change_set(&mut self, change: &SetChange, version: u64, remains: &mut Vec<Remains>) {
+        let after = self.members_after(change);
+        let name = change.name();
+        let before = self.sets.remove(name).unwrap_or_default();
+        for (&number, table) in &mut self.tables {
+            let field = table.partition_field();
+            let users = table.by_set.values().filter(|rule| rule.id.set.as_ref().is_some_and(|set| set.set == *name));
+            for rule in users {
+                for member in after.difference(&before) {
+                    let place = place_of(&rule.id, *member);
+                    table.classifier.insert(&place, rule.clone(), version);
+                    table.log.record(&place, field, version);
+                }
+                for member in before.difference(&after) {
+                    let place = place_of(&rule.id, *member);
+                    table.classifier.remove(&place, rule, version);
+                    table.log.record(&place, field, version);
+                    remains.push(Remains { table: number, place });
+                }
+            }
+        }
+        if !matches!(change, SetChange::Remove(_)) {
+            self.sets.insert(name.clone(), after);
+        }
+    }
+
+    /// Replaces the topology from `version` on, noting what differs.
+    pub fn change_topology(&mut self, topology: Topology, version: u64) {
+        let before = self.topology(version);
+        let numbers: BTreeSet<&u32> = before.ports.keys().chain(topology.ports.keys()).collect();
+        for number in numbers {
+            if before.ports.get(number) != topology.ports.get(number) {
+                self.topology_log.record_all(Some(partition(&number.to_be_bytes())), version);
+            }
+        }
+        let remotes: BTreeSet<&Ipv4Addr> = before.paths.keys().chain(topology.paths.keys()).collect();
+        for remote in remotes {
+            if before.paths.get(remote) != topology.paths.get(remote) {
+                self.topology_log.record_all(Some(partition(&remote.octets())), version);
+            }
+        }
+        self.topologies.insert(0, (version, Arc::new(topology)));
+    }
+
+    /// Forgets what nobody can see any more at `version`.
+    pub fn collect(&mut self, remains: Vec<Remains>, version: u64) {
+        for remains in remains {
+            if let Some(table) = self.tables.get_mut(&remains.table) {
+                table.classifier.collect(&remains.place, version);
+            }
+        }
+        let current = self.topologies.iter().position(|(from, _)| *from <= version);
+        self.topologies.truncate(current.map_or(0, |index| index + 1));
+    }
+}
+
+fn place_of(id: &RuleId, (address, length): Member) -> Match {
+    let set = id.set.as_ref().expect("only rules with a set have members' places");
+    let mut place = Match { value: id.value, mask: id.mask };
+    let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+    place.mask.field_mut(set.field).copy_from_slice(&mask.to_be_bytes());
+    place.value.field_mut(set.field).copy_from_slice(&(u32::from(address) & mask).to_be_bytes());
+    place
+}

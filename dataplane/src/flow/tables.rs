@@ -1,0 +1,375 @@
+//! All flow tables of a switch, shared by its workers, changed atomically and cheaply.
+//!
+//! A commit puts its changes into the tables piece by piece under short write locks, marked with the
+//! next version; readers, who ask at the version they loaded at the start of their batch, do not see
+//! them. Storing that version makes all of them visible at once. Then the commit waits until each worker
+//! has finished a batch at the new version or sleeps (the barrier), and collects what nobody can see any
+//! more. Its cost is that of the rules changed, not of the rules there are.
+//!
+//! The version is the only thing of this that a worker reads per batch; the lock is taken by the slow
+//! path only.
+
+use super::key::FlowKey;
+use super::resolve::{View, resolve};
+use super::rule::{Owner, Rule, RuleId};
+use super::state::{FlowState, Member, Remains};
+use super::trace::Trace;
+use crate::limits;
+use crate::topology::Topology;
+use std::collections::{BTreeSet, HashSet};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+use weft_proto::fault::Fault;
+use weft_proto::v1::{self, Field};
+
+/// Changes put in under one write lock: a few hundred microseconds that a miss may have to wait.
+const STEP: usize = 256;
+
+/// The name and meaning of a table, and the field its changes are told apart by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableSettings {
+    /// 0 to 254.
+    pub table: u8,
+    /// One word.
+    pub name: Arc<str>,
+    /// One line.
+    pub meaning: Arc<str>,
+    /// See `flow.proto`.
+    pub partition: Field,
+}
+
+/// A change of an address set; members are (address, prefix length).
+#[derive(Clone, Debug)]
+pub enum SetChange {
+    /// Replace it whole, or create it.
+    Set(Arc<str>, Vec<Member>),
+    /// Add members; creates it.
+    Extend(Arc<str>, Vec<Member>),
+    /// Remove members.
+    Shrink(Arc<str>, Vec<Member>),
+    /// Remove it: rules that name it match nothing.
+    Remove(Arc<str>),
+}
+
+impl SetChange {
+    /// The set's name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Set(name, _) | Self::Extend(name, _) | Self::Shrink(name, _) | Self::Remove(name) => name,
+        }
+    }
+}
+
+/// What one commit changes: all of it becomes visible at once.
+#[derive(Default)]
+pub struct Change {
+    /// Names of tables.
+    pub settings: Vec<TableSettings>,
+    /// Remove everything of this owner that is not in `add`; what is there already and the same keeps
+    /// its counters and cache entries.
+    pub replace_owner: Option<Owner>,
+    /// Rules to add or, where the identity exists, to replace (keeping counters and `created`).
+    pub add: Vec<Rule>,
+    /// Rules to remove; those that do not exist are ignored.
+    pub remove: Vec<RuleId>,
+    /// In order.
+    pub sets: Vec<SetChange>,
+    /// The topology from then on; absent: as it is.
+    pub topology: Option<Topology>,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The version from which on it is visible.
+    pub version: u64,
+    /// Rules that are new or have new instructions.
+    pub added: usize,
+    /// Rules that are gone.
+    pub removed: usize,
+}
+
+/// How far a worker is; it alone writes it.
+#[derive(Debug)]
+pub struct Progress(AtomicU64);
+
+/// The worker sleeps, or has not begun: it will load the version before it touches a packet.
+const ASLEEP: u64 = u64::MAX;
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(AtomicU64::new(ASLEEP))
+    }
+}
+
+impl Progress {
+    /// The worker finished a batch at this version.
+    pub fn finished(&self, version: u64) {
+        self.0.store(version, Ordering::Release);
+    }
+
+    /// The worker goes to sleep; it calls [`Progress::awake`] before it loads the version again.
+    pub fn asleep(&self) {
+        self.0.store(ASLEEP, Ordering::SeqCst);
+    }
+
+    /// The worker is about to load the version.
+    pub fn awake(&self) {
+        // Sequentially consistent, as are the load of the version that follows and both accesses of a
+        // commit: either the commit sees this store and waits, or the worker sees the new version.
+        self.0.store(0, Ordering::SeqCst);
+    }
+
+    fn reached(&self, version: u64) -> bool {
+        self.0.load(Ordering::SeqCst) >= version
+    }
+}
+
+/// All flow tables of a switch. See the module comment.
+pub struct Tables {
+    version: AtomicU64,
+    state: RwLock<FlowState>,
+    /// Held for the length of a commit.
+    commits: Mutex<()>,
+    workers: Mutex<Vec<Arc<Progress>>>,
+}
+
+impl Tables {
+    /// Empty tables at version 1.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            version: AtomicU64::new(1),
+            state: RwLock::default(),
+            commits: Mutex::default(),
+            workers: Mutex::default(),
+        })
+    }
+
+    /// Counts commits; what a worker loads once per batch.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    /// The state, for reading; the slow path only.
+    ///
+    /// # Panics
+    /// If a writer panicked: the tables may be half changed then.
+    pub fn read(&self) -> RwLockReadGuard<'_, FlowState> {
+        self.state.read().expect("a commit panicked")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, FlowState> {
+        self.state.write().expect("a commit panicked")
+    }
+
+    /// Adds a worker to those a commit waits for.
+    pub fn enrol(&self, progress: Arc<Progress>) {
+        self.workers.lock().expect("no panic under this lock").push(progress);
+    }
+
+    /// Removes a worker that has ended.
+    pub fn dismiss(&self, progress: &Arc<Progress>) {
+        self.workers.lock().expect("no panic under this lock").retain(|own| !Arc::ptr_eq(own, progress));
+    }
+
+    /// Makes a change visible whole, or refuses it whole (limits); returns when no worker uses the old
+    /// rules any more. Blocking: not for async threads.
+    ///
+    /// # Errors
+    /// A limit that would be exceeded; nothing is changed.
+    ///
+    /// # Panics
+    /// If an earlier commit panicked.
+    pub fn commit(&self, change: Change) -> Result<Committed, Fault> {
+        let _alone = self.commits.lock().expect("a commit panicked");
+        let mut remove = change.remove;
+        if let Some(owner) = change.replace_owner {
+            let keep: HashSet<&RuleId> = change.add.iter().map(|rule| &rule.id).collect();
+            let state = self.read();
+            let rules = state.tables().flat_map(|(_, table)| FlowState::rules_of(table));
+            let gone = rules.filter(|rule| rule.id.owner == owner && !keep.contains(&rule.id));
+            remove.extend(gone.map(|rule| rule.id.clone()));
+        }
+        check_limits(&self.read(), &change.add, &remove, &change.sets)?;
+
+        let version = self.version() + 1;
+        let mut done = Committed { version, ..Committed::default() };
+        let mut remains: Vec<Remains> = Vec::new();
+        {
+            let mut state = self.write();
+            for settings in change.settings {
+                state.configure(settings, version);
+            }
+            for set in &change.sets {
+                state.change_set(set, version, &mut remains);
+            }
+            if let Some(topology) = change.topology {
+                state.change_topology(topology, version);
+            }
+        }
+        for step in remove.chunks(STEP) {
+            let mut state = self.write();
+            done.removed += step.iter().filter(|id| state.remove(id, version, &mut remains)).count();
+        }
+        let mut add = change.add.into_iter().peekable();
+        while add.peek().is_some() {
+            let mut state = self.write();
+            done.added +=
+                add.by_ref().take(STEP).filter_map(|rule| state.add(rule, version, &mut remains).then_some(())).count();
+        }
+
+        self.version.store(version, Ordering::SeqCst);
+        self.wait_for_workers(version);
+        let mut remains = remains.into_iter().peekable();
+        loop {
+            let step: Vec<Remains> = remains.by_ref().take(STEP).collect();
+            self.write().collect(step, version);
+            if remains.peek().is_none() {
+                return Ok(done);
+            }
+        }
+    }
+
+    fn wait_for_workers(&self, version: u64) {
+        let workers = self.workers.lock().expect("no panic under this lock").clone();
+        let mut rounds = 0_u32;
+        while !workers.iter().all(|progress| progress.reached(version)) {
+            rounds += 1;
+            if rounds < 64 {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+    }
+
+    /// Replaces the topology; programs that used what changed are resolved anew. Blocks like `commit`.
+    ///
+    /// # Panics
+    /// If an earlier commit panicked.
+    pub fn set_topology(&self, topology: Topology) -> u64 {
+        let change = Change { topology: Some(topology), ..Change::default() };
+        self.commit(change).expect("a topology exceeds no limit").version
+    }
+
+    /// The topology now.
+    #[must_use]
+    pub fn topology(&self) -> Arc<Topology> {
+        self.read().topology(self.version())
+    }
+
+    /// Rules that a filter selects, ordered by table, priority (highest first), owner and match.
+    #[must_use]
+    pub fn rules(&self, select: impl Fn(&Rule) -> bool) -> Vec<Arc<Rule>> {
+        let state = self.read();
+        let rules = state.tables().flat_map(|(_, table)| FlowState::rules_of(table));
+        let mut rules: Vec<Arc<Rule>> = rules.filter(|rule| select(rule)).cloned().collect();
+        rules.sort_by(|one, other| {
+            let (one, other) = (&one.id, &other.id);
+            let by_rank = one.table.cmp(&other.table).then(other.priority.cmp(&one.priority));
+            by_rank
+                .then(other.owner.cmp(&one.owner))
+                .then_with(|| one.mask.words().cmp(other.mask.words()))
+                .then_with(|| one.value.words().cmp(other.value.words()))
+        });
+        rules
+    }
+
+    /// How many rules there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.read().count
+    }
+
+    /// Tables that have rules or settings: number, settings (if any), rules, masks.
+    #[must_use]
+    pub fn states(&self) -> Vec<(u8, Option<TableSettings>, usize, usize)> {
+        let state = self.read();
+        let row = |(number, table): (u8, &super::state::Table)| {
+            (number, table.settings.clone(), table.count, table.classifier.masks())
+        };
+        state.tables().map(row).collect()
+    }
+
+    /// The name of a table; its number if it has none.
+    #[must_use]
+    pub fn table_name(&self, table: u8) -> Arc<str> {
+        let state = self.read();
+        let settings = state.table(table).and_then(|table| table.settings.as_ref());
+        settings.map_or_else(|| table.to_string().into(), |settings| settings.name.clone())
+    }
+
+    /// Address sets: name, members; ordered by name.
+    #[must_use]
+    pub fn address_sets(&self) -> Vec<(Arc<str>, Vec<Member>)> {
+        let state = self.read();
+        let mut sets: Vec<_> =
+            state.sets().iter().map(|(name, members)| (name.clone(), members.iter().copied().collect())).collect();
+        sets.sort();
+        sets
+    }
+
+    /// Remote tunnel ends that rules send to (values of set-field tun_dst): what the underlay should
+    /// resolve.
+    #[must_use]
+    pub fn tunnel_destinations(&self) -> BTreeSet<Ipv4Addr> {
+        let state = self.read();
+        let rules = state.tables().flat_map(|(_, table)| FlowState::rules_of(table));
+        rules.flat_map(|rule| rule.instructions.tunnel_destinations()).collect()
+    }
+
+    /// Walks the tables for a packet and writes the walk down; nothing is counted or sent. The reply's
+    /// `origin` texts are left empty: the switch fills them from its cookies.
+    #[must_use]
+    pub fn trace(&self, key: &FlowKey) -> v1::TraceReply {
+        let state = self.read();
+        let version = self.version();
+        let topology = state.topology(version);
+        let mut trace = Trace::default();
+        let resolution = resolve(&View { state: &state, version, topology: &topology }, key, &mut trace);
+        trace.reply(&state, key, &topology, &resolution)
+    }
+}
+
+fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetChange]) -> Result<(), Fault> {
+    let refuse = |field: String, problem: String, remedy: &str| {
+        Err(Fault::invalid("limit_exceeded", field, problem, remedy).with_status(tonic::Code::ResourceExhausted))
+    };
+    let new = add.iter().filter(|rule| state.find(&rule.id).is_none()).count();
+    let gone = remove.iter().filter(|id| state.find(id).is_some()).count();
+    if state.count + new - gone.min(state.count + new) > limits::RULES {
+        let problem = format!("the switch would have more than {} rules", limits::RULES);
+        return refuse("add_rules".into(), problem, "Remove rules first.");
+    }
+    let mut masks: BTreeSet<(u8, &[u64])> = BTreeSet::new();
+    for (index, rule) in add.iter().enumerate() {
+        let table = state.table(rule.id.table);
+        if table.is_some_and(|table| table.classifier.has_mask(&rule.id.mask)) {
+            continue;
+        }
+        masks.insert((rule.id.table, rule.id.mask.words()));
+        let new = masks.iter().filter(|(number, _)| *number == rule.id.table).count();
+        if table.map_or(0, |table| table.classifier.masks()) + new > limits::MASKS_PER_TABLE {
+            let problem =
+                format!("table {} would have more than {} different masks", rule.id.table, limits::MASKS_PER_TABLE);
+            return refuse(
+                format!("add_rules[{index}].match"),
+                problem,
+                "Match the same fields in more rules, or use another table.",
+            );
+        }
+    }
+    for set in sets {
+        if state.members_after(set).len() > limits::ADDRESS_SET_MEMBERS {
+            let problem =
+                format!("address set {} would have more than {} members", set.name(), limits::ADDRESS_SET_MEMBERS);
+            return refuse("set_address_sets".into(), problem, "Use larger prefixes, or several sets.");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The XDP program that decides which frames are ours, written in a handful of BPF instructions by a
+//! small assembler, so that nothing has to be compiled.
+//!
+//! Whatever it does not send to our socket goes on to the kernel as if it were not there: also what is
+//! ours when no socket serves the queue.
+
+use super::bpf::Instruction;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+const LOAD_WORD: u8 = 0x61;
+const LOAD_HALF: u8 = 0x69;
+const LOAD_BYTE: u8 = 0x71;
+const STORE_WORD: u8 = 0x63;
+const STORE_HALF: u8 = 0x6b;
+const STORE_HALF_IMMEDIATE: u8 = 0x6a;
+const LOAD_MAP: u8 = 0x18;
+const MOVE: u8 = 0xbf;
+const MOVE_IMMEDIATE: u8 = 0xb7;
+const ADD_IMMEDIATE: u8 = 0x07;
+const AND_IMMEDIATE: u8 = 0x57;
+const JUMP_IF_EQUAL: u8 = 0x15;
+const JUMP_UNLESS_EQUAL: u8 = 0x55;
+const JUMP_IF_GREATER: u8 = 0x2d;
+const CALL: u8 = 0x85;
+const EXIT: u8 = 0x95;
+
+const MAP_LOOKUP: i32 = 1;
+const REDIRECT_MAP: i32 = 51;
+const XDP_PASS: i32 = 2;
+
+/// The context's fields: `struct xdp_md`.
+const DATA: i16 = 0;
+const DATA_END: i16 = 4;
+const QUEUE: i16 = 16;
+
+/// Ethernet, IPv4 without options, UDP: what must be there to be ours.
+const HEADERS: i32 = 14 + 20 + 8;
+
+/// The frame pointer; other registers go by number.
+const STACK: u8 = 10;
+
+/// Instructions in the making; jumps to the end are resolved by [`Assembler::pass_at_end`].
+#[derive(Default)]
+struct Assembler {
+    instructions: Vec<Instruction>,
+    jumps: Vec<usize>,
+}
+
+impl Assembler {
+    fn emit(&mut self, code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> &mut Self {
+        self.instructions.push(Instruction { code, registers: destination | source << 4, offset, immediate });
+        self
+    }
+
+    fn load(&mut self, code: u8, destination: u8, source: u8, offset: i16) -> &mut Self {
+        self.emit(code, destination, source, offset, 0)
+    }
+
+    fn store(&mut self, code: u8, offset: i16, source: u8) -> &mut Self {
+        self.emit(code, STACK, source, offset, 0)
+    }
+
+    fn copy(&mut self, destination: u8, source: u8) -> &mut Self {
+        self.emit(MOVE, destination, source, 0, 0)
+    }
+
+    fn immediate(&mut self, code: u8, destination: u8, value: i32) -> &mut Self {
+        self.emit(code, destination, 0, 0, value)
+    }
+
+    /// Two slots; source 1 says that the number is a map's descriptor.
+    fn map(&mut self, destination: u8, map: &OwnedFd) -> &mut Self {
+        self.emit(LOAD_MAP, destination, 1, 0, map.as_raw_fd()).emit(0, 0, 0, 0, 0)
+    }
+
+    fn call(&mut self, function: i32) -> &mut Self {
+        self.emit(CALL, 0, 0, 0, function)
+    }
+
+    /// Lets the kernel have the frame if the comparison holds.
+    fn pass_if(&mut self, code: u8, left: u8, right: u8, immediate: i32) -> &mut Self {
+        self.jumps.push(self.instructions.len());
+        self.emit(code, left, right, 0, immediate)
+    }
+
+    /// Gives the frame to the socket of the queue in register 2, else to the kernel.
+    fn redirect(&mut self, sockets: &OwnedFd) -> &mut Self {
+        self.map(1, sockets).immediate(MOVE_IMMEDIATE, 3, XDP_PASS).call(REDIRECT_MAP).emit(EXIT, 0, 0, 0, 0)
+    }
+
+    fn pass_at_end(&mut self) -> Vec<Instruction> {
+        let end = self.instructions.len();
+        self.immediate(MOVE_IMMEDIATE, 0, XDP_PASS).emit(EXIT, 0, 0, 0, 0);
+        for &jump in &self.jumps {
+            self.instructions[jump].offset = (end - jump - 1) as i16;
+        }
+        std::mem::take(&mut self.instructions)
+    }
+}
+
+/// Every frame is ours.
+pub(super) fn take_all(sockets: &OwnedFd) -> Vec<Instruction> {
+    let mut program = Assembler::default();
+    program.load(LOAD_WORD, 2, 1, QUEUE).redirect(sockets);
+    program.instructions
+}
+
+/// Bytes of a key in the map of endpoints.
+pub(super) const ENDPOINT: usize = 8;
+
+/// What unfragmented UDP to this address and port looks up.
+pub(super) fn endpoint(address: Ipv4Addr, port: u16) -> [u8; ENDPOINT] {
+    let mut key = [0; ENDPOINT];
+    key[..4].copy_from_slice(&address.octets());
+    key[4..6].copy_from_slice(&port.to_be_bytes());
+    key
+}
+
+/// Ours is unfragmented UDP over IPv4 without options, to one of the endpoints. The rest is the
+/// host's: fragments too, which only its stack can put together.
+pub(super) fn take_endpoints(sockets: &OwnedFd, endpoints: &OwnedFd) -> Vec<Instruction> {
+    // Halfwords as a load from a frame gives them on this machine.
+    let network = |bytes: [u8; 2]| i32::from(u16::from_ne_bytes(bytes));
+    let mut program = Assembler::default();
+    program
+        .copy(6, 1)
+        .load(LOAD_WORD, 2, 6, DATA)
+        .load(LOAD_WORD, 3, 6, DATA_END)
+        .copy(4, 2)
+        .immediate(ADD_IMMEDIATE, 4, HEADERS)
+        .pass_if(JUMP_IF_GREATER, 4, 3, 0)
+        .load(LOAD_HALF, 4, 2, 12)
+        .pass_if(JUMP_UNLESS_EQUAL, 4, 0, network([0x08, 0x00]))
+        .load(LOAD_BYTE, 4, 2, 14)
+        .pass_if(JUMP_UNLESS_EQUAL, 4, 0, 0x45)
+        .load(LOAD_BYTE, 4, 2, 14 + 9)
+        .pass_if(JUMP_UNLESS_EQUAL, 4, 0, 17)
+        // More fragments, or an offset.
+        .load(LOAD_HALF, 4, 2, 14 + 6)
+        .immediate(AND_IMMEDIATE, 4, network([0x3f, 0xff]))
+        .pass_if(JUMP_UNLESS_EQUAL, 4, 0, 0)
+        // The key on the stack: address, port, two zeroes.
+        .load(LOAD_WORD, 4, 2, 14 + 16)
+        .store(STORE_WORD, -8, 4)
+        .load(LOAD_HALF, 4, 2, 14 + 20 + 2)
+        .store(STORE_HALF, -4, 4)
+        .emit(STORE_HALF_IMMEDIATE, STACK, 0, -2, 0)
+        .map(1, endpoints)
+        .copy(2, STACK)
+        .immediate(ADD_IMMEDIATE, 2, -8)
+        .call(MAP_LOOKUP)
+        .pass_if(JUMP_IF_EQUAL, 0, 0, 0)
+        .load(LOAD_WORD, 2, 6, QUEUE)
+        .redirect(sockets);
+    program.pass_at_end()
+}

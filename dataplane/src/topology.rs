@@ -1,0 +1,77 @@
+//! What the walk of a packet must know about ports and the underlay: an immutable snapshot, replaced
+//! whole by the switch when a port or a neighbour changes ([`crate::flow::tables::Tables::set_topology`]).
+
+use crate::drop::DropReason;
+use crate::port::PortSlot;
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// See the module comment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Topology {
+    /// Ports by number.
+    pub ports: HashMap<u32, PortInfo>,
+    /// How the underlay reaches remote tunnel ends.
+    pub paths: HashMap<Ipv4Addr, Path>,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortInfo {
+    /// For people.
+    pub name: Arc<str>,
+    /// What it is.
+    pub kind: PortKind,
+}
+
+/// Where a packet for a port goes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PortKind {
+    /// A port with queues of its own.
+    Device {
+        /// Its slot in every worker.
+        slot: PortSlot,
+        /// Whether it can send now; otherwise packets for it drop as `PortDown`.
+        up: bool,
+    },
+    /// A VXLAN tunnel port.
+    Vxlan {
+        /// Its own slot, for counting only: it has no queues.
+        slot: PortSlot,
+        /// This host's address; `None` until the underlay has one.
+        local: Option<Ipv4Addr>,
+        /// 4789 unless configured.
+        udp_port: u16,
+        /// The device port it runs over.
+        underlay: PortSlot,
+    },
+}
+
+impl PortKind {
+    /// The slot, whatever the kind.
+    #[must_use]
+    pub fn slot(&self) -> PortSlot {
+        match self {
+            Self::Device { slot, .. } | Self::Vxlan { slot, .. } => *slot,
+        }
+    }
+}
+
+/// The way to a remote tunnel end.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Path {
+    /// Known.
+    Resolved {
+        /// The device port that leads there.
+        underlay: PortSlot,
+        /// MAC of our interface.
+        source_mac: [u8; 6],
+        /// MAC of the remote end, or of the router towards it.
+        destination_mac: [u8; 6],
+        /// The address the host's routes choose; a tunnel port's own address goes first.
+        source: Ipv4Addr,
+    },
+    /// Not usable now: `NoRoute`, `NeighbourUnresolved` or `PortDown`.
+    Unusable(DropReason),
+}

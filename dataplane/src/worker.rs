@@ -1,0 +1,525 @@
+//! A worker: one thread that owns its ports' queues, its buffers and its flow cache, and moves packets.
+//! This file is the way of a packet:
+//!
+//! 1. **Receive** ([`Worker::round`]): a batch of at most [`BATCH`] frames from one queue, in turn.
+//! 2. **Parse** ([`Worker::parse`]): a tunnel packet for us is taken out of its tunnel first and enters by
+//!    the tunnel port; then each frame is parsed once, to a flow key.
+//! 3. **Flow cache** ([`Worker::batch`]): a hit's program runs at once; the rest is set aside.
+//! 4. **Miss** ([`Worker::miss`]): what an older version of the tables says is held against what changed
+//!    since; if that concerns it, or nothing is known, the tables are walked (`flow/resolve.rs`) within the
+//!    port's budget, and the result is compiled to a program and cached.
+//! 5. **Run** (`flow/program.rs`): in place, no allocation. What sends puts the frame with its port.
+//! 6. **Transmit** ([`Outgoing::flush`]): at the end of the batch, per port, in the form it can take.
+//!
+//! A frame that goes nowhere is counted under exactly one `DropReason`.
+//!
+//! Rules: the version of the tables is loaded once per batch, and every packet of the batch sees that
+//! version. No lock, clock or memory that another core writes is touched between receive and transmit of
+//! a packet that hits; the tables' read lock is taken on misses. An idle worker sleeps in `poll` on its
+//! ports and its wake-up descriptor. Control reaches it as commands, between batches.
+
+use crate::clock;
+use crate::drop::DropReason;
+use crate::egress::{Outgoing, PuntSink};
+use crate::flow::cache::{Cache, Found};
+use crate::flow::key::FlowKey;
+use crate::flow::message;
+use crate::flow::program::Egress;
+use crate::flow::resolve::View;
+use crate::flow::tables::{Progress, Tables};
+use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, MISSES_PER_BATCH, PORTS};
+use crate::packet::frame::Frame;
+use crate::packet::memory::{Class, Memory};
+use crate::packet::parse::{Layout, parse};
+use crate::packet::pool::Pool;
+use crate::packet::tunnel::{vxlan_outer, vxlan_pop};
+use crate::port::{PortQueue, PortSlot, QueueCounters};
+use crate::topology::{PortKind, Topology};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use weft_proto::v1;
+
+/// Rounds without a frame after which a worker sleeps.
+const IDLE_ROUNDS: u32 = 16;
+/// How long it sleeps at most, so that counters reach rules in time: nanoseconds.
+const SLEEP_NANOSECONDS: i64 = 200_000_000;
+/// Likewise while a port has no descriptor to wait on.
+const ASK_NANOSECONDS: i64 = 1_000_000;
+/// Microseconds between two rounds of housekeeping.
+const HOUSEKEEPING_MICROSECONDS: u64 = 100_000;
+
+/// How a worker behaves.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerSettings {
+    /// Pin the thread to this core.
+    pub core: Option<usize>,
+    /// Never sleep.
+    pub spin: bool,
+}
+
+/// What a worker has done so far.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerReport {
+    /// Frames received.
+    pub packets: u64,
+    /// Packets that found a good cache entry.
+    pub cache_hits: u64,
+    /// Packets that did not.
+    pub cache_misses: u64,
+    /// Entries now.
+    pub cache_entries: u64,
+    /// Masks now.
+    pub cache_masks: u64,
+    /// Time on the CPU.
+    pub busy_microseconds: u64,
+    /// Drops by ingress port and reason, not zero.
+    pub drops: Vec<(PortSlot, DropReason, u64)>,
+    /// Of device ports their queues' counters, of tunnel ports what was decapsulated and encapsulated.
+    pub ports: Vec<(PortSlot, QueueCounters)>,
+    /// Buffers this worker has free in its own cache: chunks, runs.
+    pub cached_buffers: (usize, usize),
+}
+
+enum Command {
+    AddQueue(PortSlot, Box<dyn PortQueue>, Sender<()>),
+    RemoveQueues(PortSlot, Sender<()>),
+    Report(Sender<WorkerReport>),
+    Cache(usize, Sender<Vec<v1::CacheEntry>>),
+    Stop,
+}
+
+/// A frame that found no usable cache entry.
+struct Missed {
+    frame: Frame,
+    key: FlowKey,
+    layout: Layout,
+    ingress: PortSlot,
+}
+
+/// How many walks a port may still cause.
+#[derive(Clone, Copy)]
+struct Credit {
+    walks: usize,
+    round: u64,
+}
+
+/// See the module comment.
+pub struct Worker {
+    number: u32,
+    tables: Arc<Tables>,
+    progress: Arc<Progress>,
+    commands: Receiver<Command>,
+    wake: Arc<OwnedFd>,
+    settings: WorkerSettings,
+
+    /// The tables' version that the current batch sees, and what goes with it.
+    version: u64,
+    topology: Arc<Topology>,
+    /// Port numbers by slot; 0: none.
+    numbers: Vec<u32>,
+    /// Our tunnel ends: address and UDP port to the tunnel port.
+    tunnels: HashMap<(Ipv4Addr, u16), (u32, PortSlot)>,
+
+    cache: Cache,
+    outgoing: Outgoing,
+    slots: Vec<PortSlot>,
+    frames: Vec<Frame>,
+    missed: Vec<Missed>,
+    credits: Vec<Credit>,
+    now: u64,
+    rounds: u64,
+    /// Queues that had frames in the last round: they share the walks of the next.
+    active: usize,
+    packets: u64,
+    tidied: u64,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut idle = 0;
+        self.progress.awake();
+        loop {
+            while let Ok(command) = self.commands.try_recv() {
+                if let Command::Stop = command {
+                    return self.stop();
+                }
+                self.obey(command);
+                idle = 0;
+            }
+            if self.round() > 0 {
+                idle = 0;
+            } else {
+                idle += 1;
+            }
+            self.progress.finished(self.version);
+            self.tidy();
+            if idle > IDLE_ROUNDS && !self.settings.spin {
+                self.sleep();
+            }
+        }
+    }
+
+    /// One batch from each queue.
+    fn round(&mut self) -> usize {
+        self.now = clock::now();
+        self.rounds += 1;
+        let mut active = 0;
+        let mut total = 0;
+        for index in 0..self.slots.len() {
+            self.look_at_version();
+            let slot = self.slots[index];
+            let mut frames = std::mem::take(&mut self.frames);
+            let count = self.outgoing.receive(slot, &mut frames, BATCH);
+            if count > 0 {
+                active += 1;
+                total += count;
+                self.batch(slot, &mut frames);
+            }
+            self.frames = frames;
+        }
+        self.look_at_version();
+        self.active = active.max(1);
+        self.packets += total as u64;
+        self.outgoing.service();
+        total
+    }
+
+    fn look_at_version(&mut self) {
+        let version = self.tables.version();
+        if version == self.version {
+            return;
+        }
+        self.version = version;
+        let topology = self.tables.read().topology(version);
+        if Arc::ptr_eq(&topology, &self.topology) {
+            return;
+        }
+        self.topology = topology;
+        self.numbers.fill(0);
+        self.tunnels.clear();
+        for (&number, info) in &self.topology.ports {
+            self.numbers[info.kind.slot().index()] = number;
+            if let PortKind::Vxlan { slot, local: Some(local), udp_port, .. } = info.kind {
+                self.tunnels.insert((local, udp_port), (number, slot));
+            }
+        }
+    }
+
+    /// Handles the frames of one receive, and sends what comes of them.
+    fn batch(&mut self, slot: PortSlot, frames: &mut Vec<Frame>) {
+        self.outgoing.begin();
+        for mut frame in frames.drain(..) {
+            let mut key = FlowKey::ZERO;
+            let (layout, ingress) = match self.parse(slot, &mut frame, &mut key) {
+                Ok(parsed) => parsed,
+                Err(reason) => {
+                    self.outgoing.enter(slot);
+                    self.outgoing.discard(frame, reason);
+                    continue;
+                }
+            };
+            match self.cache.lookup(&key, self.version) {
+                Found::Hit(entry) => {
+                    self.cache.counters.hits += 1;
+                    self.outgoing.enter(ingress);
+                    self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
+                }
+                Found::Stale(_) | Found::Miss => self.missed.push(Missed { frame, key, layout, ingress }),
+            }
+        }
+        let mut missed = std::mem::take(&mut self.missed);
+        for one in missed.drain(..) {
+            self.miss(one);
+        }
+        self.missed = missed;
+        self.outgoing.flush();
+    }
+
+    /// Out of the tunnel, if it is in one of ours, and to a key.
+    fn parse(
+        &mut self,
+        slot: PortSlot,
+        frame: &mut Frame,
+        key: &mut FlowKey,
+    ) -> Result<(Layout, PortSlot), DropReason> {
+        if !self.tunnels.is_empty()
+            && let Some(outer) = vxlan_outer(frame.head())
+            && let Some(&(number, tunnel)) = self.tunnels.get(&(outer.destination, outer.udp_port))
+            && self.is_underlay(tunnel, number, slot)
+        {
+            let bytes = frame.len();
+            let from = vxlan_pop(frame)?;
+            let layout = parse(frame, number, key)?;
+            key.tun_id = from.id.to_be_bytes();
+            key.tun_src = from.source.octets();
+            key.tun_dst = from.destination.octets();
+            let counters = self.outgoing.tunnels.entry(tunnel).or_default();
+            counters.received_packets += 1;
+            counters.received_bytes += bytes as u64;
+            return Ok((layout, tunnel));
+        }
+        Ok((parse(frame, self.numbers[slot.index()], key)?, slot))
+    }
+
+    /// Only the device a tunnel runs over may bring its packets: an instance must not speak as a VTEP.
+    fn is_underlay(&self, tunnel: PortSlot, number: u32, slot: PortSlot) -> bool {
+        self.topology.ports.get(&number).is_some_and(|info| {
+            matches!(info.kind, PortKind::Vxlan { slot: own, underlay, .. } if own == tunnel && underlay == slot)
+        })
+    }
+
+    /// The slow path of one packet.
+    fn miss(&mut self, missed: Missed) {
+        let Missed { frame, key, layout, ingress } = missed;
+        self.outgoing.enter(ingress);
+        // An earlier packet of the batch may have made the entry.
+        let entry = match self.cache.lookup(&key, self.version) {
+            Found::Hit(entry) => {
+                self.cache.counters.hits += 1;
+                entry
+            }
+            found => {
+                self.cache.counters.misses += 1;
+                let state = self.tables.read();
+                let view = View { state: &state, version: self.version, topology: &self.topology };
+                let credit = &mut self.credits[ingress.index()];
+                let may_walk = || spend(credit, self.rounds, self.active);
+                let entry = self.cache.renew(found, &key, &view, self.now, may_walk);
+                drop(state);
+                match entry {
+                    Some(entry) => entry,
+                    None => return self.outgoing.discard(frame, DropReason::MissBudget),
+                }
+            }
+        };
+        self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
+    }
+
+    /// What need not be done per packet.
+    fn tidy(&mut self) {
+        if self.now < self.tidied + HOUSEKEEPING_MICROSECONDS {
+            return;
+        }
+        self.tidied = self.now;
+        self.cache.flush();
+        // Every entry is looked at once a second or so.
+        let share = self.cache.len() / 8 + 64;
+        self.cache.sweep(share, self.now.saturating_sub(CACHE_IDLE_MICROSECONDS));
+    }
+
+    fn sleep(&mut self) {
+        self.progress.asleep();
+        let mut nanoseconds = SLEEP_NANOSECONDS;
+        {
+            let mut descriptors = vec![PollFd::new(&*self.wake, PollFlags::IN)];
+            for descriptor in self.outgoing.descriptors() {
+                match descriptor {
+                    Some(descriptor) => descriptors.push(PollFd::from_borrowed_fd(descriptor, PollFlags::IN)),
+                    None => nanoseconds = ASK_NANOSECONDS,
+                }
+            }
+            let timeout = Timespec { tv_sec: 0, tv_nsec: nanoseconds };
+            // Interrupted or timed out: the loop looks for itself.
+            let _ = poll(&mut descriptors, Some(&timeout));
+            if descriptors[0].revents().contains(PollFlags::IN) {
+                let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+            }
+        }
+        self.progress.awake();
+        self.look_at_version();
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Whoever asked may have stopped waiting: then nobody needs the answer.
+        match command {
+            Command::AddQueue(slot, queue, done) => {
+                self.outgoing.add(slot, queue);
+                self.slots = self.outgoing.slots().collect();
+                let _ = done.send(());
+            }
+            Command::RemoveQueues(slot, done) => {
+                self.outgoing.remove(slot);
+                self.slots = self.outgoing.slots().collect();
+                let _ = done.send(());
+            }
+            Command::Report(reply) => {
+                self.cache.flush();
+                let _ = reply.send(self.report());
+            }
+            Command::Cache(limit, reply) => {
+                let _ = reply.send(self.busiest(limit));
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn report(&self) -> WorkerReport {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let pool = &self.outgoing.pool;
+        WorkerReport {
+            packets: self.packets,
+            cache_hits: self.cache.counters.hits,
+            cache_misses: self.cache.counters.misses,
+            cache_entries: self.cache.len() as u64,
+            cache_masks: self.cache.masks() as u64,
+            busy_microseconds: time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000,
+            drops: self.outgoing.drops.iter().collect(),
+            ports: self.outgoing.counters(),
+            cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
+        }
+    }
+
+    fn busiest(&self, limit: usize) -> Vec<v1::CacheEntry> {
+        let row = |(value, mask, program, packets, bytes): (FlowKey, FlowKey, Arc<_>, u64, u64)| v1::CacheEntry {
+            r#match: message::matches(&value, &mask),
+            program: format!("{program}"),
+            packets,
+            bytes,
+            worker: self.number,
+        };
+        self.cache.busiest(limit).into_iter().map(row).collect()
+    }
+
+    fn stop(mut self) {
+        self.cache.flush();
+        self.outgoing.close();
+        self.progress.asleep();
+        self.tables.dismiss(&self.progress);
+    }
+}
+
+/// Deficit round robin over ingress ports: each gets an equal share of a round's walks, and keeps what it
+/// does not use up to a full batch.
+fn spend(credit: &mut Credit, round: u64, active: usize) -> bool {
+    let share = (MISSES_PER_BATCH / active).max(1);
+    let rounds = usize::try_from(round - credit.round).unwrap_or(usize::MAX);
+    credit.walks = credit.walks.saturating_add(rounds.saturating_mul(share)).min(MISSES_PER_BATCH);
+    credit.round = round;
+    let allowed = credit.walks > 0;
+    credit.walks = credit.walks.saturating_sub(1);
+    allowed
+}
+
+/// Control of one worker, for the switch. Calls block until the worker has answered (microseconds).
+pub struct WorkerHandle {
+    commands: Sender<Command>,
+    wake: Arc<OwnedFd>,
+    thread: JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the thread or its wake-up descriptor cannot be made.
+    pub fn start(
+        number: u32,
+        tables: Arc<Tables>,
+        memory: &'static Memory,
+        punts: Arc<dyn PuntSink>,
+        settings: WorkerSettings,
+    ) -> std::io::Result<Self> {
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (commands, receiver) = channel();
+        let progress = Arc::new(Progress::default());
+        tables.enrol(progress.clone());
+        let worker = {
+            let wake = wake.clone();
+            move || {
+                if let Some(core) = settings.core {
+                    pin(number, core);
+                }
+                Worker {
+                    number,
+                    progress,
+                    commands: receiver,
+                    wake,
+                    settings,
+                    version: 0,
+                    topology: Arc::default(),
+                    numbers: vec![0; PORTS],
+                    tunnels: HashMap::new(),
+                    cache: Cache::default(),
+                    outgoing: Outgoing::new(Pool::new(memory), punts),
+                    slots: Vec::new(),
+                    frames: Vec::with_capacity(BATCH),
+                    missed: Vec::with_capacity(BATCH),
+                    credits: vec![Credit { walks: MISSES_PER_BATCH, round: 0 }; PORTS],
+                    now: clock::now(),
+                    rounds: 0,
+                    active: 1,
+                    packets: 0,
+                    tidied: 0,
+                    tables,
+                }
+                .run();
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            // A worker that is gone would leave ports that swallow packets: better no switch, which
+            // whoever supervises it starts again.
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(worker)).is_err() {
+                eprintln!("worker {number} failed: the switch stops; please report the message above");
+                std::process::abort();
+            }
+        })?;
+        Ok(Self { commands, wake, thread })
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> T {
+        let (sender, receiver) = channel();
+        self.tell(command(sender));
+        receiver.recv().expect("a worker answers until it is stopped")
+    }
+
+    fn tell(&self, command: Command) {
+        self.commands.send(command).expect("a worker listens until it is stopped");
+        // Full means it will wake anyway.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// Gives the worker a queue of a port. Set the topology with the port's slot before or after.
+    pub fn add_queue(&self, slot: PortSlot, queue: Box<dyn PortQueue>) {
+        self.ask(|done| Command::AddQueue(slot, queue, done));
+    }
+
+    /// Takes the port's queue away and closes it; when it returns, the slot may be reused. Set the
+    /// topology without the port first.
+    pub fn remove_queues(&self, slot: PortSlot) {
+        self.ask(|done| Command::RemoveQueues(slot, done));
+    }
+
+    /// Counters now; rules' counters are brought up to date too.
+    #[must_use]
+    pub fn report(&self) -> WorkerReport {
+        self.ask(Command::Report)
+    }
+
+    /// The busiest cache entries.
+    #[must_use]
+    pub fn cache(&self, limit: usize) -> Vec<v1::CacheEntry> {
+        self.ask(|reply| Command::Cache(limit, reply))
+    }
+
+    /// Stops the thread: queues are closed, buffers returned.
+    pub fn stop(self) {
+        self.tell(Command::Stop);
+        let _ = self.thread.join();
+    }
+}
+
+fn pin(number: u32, core: usize) {
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(core);
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &cores) {
+        tracing::warn!(number, core, %error, "the worker could not be pinned to its core and runs on any");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,367 @@
+//! AF_XDP ports on real veth pairs in network namespaces, with the kernel's stack at the other ends.
+
+mod namespace;
+
+use namespace::{Forwarder, Namespace, eventually};
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use weft_dataplane::drop::{DropCounters, DropReason};
+use weft_dataplane::packet::frame::Frame;
+use weft_dataplane::packet::memory::{Class, Memory};
+use weft_dataplane::packet::pool::Pool;
+use weft_dataplane::port::af_xdp::{AfXdp, AfXdpError, AfXdpQueue, AfXdpSettings, Mode};
+use weft_dataplane::port::{PortQueue, PortSlot};
+
+const SLOT: usize = 5;
+
+fn open(
+    namespace: &Namespace,
+    settings: AfXdpSettings,
+    memory: &'static Memory,
+) -> Result<(AfXdp, Vec<AfXdpQueue>), AfXdpError> {
+    namespace.run(move || AfXdp::open(PortSlot::new(SLOT), &settings, memory))
+}
+
+fn take_all(interface: &str, mode: Mode) -> AfXdpSettings {
+    AfXdpSettings { interface: interface.into(), mode, take_all: true, ..AfXdpSettings::default() }
+}
+
+fn boxed(queues: Vec<AfXdpQueue>) -> Vec<Box<dyn PortQueue>> {
+    queues.into_iter().map(|queue| Box::new(queue) as Box<dyn PortQueue>).collect()
+}
+
+/// Two hosts, the switch between them: host a — veth — AF_XDP, AF_XDP — veth — host b.
+fn forwards(mode: Mode, queues: u32, mtu: u32) -> Forwarder {
+    let (a, switch, b) = (Namespace::new(), Namespace::new(), Namespace::new());
+    for (host, end, address) in [(&a, "to-a", "10.2.0.1/24"), (&b, "to-b", "10.2.0.2/24")] {
+        host.veth("eth0", &switch, end, queues);
+        host.ip(&format!("link set eth0 mtu {mtu}"));
+        switch.ip(&format!("link set {end} mtu {mtu}"));
+        host.ip(&format!("addr add {address} dev eth0"));
+    }
+    let memory = Memory::map(8192, 0).unwrap();
+    let (left, left_queues) = open(&switch, take_all("to-a", mode), memory).unwrap();
+    let (right, right_queues) = open(&switch, take_all("to-b", mode), memory).unwrap();
+    let expected = format!(
+        "{}, {queues} queue{}, copy",
+        if mode == Mode::Generic { "generic" } else { "native" },
+        if queues == 1 { "" } else { "s" }
+    );
+    assert_eq!((left.detail.as_str(), left_queues.len()), (expected.as_str(), queues as usize));
+    assert_eq!(left_queues[0].offloads().max_frame, mtu as usize + 18);
+    let forwarder = Forwarder::start(memory, boxed(left_queues), boxed(right_queues));
+
+    a.command(&format!("ping -c 3 -i 0.05 -W 2 -M do -s {} 10.2.0.2", mtu - 28));
+    let listener = b.run(|| TcpListener::bind("10.2.0.2:5000").unwrap());
+    let server = b.spawn(move || {
+        let mut got = Vec::new();
+        for _ in 0..4 {
+            listener.accept().unwrap().0.read_to_end(&mut got).unwrap();
+        }
+        got.len()
+    });
+    let started = std::time::Instant::now();
+    for _ in 0..4 {
+        a.run(|| TcpStream::connect("10.2.0.2:5000").unwrap().write_all(&vec![9; 4 << 20]).unwrap());
+    }
+    assert_eq!(server.join().unwrap(), 16 << 20);
+    println!("{expected}, MTU {mtu}: {:.2} Gbit/s", (16 << 20) as f64 * 8e-9 / started.elapsed().as_secs_f64());
+    drop((left, right));
+    assert!(!switch.ip("link show to-a").contains("xdp"), "dropping the port takes the program off");
+    forwarder
+}
+
+fn nothing_is_left(forwarder: Forwarder) {
+    let seen = forwarder.stop();
+    assert!(seen.frames > 1000);
+    assert_eq!((seen.drops.total(DropReason::Malformed), seen.outstanding), (0, 0));
+}
+
+#[test]
+fn native_with_two_queues_forwards_between_veths() {
+    nothing_is_left(forwards(Mode::Auto, 2, 1500));
+}
+
+#[test]
+fn native_forwards_large_frames() {
+    nothing_is_left(forwards(Mode::Native, 1, 3000));
+}
+
+#[test]
+fn generic_forwards_between_veths() {
+    nothing_is_left(forwards(Mode::Generic, 2, 1500));
+}
+
+#[test]
+fn only_tunnel_packets_are_taken_and_the_hosts_tcp_survives() {
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    peer.veth("eth0", &host, "nic", 1);
+    peer.ip("addr add 10.3.0.1/24 dev eth0");
+    host.ip("addr add 10.3.0.2/24 dev nic");
+    host.ip("addr add 10.3.0.3/24 dev nic");
+
+    // A session through the NIC, as an operator's SSH: it echoes from before the port opens until
+    // after it closed.
+    let listener = host.run(|| TcpListener::bind("10.3.0.2:22").unwrap());
+    let server = host.spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut back = stream.try_clone().unwrap();
+        std::io::copy(&mut stream, &mut back).unwrap()
+    });
+    let mut session = peer.run(|| TcpStream::connect("10.3.0.2:22").unwrap());
+    session.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let mut echo = |what: &str| {
+        session.write_all(what.as_bytes()).unwrap();
+        let mut back = vec![0; what.len()];
+        session.read_exact(&mut back).unwrap_or_else(|error| panic!("the session does not survive {what}: {error}"));
+        assert_eq!(back, what.as_bytes());
+    };
+    echo("the time before");
+
+    let bind = |namespace: &Namespace, address: &'static str| {
+        let socket = namespace.run(move || UdpSocket::bind(address).unwrap());
+        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        socket
+    };
+    let sender = bind(&peer, "10.3.0.1:1000");
+    let (kernel_vtep, kernel_other) = (bind(&host, "10.3.0.2:4789"), bind(&host, "10.3.0.3:4789"));
+    let (kernel_port, mut buffer) = (bind(&host, "10.3.0.2:4790"), [0; 4000]);
+    let mut kernel_gets = |socket: &UdpSocket, to: &str, payload: &[u8], why: &str| {
+        sender.send_to(payload, to).unwrap();
+        let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{why}: {error}"));
+        assert_eq!(&buffer[..length], payload, "{why}");
+    };
+
+    for mode in [Mode::Native, Mode::Generic] {
+        let memory = Memory::map(2048, 0).unwrap();
+        let mut pool = Pool::new(memory);
+        let mut drops = DropCounters::default();
+        let settings = AfXdpSettings { interface: "nic".into(), mode, ..AfXdpSettings::default() };
+        let (port, mut queues) = open(&host, settings, memory).unwrap();
+        queues[0].service(&mut pool);
+        echo("the start");
+        kernel_gets(&kernel_vtep, "10.3.0.2:4789", b"early", "no endpoint is set yet");
+
+        let vtep = (Ipv4Addr::new(10, 3, 0, 2), 4789);
+        port.set_endpoints(&BTreeSet::from([vtep, (vtep.0, 250)])).unwrap();
+        let mut frames: Vec<Frame> = Vec::new();
+        sender.send_to(b"ours", "10.3.0.2:4789").unwrap();
+        eventually("the tunnel packet arrives", || queues[0].receive(&mut pool, &mut frames, 64, &mut drops) > 0);
+        assert_eq!(frames.len(), 1);
+        assert_eq!(&frames[0].head()[42..46], b"ours");
+        assert_eq!((frames[0].headroom(), frames[0].charged()), (256, PortSlot::new(SLOT)));
+
+        kernel_gets(&kernel_other, "10.3.0.3:4789", b"other address", "another address is the host's");
+        kernel_gets(&kernel_port, "10.3.0.2:4790", b"other port", "another port is the host's");
+        kernel_gets(&kernel_vtep, "10.3.0.2:4789", &[7; 3000], "fragments are the host's");
+        peer.command("ping -c 1 -W 2 10.3.0.2");
+        echo("running");
+
+        port.set_endpoints(&BTreeSet::from([(vtep.0, 250)])).unwrap();
+        kernel_gets(&kernel_vtep, "10.3.0.2:4789", b"late", "the endpoint was removed");
+        let many = (0..65).map(|port| (vtep.0, port)).collect();
+        assert!(matches!(port.set_endpoints(&many), Err(AfXdpError::TooManyEndpoints(65))));
+        assert_eq!(queues[0].receive(&mut pool, &mut frames, 64, &mut drops), 0, "nothing else came");
+        port.set_endpoints(&BTreeSet::from([vtep])).unwrap();
+
+        // A queue without a socket: what would be ours is the host's.
+        queues[0].close(&mut pool);
+        kernel_gets(&kernel_vtep, "10.3.0.2:4789", b"orphan", "the socket is closed, the program still there");
+        drop(port);
+        echo("the stop");
+        frames.drain(..).for_each(|frame| pool.free(frame));
+        assert_eq!((pool.outstanding(), drops.iter().count()), (0, 0));
+    }
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn transmit_copes_with_full_rings_chains_and_a_port_that_is_down() {
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    peer.veth("eth0", &host, "nic", 1);
+    let memory = Memory::map(8192, 8).unwrap();
+    let mut pool = Pool::new(memory);
+    let mut drops = DropCounters::default();
+    let (_port, mut queues) = open(&host, take_all("nic", Mode::Auto), memory).unwrap();
+    let queue = &mut queues[0];
+    let from = PortSlot::new(9);
+    let received = || -> u64 {
+        let all: String = peer.ip("-s link show eth0");
+        let line = all.lines().skip_while(|line| !line.contains("RX:")).nth(1).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let before = received();
+    // More than the ring holds in one call: what does not fit is counted, the rest goes.
+    let mut frames: Vec<Frame> = (0..3000).map(|_| pool.frame(from, &[0xff; 60]).unwrap()).collect();
+    queue.transmit(&mut pool, &mut frames, &mut drops);
+    let sent = queue.counters().sent_packets;
+    assert_eq!(sent + drops.total(DropReason::TransmitFull), 3000);
+    assert!(sent >= 1024, "{sent} sent");
+    eventually("all that counts as sent arrives", || {
+        queue.service(&mut pool);
+        received() - before >= sent
+    });
+    eventually("and every chunk comes home", || {
+        queue.service(&mut pool);
+        pool.held(from) == 0
+    });
+
+    // A chain of small segments is copied together, too large and too short frames are counted.
+    let mut chain = pool.frame(from, &[0xfe; 60]).unwrap();
+    chain.append(pool.frame(from, &[0xfe; 60]).unwrap());
+    let mut odd = vec![chain, pool.frame(from, &[0; 1519]).unwrap(), pool.frame(from, &[0; 13]).unwrap()];
+    drops.forget(from);
+    queue.transmit(&mut pool, &mut odd, &mut drops);
+    assert_eq!(queue.counters().sent_packets, sent + 1);
+    let counted: Vec<_> = drops.iter().map(|(_, reason, count)| (reason, count)).collect();
+    assert_eq!(counted, [(DropReason::Truncated, 1), (DropReason::TooBig, 1)]);
+
+    host.ip("link set nic down");
+    for _ in 0..2 {
+        let mut late = vec![pool.frame(from, &[0xff; 60]).unwrap()];
+        queue.transmit(&mut pool, &mut late, &mut drops);
+    }
+    assert_eq!(drops.total(DropReason::PortDown), 1, "the first was already in the ring");
+    host.ip("link set nic up");
+    eventually("it sends again", || {
+        let mut again = vec![pool.frame(from, &[0xff; 60]).unwrap()];
+        let before = drops.total(DropReason::PortDown);
+        queue.transmit(&mut pool, &mut again, &mut drops);
+        drops.total(DropReason::PortDown) == before
+    });
+    queue.close(&mut pool);
+    let mut gone = vec![pool.frame(from, &[0xff; 60]).unwrap()];
+    queue.transmit(&mut pool, &mut gone, &mut drops);
+    assert_eq!((pool.outstanding(), queue.receive(&mut pool, &mut gone, 64, &mut drops)), (0, 0));
+    drop(pool);
+    assert_eq!((memory.free(Class::Chunk), memory.free(Class::Run)), (8192, 8));
+}
+
+#[test]
+fn a_flood_without_a_reader_costs_nobody_else_and_ends() {
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    peer.veth("eth0", &host, "nic", 1);
+    peer.ip("addr add 10.4.0.1/24 dev eth0");
+    peer.ip("neigh add 10.4.0.2 lladdr 02:00:00:00:00:02 dev eth0");
+    let memory = Memory::map(2048, 0).unwrap();
+    let mut pool = Pool::new(memory);
+    let mut drops = DropCounters::default();
+    let (_port, mut queues) = open(&host, take_all("nic", Mode::Auto), memory).unwrap();
+    queues[0].service(&mut pool);
+    let held = pool.held(PortSlot::new(SLOT));
+    assert_eq!(held, 512, "a quarter of the memory at most");
+    let flood = |count: usize| {
+        peer.run(move || {
+            let socket = UdpSocket::bind("10.4.0.1:0").unwrap();
+            (0..count).for_each(|_| drop(socket.send_to(&[1; 100], "10.4.0.2:9")));
+        });
+    };
+    flood(3000);
+    let mut frames = Vec::new();
+    let mut got = 0;
+    while queues[0].receive(&mut pool, &mut frames, 64, &mut drops) > 0 {
+        got += frames.len();
+        frames.drain(..).for_each(|frame| pool.free(frame));
+    }
+    assert!((512..3000).contains(&got), "{got} frames");
+    flood(10);
+    eventually("it receives again", || queues[0].receive(&mut pool, &mut frames, 64, &mut drops) > 0);
+    frames.drain(..).for_each(|frame| pool.free(frame));
+    queues[0].close(&mut pool);
+    assert_eq!((pool.outstanding(), drops.iter().count()), (0, 0));
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    peer.veth("eth0", &host, "nic", 2);
+    let memory = Memory::map(1024, 0).unwrap();
+    let refused = |settings| match open(&host, settings, memory) {
+        Err(error) => error,
+        Ok((port, _)) => panic!("it opened: {}", port.detail),
+    };
+    assert!(matches!(refused(take_all("none", Mode::Auto)), AfXdpError::NoInterface(_)));
+    assert!(matches!(refused(take_all("lo", Mode::Auto)), AfXdpError::NotEthernet(_)));
+    let three = AfXdpSettings { queues: 3, ..take_all("nic", Mode::Auto) };
+    assert!(refused(three).to_string().contains("ethtool -L nic"));
+
+    // Its own program on the same interface is another's to a second port.
+    let one = AfXdpSettings { queues: 1, ..take_all("nic", Mode::Auto) };
+    let (port, mut queues) = open(&host, one.clone(), memory).unwrap();
+    assert_eq!(port.detail, "native, 1 of 2 queues, copy");
+    for mode in [Mode::Auto, Mode::Native, Mode::Generic] {
+        let taken = refused(take_all("nic", mode));
+        assert!(matches!(taken, AfXdpError::OtherProgram(_)), "{mode:?}: {taken}");
+        assert!(taken.to_string().contains("ip link set nic xdp off"));
+    }
+    queues[0].close(&mut Pool::new(memory));
+    // Closed and opened again at once: the queue may still be busy, which is waited for.
+    drop(port);
+    for _ in 0..5 {
+        let (port, mut queues) = open(&host, one.clone(), memory).unwrap();
+        let mut pool = Pool::new(memory);
+        queues[0].service(&mut pool);
+        drop(port);
+        queues[0].close(&mut pool);
+        assert_eq!(pool.outstanding(), 0);
+    }
+
+    for mtu in [3501, 3520, 9000] {
+        host.ip(&format!("link set nic mtu {mtu}"));
+        let large = refused(take_all("nic", Mode::Auto));
+        assert!(large.to_string().contains("ip link set nic mtu 3500"), "{large}");
+    }
+    host.ip("link set nic mtu 1500");
+    peer.ip("link set eth0 mtu 9000");
+    assert!(matches!(refused(take_all("nic", Mode::Native)), AfXdpError::MtuTooLarge { .. }), "the peer's MTU");
+    assert!(!host.ip("link show nic").contains("xdp"), "what failed left nothing behind");
+}
+
+/// The test runs itself as the process that is killed.
+#[test]
+fn the_program_goes_when_the_process_is_killed() {
+    const HOLD: &str = "WEFT_TEST_HOLD_AF_XDP";
+    if std::env::var(HOLD).is_ok() {
+        let memory = Memory::map(1024, 0).unwrap();
+        let settings = AfXdpSettings { interface: "nic".into(), ..AfXdpSettings::default() };
+        let (port, mut queues) = AfXdp::open(PortSlot::new(SLOT), &settings, memory).unwrap();
+        port.set_endpoints(&BTreeSet::from([(Ipv4Addr::new(10, 5, 0, 2), 4789)])).unwrap();
+        queues[0].service(&mut Pool::new(memory));
+        loop {
+            std::thread::park();
+        }
+    }
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    peer.veth("eth0", &host, "nic", 1);
+    peer.ip("addr add 10.5.0.1/24 dev eth0");
+    host.ip("addr add 10.5.0.2/24 dev nic");
+    let listener = host.run(|| TcpListener::bind("10.5.0.2:22").unwrap());
+    let mut session = peer.run(|| TcpStream::connect("10.5.0.2:22").unwrap());
+    let mut accepted = listener.accept().unwrap().0;
+    accepted.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let mut crosses = || {
+        session.write_all(b"x").unwrap();
+        accepted.read_exact(&mut [0]).unwrap();
+    };
+    crosses();
+    for _ in 0..2 {
+        let mut holder = Command::new("ip")
+            .args(["netns", "exec", &host.name])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "the_program_goes_when_the_process_is_killed"])
+            .env(HOLD, "1")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("the holder attaches its program", || host.ip("link show nic").contains("xdp"));
+        crosses();
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        eventually("the program is gone", || !host.ip("link show nic").contains("xdp"));
+        crosses();
+    }
+}

@@ -1,0 +1,228 @@
+//! Whole rules, and filters that select them.
+
+use super::action;
+use super::matching::{self, format_match};
+use super::scan::{Word, did_you_mean, words};
+use super::value::parse_number;
+use crate::fault::Fault;
+use crate::v1::{DumpRulesRequest, FieldMatch, Owner, Rule};
+
+/// A rule that names no priority has this one, as with `ovs-ofctl`.
+pub const DEFAULT_PRIORITY: u32 = 32768;
+
+/// What a rule says besides match and actions.
+#[derive(Default)]
+struct Head<'a> {
+    table: Option<u32>,
+    priority: Option<u32>,
+    cookie: Option<u64>,
+    owner: Owner,
+    /// What remains: the match.
+    matching: Vec<Word<'a>>,
+    /// What follows `actions=`; `None` if there is no such word.
+    actions: Option<Vec<Word<'a>>>,
+}
+
+const SETTINGS: [&str; 5] = ["table", "priority", "cookie", "owner", "actions"];
+
+/// Words of `dump-flows` that say how a rule fared; skipped, so that a dump can be read back.
+const COUNTERS: [&str; 6] = ["duration", "n_packets", "n_bytes", "idle_age", "hard_age", "age"];
+
+/// Settings of OpenFlow that rules do not have here.
+const FOREIGN: [&str; 7] =
+    ["idle_timeout", "hard_timeout", "importance", "send_flow_rem", "check_overlap", "reset_counts", "out_port"];
+
+/// Reads a rule: `table=0,priority=100,in_port=1,ip,nw_src=10.0.0.0/24,actions=output:2`. Without a
+/// table it is for table 0, without a priority for 32768, without an owner for none. The result is
+/// canonical (see [`crate::digest::canonical`]). Lines of a dump are understood.
+///
+/// # Errors
+/// A [`Fault`] whose field is the column, with what is wrong there and what to write instead.
+pub fn parse_rule(text: &str) -> Result<Rule, Fault> {
+    let line = Word::line(text);
+    let head = head(line)?;
+    let matches = matching::from_words(&head.matching)?;
+    let actions = head.actions.ok_or_else(|| {
+        line.after(text.trim_end().len()).fault(
+            "missing_actions",
+            "the rule says nothing about what to do",
+            "Add actions=…, for example actions=output:2 or actions=drop.",
+        )
+    })?;
+    let table = head.table.unwrap_or(0);
+    let instructions = action::from_words(&actions, &matches)?;
+    if let (Some(next), Some(word)) = (instructions.goto_table, actions.last())
+        && next <= table
+    {
+        return Err(word.fault(
+            "bad_goto",
+            format!("goto_table:{next} in a rule of table {table} leads back"),
+            format!("Go to a table of {} to 254.", table.saturating_add(1)),
+        ));
+    }
+    Ok(crate::digest::canonical(Rule {
+        table,
+        priority: head.priority.unwrap_or(DEFAULT_PRIORITY),
+        r#match: matches,
+        instructions: Some(instructions),
+        cookie: head.cookie.unwrap_or(0),
+        owner: head.owner.into(),
+    }))
+}
+
+/// Reads a filter: matches, and any of `table=`, `cookie=`, `owner=`, `priority=`. It selects the rules
+/// that have at least these matches. A priority is meant for strict deletion, which also wants exactly
+/// these matches; the caller sets `strict`.
+///
+/// # Errors
+/// As [`parse_rule`]; also for actions, which select nothing.
+pub fn parse_filter(text: &str) -> Result<DumpRulesRequest, Fault> {
+    let head = head(Word::line(text))?;
+    if let Some(actions) = head.actions {
+        let at = actions.first().copied().unwrap_or_else(|| Word::line(text));
+        return Err(at.fault(
+            "bad_filter",
+            "rules are selected by their match, not by their actions",
+            "Leave actions=… out.",
+        ));
+    }
+    let matches: Vec<FieldMatch> = matching::from_words(&head.matching)?;
+    Ok(DumpRulesRequest {
+        table: head.table,
+        owner: head.owner.into(),
+        r#match: matches,
+        cookie: head.cookie,
+        strict: false,
+        priority: head.priority.unwrap_or(0),
+    })
+}
+
+fn head(line: Word<'_>) -> Result<Head<'_>, Fault> {
+    let mut head = Head::default();
+    let mut seen: Vec<&str> = Vec::new();
+    for word in words(line)? {
+        if let Some(actions) = &mut head.actions {
+            actions.push(word);
+            continue;
+        }
+        let Some((name, value)) = word.split_once("=") else {
+            if FOREIGN.contains(&word.text) {
+                return Err(foreign(word));
+            }
+            head.matching.push(word);
+            continue;
+        };
+        if SETTINGS.contains(&name.text) {
+            if seen.contains(&name.text) {
+                return Err(word.fault(
+                    "duplicate_field",
+                    format!("{} is given twice", name.text),
+                    "Keep one of them.",
+                ));
+            }
+            seen.push(name.text);
+        }
+        match name.text {
+            "table" => {
+                // A dump shows the table's name: table=10(port_security).
+                let number = value.split_once("(").map_or(value, |(number, _)| number);
+                let table = parse_number(number, "table", 8)?;
+                if table > 254 {
+                    return Err(value.fault("bad_value", "table 255 does not exist", "Write a table of 0 to 254."));
+                }
+                head.table = Some(table as u32);
+            }
+            "priority" => head.priority = Some(parse_number(value, "priority", 16)? as u32),
+            "cookie" => {
+                let (number, mask) = value.split_once("/").map_or((value, None), |(number, mask)| (number, Some(mask)));
+                if let Some(mask) = mask
+                    && mask.text != "-1"
+                    && parse_number(mask, "the cookie's mask", 64)? != u64::MAX
+                {
+                    return Err(mask.fault("bad_mask", "cookies are compared whole", "Leave the mask out."));
+                }
+                head.cookie = Some(parse_number(number, "cookie", 64)?);
+            }
+            "owner" => {
+                head.owner = match value.text {
+                    "fabric" => Owner::Fabric,
+                    "manual" => Owner::Manual,
+                    other => {
+                        return Err(value.fault(
+                            "bad_value",
+                            format!("\"{other}\" owns no rules"),
+                            "Write owner=manual (hand-made) or owner=fabric (the controller's).",
+                        ));
+                    }
+                }
+            }
+            "actions" | "action" => {
+                head.actions = Some(if value.text.is_empty() { Vec::new() } else { vec![value] });
+            }
+            counter if COUNTERS.contains(&counter) => {}
+            setting if FOREIGN.contains(&setting) => return Err(foreign(name)),
+            other => {
+                if super::name::all_names().all(|known| known != other) && !matches!(other, "tp_src" | "tp_dst") {
+                    let meant = did_you_mean(other, SETTINGS);
+                    if !meant.is_empty() {
+                        return Err(name.fault(
+                            "unknown_field",
+                            format!("\"{other}\" is neither a match field nor a setting of a rule"),
+                            meant.trim_start(),
+                        ));
+                    }
+                }
+                head.matching.push(word);
+            }
+        }
+    }
+    if let Some(actions) = &head.actions
+        && actions.is_empty()
+    {
+        return Err(line.after(line.text.len()).fault(
+            "missing_actions",
+            "actions= is followed by nothing",
+            "Write actions=drop to drop the packet.",
+        ));
+    }
+    Ok(head)
+}
+
+fn foreign(word: Word<'_>) -> Fault {
+    word.fault(
+        "unsupported",
+        format!("rules have no {} here", word.text),
+        "Leave it out; rules stay until they are removed with \"weft flows del\".",
+    )
+}
+
+/// The owner as it is written; empty for none.
+#[must_use]
+pub fn owner_name(owner: Owner) -> &'static str {
+    match owner {
+        Owner::Unspecified => "",
+        Owner::Fabric => "fabric",
+        Owner::Manual => "manual",
+    }
+}
+
+/// Writes a rule as [`parse_rule`] reads it: cookie (unless 0), table, owner (unless none), priority,
+/// match, actions.
+#[must_use]
+pub fn format_rule(rule: &Rule) -> String {
+    let mut words = Vec::new();
+    if rule.cookie != 0 {
+        words.push(format!("cookie={:#x}", rule.cookie));
+    }
+    words.push(format!("table={}", rule.table));
+    if rule.owner() != Owner::Unspecified {
+        words.push(format!("owner={}", owner_name(rule.owner())));
+    }
+    words.push(format!("priority={}", rule.priority));
+    if !rule.r#match.is_empty() {
+        words.push(format_match(&rule.r#match));
+    }
+    let instructions = rule.instructions.clone().unwrap_or_default();
+    words.push(format!("actions={}", action::format_instructions(&instructions)));
+    words.join(",")
+}
