@@ -6,3 +6,4 @@ pub mod limits;
 pub mod packet;
 pub mod port;
 pub mod respond;
+pub mod underlay;

@@ -77,6 +77,7 @@ fn forwards(mode: Mode, queues: u32, mtu: u32) -> Forwarder {
 fn nothing_is_left(forwarder: Forwarder) {
     let seen = forwarder.stop();
     assert!(seen.frames > 1000);
+    println!("{:?}", seen.counters);
     assert_eq!((seen.drops.total(DropReason::Malformed), seen.outstanding), (0, 0));
 }
 
