@@ -1,6 +1,6 @@
 //! The AF_XDP port: a network interface of the host, its frames straight in packet memory.
 //!
-//! An XDP program on the interface (see [`program`]) gives the frames that are ours to one socket per
+//! An XDP program on the interface (see `program.rs`) gives the frames that are ours to one socket per
 //! queue; everything else goes on to the kernel, the host's own SSH included. The program is held by a
 //! descriptor in [`AfXdp`]: it is gone when that is dropped or the process ends, however.
 //!
