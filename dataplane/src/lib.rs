@@ -9,4 +9,5 @@ pub mod packet;
 pub mod port;
 pub mod respond;
 pub mod topology;
+pub mod underlay;
 pub mod worker;

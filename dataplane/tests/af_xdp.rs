@@ -55,6 +55,12 @@ fn forwards(mode: Mode, queues: u32, mtu: u32) -> Forwarder {
     let forwarder = Forwarder::start(memory, boxed(left_queues), boxed(right_queues));
 
     a.command(&format!("ping -c 3 -i 0.05 -W 2 -M do -s {} 10.2.0.2", mtu - 28));
+    // Flows enough that every queue gets some.
+    a.run(|| {
+        for _ in 0..64 {
+            UdpSocket::bind("10.2.0.1:0").unwrap().send_to(b"flow", "10.2.0.2:9").unwrap();
+        }
+    });
     let listener = b.run(|| TcpListener::bind("10.2.0.2:5000").unwrap());
     let server = b.spawn(move || {
         let mut got = Vec::new();
@@ -74,25 +80,28 @@ fn forwards(mode: Mode, queues: u32, mtu: u32) -> Forwarder {
     forwarder
 }
 
-fn nothing_is_left(forwarder: Forwarder) {
+/// Also checks that each of the left `used` queues received.
+fn nothing_is_left(forwarder: Forwarder, used: usize) {
     let seen = forwarder.stop();
     assert!(seen.frames > 1000);
+    assert!(seen.counters[..used].iter().all(|queue| queue.received_packets > 0), "{:?}", seen.counters);
     assert_eq!((seen.drops.total(DropReason::Malformed), seen.outstanding), (0, 0));
 }
 
 #[test]
 fn native_with_two_queues_forwards_between_veths() {
-    nothing_is_left(forwards(Mode::Auto, 2, 1500));
+    nothing_is_left(forwards(Mode::Auto, 2, 1500), 2);
 }
 
 #[test]
 fn native_forwards_large_frames() {
-    nothing_is_left(forwards(Mode::Native, 1, 3000));
+    nothing_is_left(forwards(Mode::Native, 1, 3000), 1);
 }
 
 #[test]
 fn generic_forwards_between_veths() {
-    nothing_is_left(forwards(Mode::Generic, 2, 1500));
+    // Generic XDP on a veth has everything on queue 0.
+    nothing_is_left(forwards(Mode::Generic, 2, 1500), 1);
 }
 
 #[test]
@@ -179,6 +188,79 @@ fn only_tunnel_packets_are_taken_and_the_hosts_tcp_survives() {
     server.join().unwrap();
 }
 
+/// Ethernet, IPv4 and UDP to the tunnel endpoint of the test below.
+fn tunnel_packet() -> Vec<u8> {
+    let mut frame = vec![0; 14 + 20 + 8 + 30];
+    frame[..12].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1]);
+    frame[12..24].copy_from_slice(&[0x08, 0, 0x45, 0, 0, 58, 0, 0, 0x40, 0, 64, 17]);
+    frame[26..34].copy_from_slice(&[10, 3, 0, 1, 10, 3, 0, 2]);
+    frame[34..40].copy_from_slice(&[0xc0, 0, 0x12, 0xb5, 0, 38]);
+    frame
+}
+
+/// From one AF_XDP port to another over a veth: frames that nearly are the tunnel's.
+#[test]
+fn only_whole_plain_udp_to_an_endpoint_is_taken() {
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    peer.veth("eth0", &host, "nic", 1);
+    let memory = Memory::map(4096, 0).unwrap();
+    let mut pool = Pool::new(memory);
+    let mut drops = DropCounters::default();
+    let (_peer_port, mut peers) = open(&peer, take_all("eth0", Mode::Auto), memory).unwrap();
+    let settings = AfXdpSettings { interface: "nic".into(), ..AfXdpSettings::default() };
+    let (port, mut hosts) = open(&host, settings, memory).unwrap();
+    port.set_endpoints(&BTreeSet::from([(Ipv4Addr::new(10, 3, 0, 2), 4789)])).unwrap();
+    hosts[0].service(&mut pool);
+    let plain = tunnel_packet();
+    let with = |at: usize, bytes: &[u8]| {
+        let mut frame = plain.clone();
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        frame
+    };
+    let insert = |at: usize, bytes: &[u8]| {
+        let mut frame = plain.clone();
+        frame.splice(at..at, bytes.iter().copied());
+        frame
+    };
+    for (what, ours, frame) in [
+        ("the plain packet", true, plain.clone()),
+        ("with DF clear", true, with(20, &[0, 0])),
+        ("with another DSCP", true, with(15, &[0xb8])),
+        ("from another port", true, with(34, &[1, 2])),
+        ("the shortest", true, plain[..42].to_vec()),
+        ("cut within UDP", false, plain[..41].to_vec()),
+        ("cut within Ethernet and padded by nobody", false, plain[..20].to_vec()),
+        ("a first fragment", false, with(20, &[0x20, 0])),
+        ("a later fragment", false, with(20, &[0, 1])),
+        ("the reserved flag is no fragment", true, with(20, &[0x80, 0])),
+        ("with options", false, with(14, &[0x46])),
+        ("TCP", false, with(23, &[6])),
+        ("to another address", false, with(33, &[3])),
+        ("to another port", false, with(37, &[0xb6])),
+        ("ARP", false, with(12, &[8, 6])),
+        ("IPv6", false, with(12, &[0x86, 0xdd])),
+        ("tagged", false, insert(12, &[0x81, 0, 0, 5])),
+    ] {
+        // The marker behind it shows when it would have arrived.
+        let marker = with(24, &[0x77, 0x77]);
+        let mut sent =
+            vec![pool.frame(PortSlot::new(1), &frame).unwrap(), pool.frame(PortSlot::new(1), &marker).unwrap()];
+        peers[0].transmit(&mut pool, &mut sent, &mut drops);
+        let mut got: Vec<Frame> = Vec::new();
+        eventually("the marker arrives", || {
+            peers[0].service(&mut pool);
+            hosts[0].receive(&mut pool, &mut got, 64, &mut drops);
+            got.last().is_some_and(|last| last.head() == marker)
+        });
+        let taken = got.iter().any(|found| found.head() == frame);
+        assert_eq!((taken, got.len()), (ours, 1 + usize::from(ours)), "{what}");
+        got.into_iter().for_each(|frame| pool.free(frame));
+    }
+    peers[0].close(&mut pool);
+    hosts[0].close(&mut pool);
+    assert_eq!((pool.outstanding(), drops.iter().count()), (0, 0));
+}
+
 #[test]
 fn transmit_copes_with_full_rings_chains_and_a_port_that_is_down() {
     let (peer, host) = (Namespace::new(), Namespace::new());
@@ -250,7 +332,7 @@ fn a_flood_without_a_reader_costs_nobody_else_and_ends() {
     let memory = Memory::map(2048, 0).unwrap();
     let mut pool = Pool::new(memory);
     let mut drops = DropCounters::default();
-    let (_port, mut queues) = open(&host, take_all("nic", Mode::Auto), memory).unwrap();
+    let (port, mut queues) = open(&host, take_all("nic", Mode::Auto), memory).unwrap();
     queues[0].service(&mut pool);
     let held = pool.held(PortSlot::new(SLOT));
     assert_eq!(held, 512, "a quarter of the memory at most");
@@ -268,11 +350,58 @@ fn a_flood_without_a_reader_costs_nobody_else_and_ends() {
         frames.drain(..).for_each(|frame| pool.free(frame));
     }
     assert!((512..3000).contains(&got), "{got} frames");
+    let missed = port.missed();
+    assert!(missed > 0 && got as u64 + missed >= 3000, "{got} received, {missed} missed");
     flood(10);
     eventually("it receives again", || queues[0].receive(&mut pool, &mut frames, 64, &mut drops) > 0);
     frames.drain(..).for_each(|frame| pool.free(frame));
     queues[0].close(&mut pool);
+    assert_eq!(port.missed(), 0, "a closed queue counts no more");
     assert_eq!((pool.outstanding(), drops.iter().count()), (0, 0));
+}
+
+#[test]
+fn the_umem_outlives_the_socket_that_registered_it_and_the_interface() {
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    let memory = Memory::map(4096, 0).unwrap();
+    let mut pool = Pool::new(memory);
+    let mut drops = DropCounters::default();
+    let mut ports = Vec::new();
+    for name in ["one", "two", "three"] {
+        peer.veth(name, &host, name, 1);
+        ports.push(open(&host, take_all(name, Mode::Auto), memory).unwrap());
+        if name == "two" {
+            // The one that registered it goes before the third comes.
+            ports[0].1[0].service(&mut pool);
+            let (port, mut queues) = ports.remove(0);
+            drop(port);
+            queues[0].close(&mut pool);
+        }
+    }
+    for (_, queues) in &mut ports {
+        queues[0].service(&mut pool);
+    }
+    for (_, queues) in &mut ports {
+        let mut sent = vec![pool.frame(PortSlot::new(1), &[0xff; 60]).unwrap()];
+        queues[0].transmit(&mut pool, &mut sent, &mut drops);
+        assert_eq!(queues[0].counters().sent_packets, 1);
+    }
+    // Somebody deletes an interface under a port.
+    host.ip("link del two");
+    let two = &mut ports[0].1[0];
+    for _ in 0..2 {
+        let mut sent = vec![pool.frame(PortSlot::new(1), &[0xff; 60]).unwrap()];
+        two.transmit(&mut pool, &mut sent, &mut drops);
+    }
+    assert!(drops.total(DropReason::PortDown) > 0);
+    assert_eq!(two.receive(&mut pool, &mut Vec::new(), 64, &mut drops), 0);
+    for (port, mut queues) in ports {
+        drop(port);
+        queues[0].close(&mut pool);
+    }
+    assert_eq!(pool.outstanding(), 0);
+    drop(pool);
+    assert_eq!(memory.free(Class::Chunk), 4096);
 }
 
 #[test]
