@@ -55,6 +55,12 @@ fn forwards(mode: Mode, queues: u32, mtu: u32) -> Forwarder {
     let forwarder = Forwarder::start(memory, boxed(left_queues), boxed(right_queues));
 
     a.command(&format!("ping -c 3 -i 0.05 -W 2 -M do -s {} 10.2.0.2", mtu - 28));
+    // Flows enough that every queue gets some.
+    a.run(|| {
+        for _ in 0..64 {
+            UdpSocket::bind("10.2.0.1:0").unwrap().send_to(b"flow", "10.2.0.2:9").unwrap();
+        }
+    });
     let listener = b.run(|| TcpListener::bind("10.2.0.2:5000").unwrap());
     let server = b.spawn(move || {
         let mut got = Vec::new();
@@ -74,25 +80,28 @@ fn forwards(mode: Mode, queues: u32, mtu: u32) -> Forwarder {
     forwarder
 }
 
-fn nothing_is_left(forwarder: Forwarder) {
+/// Also checks that each of the left `used` queues received.
+fn nothing_is_left(forwarder: Forwarder, used: usize) {
     let seen = forwarder.stop();
     assert!(seen.frames > 1000);
+    assert!(seen.counters[..used].iter().all(|queue| queue.received_packets > 0), "{:?}", seen.counters);
     assert_eq!((seen.drops.total(DropReason::Malformed), seen.outstanding), (0, 0));
 }
 
 #[test]
 fn native_with_two_queues_forwards_between_veths() {
-    nothing_is_left(forwards(Mode::Auto, 2, 1500));
+    nothing_is_left(forwards(Mode::Auto, 2, 1500), 2);
 }
 
 #[test]
 fn native_forwards_large_frames() {
-    nothing_is_left(forwards(Mode::Native, 1, 3000));
+    nothing_is_left(forwards(Mode::Native, 1, 3000), 1);
 }
 
 #[test]
 fn generic_forwards_between_veths() {
-    nothing_is_left(forwards(Mode::Generic, 2, 1500));
+    // Generic XDP on a veth has everything on queue 0.
+    nothing_is_left(forwards(Mode::Generic, 2, 1500), 1);
 }
 
 #[test]
@@ -177,6 +186,79 @@ fn only_tunnel_packets_are_taken_and_the_hosts_tcp_survives() {
     }
     drop(session);
     server.join().unwrap();
+}
+
+/// Ethernet, IPv4 and UDP to the tunnel endpoint of the test below.
+fn tunnel_packet() -> Vec<u8> {
+    let mut frame = vec![0; 14 + 20 + 8 + 30];
+    frame[..12].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1]);
+    frame[12..24].copy_from_slice(&[0x08, 0, 0x45, 0, 0, 58, 0, 0, 0x40, 0, 64, 17]);
+    frame[26..34].copy_from_slice(&[10, 3, 0, 1, 10, 3, 0, 2]);
+    frame[34..40].copy_from_slice(&[0xc0, 0, 0x12, 0xb5, 0, 38]);
+    frame
+}
+
+/// From one AF_XDP port to another over a veth: frames that nearly are the tunnel's.
+#[test]
+fn only_whole_plain_udp_to_an_endpoint_is_taken() {
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    peer.veth("eth0", &host, "nic", 1);
+    let memory = Memory::map(4096, 0).unwrap();
+    let mut pool = Pool::new(memory);
+    let mut drops = DropCounters::default();
+    let (_peer_port, mut peers) = open(&peer, take_all("eth0", Mode::Auto), memory).unwrap();
+    let settings = AfXdpSettings { interface: "nic".into(), ..AfXdpSettings::default() };
+    let (port, mut hosts) = open(&host, settings, memory).unwrap();
+    port.set_endpoints(&BTreeSet::from([(Ipv4Addr::new(10, 3, 0, 2), 4789)])).unwrap();
+    hosts[0].service(&mut pool);
+    let plain = tunnel_packet();
+    let with = |at: usize, bytes: &[u8]| {
+        let mut frame = plain.clone();
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        frame
+    };
+    let insert = |at: usize, bytes: &[u8]| {
+        let mut frame = plain.clone();
+        frame.splice(at..at, bytes.iter().copied());
+        frame
+    };
+    for (what, ours, frame) in [
+        ("the plain packet", true, plain.clone()),
+        ("with DF clear", true, with(20, &[0, 0])),
+        ("with another DSCP", true, with(15, &[0xb8])),
+        ("from another port", true, with(34, &[1, 2])),
+        ("the shortest", true, plain[..42].to_vec()),
+        ("cut within UDP", false, plain[..41].to_vec()),
+        ("cut within Ethernet and padded by nobody", false, plain[..20].to_vec()),
+        ("a first fragment", false, with(20, &[0x20, 0])),
+        ("a later fragment", false, with(20, &[0, 1])),
+        ("the reserved flag is no fragment", true, with(20, &[0x80, 0])),
+        ("with options", false, with(14, &[0x46])),
+        ("TCP", false, with(23, &[6])),
+        ("to another address", false, with(33, &[3])),
+        ("to another port", false, with(37, &[0xb6])),
+        ("ARP", false, with(12, &[8, 6])),
+        ("IPv6", false, with(12, &[0x86, 0xdd])),
+        ("tagged", false, insert(12, &[0x81, 0, 0, 5])),
+    ] {
+        // The marker behind it shows when it would have arrived.
+        let marker = with(24, &[0x77, 0x77]);
+        let mut sent =
+            vec![pool.frame(PortSlot::new(1), &frame).unwrap(), pool.frame(PortSlot::new(1), &marker).unwrap()];
+        peers[0].transmit(&mut pool, &mut sent, &mut drops);
+        let mut got: Vec<Frame> = Vec::new();
+        eventually("the marker arrives", || {
+            peers[0].service(&mut pool);
+            hosts[0].receive(&mut pool, &mut got, 64, &mut drops);
+            got.last().is_some_and(|last| last.head() == marker)
+        });
+        let taken = got.iter().any(|found| found.head() == frame);
+        assert_eq!((taken, got.len()), (ours, 1 + usize::from(ours)), "{what}");
+        got.into_iter().for_each(|frame| pool.free(frame));
+    }
+    peers[0].close(&mut pool);
+    hosts[0].close(&mut pool);
+    assert_eq!((pool.outstanding(), drops.iter().count()), (0, 0));
 }
 
 #[test]

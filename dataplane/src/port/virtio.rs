@@ -27,7 +27,8 @@ const UDP_CHECKSUM: u16 = 6;
 pub struct Incoherent;
 
 /// What the header says of a frame of `length` bytes, whose first segment is `head`. A frame that
-/// claims segments but fits one is given as an ordinary one.
+/// claims segments but fits one is given as an ordinary one. `DATA_VALID` is taken for true: a TAP's
+/// comes from the kernel; a guest has no business to set it, so clear it there first.
 ///
 /// # Errors
 /// Something in it cannot be.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use weft_dataplane::drop::DropCounters;
 use weft_dataplane::packet::memory::Memory;
 use weft_dataplane::packet::pool::Pool;
-use weft_dataplane::port::PortQueue;
+use weft_dataplane::port::{PortQueue, QueueCounters};
 
 /// A network namespace that `ip netns` knows.
 pub struct Namespace {
@@ -112,6 +112,8 @@ pub struct Forwarded {
     pub large: u64,
     pub frames: u64,
     pub outstanding: i64,
+    /// Of each queue, the left ones first.
+    pub counters: Vec<QueueCounters>,
 }
 
 /// A thread that forwards between queues: from each of `left` to one of `right` and back.
@@ -143,7 +145,14 @@ fn forward(
     let mut pool = Pool::new(memory);
     let split = left.len();
     let mut queues: Vec<Box<dyn PortQueue>> = left.into_iter().chain(right).collect();
-    let mut seen = Forwarded { drops: DropCounters::default(), largest: 0, large: 0, frames: 0, outstanding: 0 };
+    let mut seen = Forwarded {
+        drops: DropCounters::default(),
+        largest: 0,
+        large: 0,
+        frames: 0,
+        outstanding: 0,
+        counters: Vec::new(),
+    };
     let mut frames = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let mut any = false;
@@ -171,6 +180,7 @@ fn forward(
         }
     }
     queues.iter_mut().for_each(|queue| queue.close(&mut pool));
+    seen.counters = queues.iter().map(|queue| queue.counters()).collect();
     seen.outstanding = pool.outstanding();
     seen
 }

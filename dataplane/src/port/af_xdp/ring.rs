@@ -147,3 +147,62 @@ impl<T: Copy> Consumer<T> {
         self.ring.word(CONSUMER).store(self.next, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    const OFFSETS: XdpRingOffset = XdpRingOffset { producer: 0, consumer: 64, flags: Some(128), desc: 192 };
+
+    /// A file in place of the socket: both sides map it.
+    fn pair() -> (OwnedFd, Producer<u64>, Consumer<u64>) {
+        let file = memfd_create("ring", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 4096).unwrap();
+        let producer = Producer::map(&file, 0, &OFFSETS, 8).unwrap();
+        let consumer = Consumer::map(&file, 0, &OFFSETS, 8).unwrap();
+        (file, producer, consumer)
+    }
+
+    #[test]
+    fn entries_come_out_in_order_and_only_when_published() {
+        let (_file, mut producer, mut consumer) = pair();
+        for round in 0..100u64 {
+            let count = round % 9;
+            assert_eq!(producer.room(), 8);
+            (0..count).for_each(|entry| producer.push(round * 10 + entry));
+            assert_eq!((u64::from(producer.pending()), consumer.waiting()), (count, 0));
+            producer.publish();
+            assert_eq!(u64::from(consumer.waiting()), count);
+            (0..count).for_each(|entry| assert_eq!(consumer.pop(), round * 10 + entry));
+            assert_eq!(u64::from(producer.pending()), count, "their places are not free yet");
+            consumer.release();
+        }
+    }
+
+    #[test]
+    fn indices_that_cannot_be_give_nothing() {
+        let (_file, producer, consumer) = pair();
+        // What the other side could write to make us read or write too much.
+        for claim in [9, 1000, u32::MAX / 2, u32::MAX - 8] {
+            consumer.ring.word(PRODUCER).store(claim, Ordering::Relaxed);
+            assert_eq!(consumer.waiting(), 0, "{claim} entries in a ring of 8");
+            producer.ring.word(CONSUMER).store(claim, Ordering::Relaxed);
+            assert_eq!((producer.pending(), producer.room()), (8, 0), "{claim} consumed, none produced");
+        }
+    }
+
+    #[test]
+    fn an_unknown_layout_is_refused() {
+        let file = memfd_create("ring", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 4096).unwrap();
+        for offsets in [
+            XdpRingOffset { flags: None, ..OFFSETS },
+            XdpRingOffset { producer: 2, ..OFFSETS },
+            XdpRingOffset { consumer: 8192, ..OFFSETS },
+            XdpRingOffset { desc: 196, ..OFFSETS },
+        ] {
+            assert!(Producer::<u64>::map(&file, 0, &offsets, 8).is_err(), "{offsets:?}");
+        }
+    }
+}
