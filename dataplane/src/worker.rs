@@ -520,3 +520,6 @@ fn pin(number: u32, core: usize) {
         tracing::warn!(number, core, %error, "the worker could not be pinned to its core and runs on any");
     }
 }
+
+#[cfg(test)]
+mod tests;

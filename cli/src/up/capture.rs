@@ -35,15 +35,15 @@ impl Capture {
                 // What has arrived before the stop is still read: stopping loses nothing.
                 let last_round = stopped.load(Ordering::Acquire);
                 let patience = if last_round { Duration::ZERO } else { Duration::from_millis(20) };
-                match socket.receive(&mut buffer, patience)? {
-                    Some(length) => {
-                        if frame::contains(&buffer[..length], &marker) {
-                            found.push(buffer[..length].to_vec());
-                            count.fetch_add(1, Ordering::Release);
-                        }
+                let Some(length) = socket.receive(&mut buffer, patience)? else {
+                    if last_round {
+                        return Ok(found);
                     }
-                    None if last_round => return Ok(found),
-                    None => {}
+                    continue;
+                };
+                if frame::contains(&buffer[..length], &marker) {
+                    found.push(buffer[..length].to_vec());
+                    count.fetch_add(1, Ordering::Release);
                 }
             }
         });

@@ -28,6 +28,9 @@ pub const LEASE_SECONDS: u32 = 3600;
 /// A route besides the default one: a range for documentation (RFC 5737), so that nothing real is shadowed.
 pub const HOST_ROUTE: (&str, Ipv4Addr) = ("192.0.2.0/24", Ipv4Addr::new(10, 0, 0, 254));
 
+/// The interface that an instance has.
+const INTERFACE: &str = "eth0";
+
 /// How long a host may take to plug a port, milliseconds.
 const PLUG_PATIENCE: u32 = 15_000;
 
@@ -154,8 +157,8 @@ impl Instance {
             project: plan.project.into(),
             host: host.into(),
             netns: namespace.clone(),
+            interface: INTERFACE.into(),
             wait_milliseconds: PLUG_PATIENCE,
-            ..Default::default()
         };
         let port = api
             .cloud(|mut cloud| async move { cloud.plug_port(plug).await })

@@ -43,7 +43,7 @@ fn server(layout: &Layout, name: String, file: PathBuf, stem: &str, config: &str
 /// If its configuration cannot be written.
 pub fn controller(layout: &Layout, port: u16) -> Result<ProgramPlan> {
     let config = format!(
-        "# Written by `weft up`.\nsocket = {:?}\nlisten = \"127.0.0.1:{port}\"\nstate_directory = {:?}\ntoken_copy = {:?}\n",
+        "# Written by `weft up`.\nsocket = {:?}\nlisten = \"127.0.0.1:{port}\"\nstate_directory = {:?}\ntoken_file = {:?}\n",
         layout.controller_socket(),
         layout.controller_state(),
         layout.token_file(),

@@ -14,6 +14,6 @@ pub mod memory;
 pub mod parse;
 pub mod pool;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod segment;
 pub mod tunnel;

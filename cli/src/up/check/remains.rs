@@ -57,21 +57,18 @@ fn links() -> Result<BTreeSet<String>> {
     Ok(listed.lines().filter_map(name).collect())
 }
 
-/// Ids of the XDP programs on the hosts' underlay interfaces.
-fn xdp_programs(cloud: &Cloud) -> Vec<u32> {
-    let on = |namespace: &str| {
-        // "    prog/xdp id 33 name …", also xdpgeneric and xdpoffload.
-        let shown = ip(&format!("-n {namespace} -d link show dev eth0")).unwrap_or_default();
-        let words: Vec<&str> = shown.split_whitespace().collect();
-        let after = words.windows(3).find(|words| words[0].starts_with("prog/xdp") && words[1] == "id");
-        after.and_then(|words| words[2].parse().ok())
-    };
-    cloud.hosts.iter().filter_map(|host| on(&host.namespace)).collect()
+/// The id of the XDP program on an interface; `None` if it has none.
+#[must_use]
+pub fn xdp_program(namespace: &str, interface: &str) -> Option<u32> {
+    // "    prog/xdp id 33 name …", after a first line that says how: xdp, xdpgeneric.
+    let shown = ip(&format!("-n {namespace} -d link show dev {interface}")).ok()?;
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    words.windows(3).find(|words| words[0] == "prog/xdp" && words[1] == "id")?[2].parse().ok()
 }
 
 /// Removes the cloud and looks for what is left of it. With the fault, something is left on purpose.
 pub fn clean(cloud: &mut Cloud, before: &mut Remains, broken: bool) -> Result<String> {
-    let programs = xdp_programs(cloud);
+    let programs: Vec<u32> = cloud.hosts.iter().filter_map(|host| xdp_program(&host.namespace, "eth0")).collect();
     let mut processes: BTreeSet<u32> = cloud.process_ids().into_iter().collect();
     let namespaces = cloud.namespaces();
     processes.extend(namespaces.iter().flat_map(|name| namespace::processes(name)));
