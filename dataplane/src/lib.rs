@@ -1,6 +1,9 @@
 //! The virtual switch. The way of a packet is told in [`worker`]: read it first.
 
+pub mod agent;
+pub mod api;
 pub mod clock;
+pub mod config;
 pub mod drop;
 pub mod egress;
 pub mod flow;
@@ -8,6 +11,7 @@ pub mod limits;
 pub mod packet;
 pub mod port;
 pub mod respond;
+pub mod switch;
 pub mod topology;
 pub mod underlay;
 pub mod worker;

@@ -91,7 +91,10 @@ pub const ORIGIN_BYTES: usize = 256;
 pub const PUNT_LISTENERS: usize = 16;
 
 /// Messages of one bundle.
-pub const BUNDLE_PARTS: usize = 256;
+pub const BUNDLE_PARTS: usize = 1024;
+
+/// Bytes of one bundle, all its messages together.
+pub const BUNDLE_BYTES: usize = 512 * 1024 * 1024;
 
 /// Calls that the controller may have passed on and not yet got answers for.
 pub const RELAYED_CALLS: usize = 64;

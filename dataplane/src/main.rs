@@ -1,1 +1,144 @@
-fn main() {}
+//! `weft-switch`: reads its settings, starts the switch, and stops it in good order.
+//!
+//! Exit codes: 0 stopped as told (or the settings are right, with `--check-config`), 1 it could not start
+//! or failed, 2 the settings are wrong.
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+use weft_dataplane::config::{Flags, LogFormat, Settings, UnderlaySettings};
+use weft_dataplane::packet::memory::Memory;
+use weft_dataplane::switch::{KernelPorts, Switch, SwitchSettings, follow_underlay};
+use weft_dataplane::underlay::Underlay;
+use weft_dataplane::worker::WorkerSettings;
+use weft_dataplane::{agent, api};
+use weft_proto::v1;
+
+/// The number of the underlay's port: the fabric's tunnel runs over it.
+const UNDERLAY_PORT: u32 = 0x00ff_0000;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let only_check = flags.check_config;
+    let settings = match Settings::load(flags) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("weft-switch: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if only_check {
+        println!("the settings are right");
+        return ExitCode::SUCCESS;
+    }
+    start_log(&settings);
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(settings: &Settings) {
+    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&settings.log)).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Lines => log.with_ansi(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn run(settings: Settings) -> anyhow::Result<()> {
+    // Control only: workers are threads of their own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ended = runtime.block_on(serve(settings));
+    // Requests that block may be waiting for workers that are gone.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ended
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // First: a second switch must not get as far as touching interfaces.
+    let mut socket = api::Socket::bind(&settings.socket)?;
+    let (chunks, runs) = settings.memory;
+    let memory = Memory::map(chunks, runs)
+        .with_context(|| format!("packet memory of {chunks} chunks and {runs} runs cannot be mapped: use fewer"))?;
+    let workers = (0..settings.workers)
+        .map(|index| WorkerSettings { core: settings.cores.get(index).copied(), spin: settings.spin })
+        .collect();
+    let switch =
+        Switch::start(SwitchSettings { host: settings.host.clone(), memory, workers, opener: Box::new(KernelPorts) })
+            .context("the workers cannot be started")?;
+
+    let (underlay, next_hops) = Underlay::start().await?;
+    let underlay = Arc::new(underlay);
+    switch.set_resolver(Box::new(underlay.clone()));
+    let follower = tokio::spawn(follow_underlay(switch.clone(), underlay.interfaces(), next_hops));
+
+    let opened = match settings.underlay {
+        Some(underlay) => open_underlay(&switch, underlay).await,
+        None => Ok(()),
+    };
+    let ended = match opened {
+        Ok(()) => {
+            let (stop, stopped) = watch::channel(false);
+            tracing::info!(
+                version = weft_proto::VERSION,
+                socket = %settings.socket.display(),
+                workers = settings.workers,
+                "weft-switch runs"
+            );
+            let agent = settings
+                .controller
+                .map(|controller| tokio::spawn(agent::run(switch.clone(), controller, stopped.clone())));
+            let serving = api::serve(switch.clone(), &mut socket, stopped);
+            tokio::pin!(serving);
+            let early = tokio::select! {
+                ended = &mut serving => Some(ended),
+                _ = terminate.recv() => None,
+                _ = interrupt.recv() => None,
+            };
+            tracing::info!("weft-switch stops");
+            // Nobody listening is fine: then all have stopped.
+            let _ = stop.send(true);
+            let ended = match early {
+                Some(ended) => ended,
+                None => serving.await,
+            };
+            if let Some(agent) = agent {
+                agent.await.context("the agent failed")?;
+            }
+            ended
+        }
+        Err(error) => Err(error),
+    };
+    follower.abort();
+    let stopping = switch.clone();
+    tokio::task::spawn_blocking(move || stopping.stop()).await.context("the workers failed")?;
+    ended
+}
+
+async fn open_underlay(switch: &Arc<Switch>, underlay: UnderlaySettings) -> anyhow::Result<()> {
+    let spec = v1::PortSpec {
+        number: UNDERLAY_PORT,
+        name: underlay.interface.clone(),
+        owner: v1::Owner::Manual.into(),
+        kind: Some(v1::port_spec::Kind::AfXdp(v1::AfXdpPort {
+            interface: underlay.interface.clone(),
+            queues: underlay.queues,
+            mode: v1::AfXdpMode::from(underlay.mode).into(),
+            take_all: false,
+        })),
+    };
+    let switch = switch.clone();
+    tokio::task::spawn_blocking(move || switch.open_configured(spec))
+        .await?
+        .with_context(|| format!("the underlay {} cannot be used", underlay.interface))
+}

@@ -26,9 +26,10 @@ mod query;
 mod tests;
 mod underlay;
 
+pub use bundle::Parts;
 pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelFilter};
 pub use punts::PuntHub;
-pub use underlay::{Link, Resolve, UnderlayState};
+pub use underlay::{Resolve, UnderlayState, follow_underlay};
 
 use crate::flow::rule::Owner;
 use crate::flow::tables::Tables;
@@ -97,8 +98,7 @@ impl Switch {
         let punts = Arc::new(PuntHub::default());
         let mut workers = Vec::with_capacity(settings.workers.len());
         for (number, worker) in settings.workers.into_iter().enumerate() {
-            let handle =
-                WorkerHandle::start(number as u32, tables.clone(), settings.memory, punts.clone(), worker)?;
+            let handle = WorkerHandle::start(number as u32, tables.clone(), settings.memory, punts.clone(), worker)?;
             workers.push(handle);
         }
         // A hasher with fresh random keys: enough to tell two starts apart.

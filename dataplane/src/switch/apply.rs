@@ -1,9 +1,9 @@
 //! Carrying out a plan, make before break:
 //!
 //! 1. Ports that stand in the way of new ones are closed (the same interface, newly specified).
-//! 2. New ports are opened, and their queues given to the workers.
+//! 2. New ports are opened; their frames wait in the kernel.
 //! 3. One commit changes tables, address sets and topology: each packet sees all of it or nothing.
-//! 4. Ports that are gone are closed.
+//! 4. The new ports' queues are given to the workers, and ports that are gone are closed.
 //!
 //! If step 2 or 3 fails, new ports are closed, those closed in step 1 are opened again, and the bundle is
 //! refused whole.
@@ -20,6 +20,11 @@ use std::sync::Arc;
 use tonic::Code;
 use weft_proto::fault::Fault;
 use weft_proto::v1::{self, port_spec::Kind};
+
+/// A port's queues.
+type Queues = Vec<Box<dyn PortQueue>>;
+/// Those of a port that no worker has yet.
+type NewQueues = (PortSlot, Queues);
 
 impl Switch {
     /// Applies a bundle of `owner`, sent in parts: all of it or, with an error, nothing. Answers when no
@@ -45,9 +50,9 @@ impl Switch {
         let slot = reserve(&mut state.ports)?;
         let opened = self.open_port(slot, &spec).inspect_err(|_| state.ports.release(slot))?;
         state.ports.insert(Port { spec, owner, slot, device: Some(Arc::new(opened.0)), configured: true });
-        self.give(slot, opened.1);
         let topology = state.ports.topology(&state.underlay);
         self.tables.commit(Change { topology: Some(topology), ..Change::default() })?;
+        self.give(slot, opened.1);
         drop(state);
         self.changed();
         Ok(())
@@ -66,7 +71,9 @@ impl Switch {
             sets: std::mem::take(&mut plan.sets),
             topology: None,
         };
-        let done = if changes_ports { self.change_ports(&plan, change, state)? } else {
+        let done = if changes_ports {
+            self.change_ports(&plan, change, state)?
+        } else {
             change.topology = None;
             self.tables.commit(change)?
         };
@@ -103,7 +110,7 @@ impl Switch {
         }
         let mut next = state.ports.clone();
         let closed: Vec<Port> = plan.close.iter().filter_map(|&number| next.remove(number)).collect();
-        let mut new: Vec<PortSlot> = Vec::new();
+        let mut new: Vec<NewQueues> = Vec::new();
         let committed = self.open_all(plan, &mut next, &mut new).and_then(|()| {
             for spec in &plan.rename {
                 let port = next.remove(spec.number).expect("the plan renames ports that exist");
@@ -117,15 +124,18 @@ impl Switch {
         let done = match committed {
             Ok(done) => done,
             Err(fault) => {
-                for slot in new {
-                    let opened = next.iter().find(|port| port.slot == slot);
-                    self.close(slot, opened.and_then(|port| port.device.as_deref()));
-                }
+                // No worker has seen them: they hold no buffers, and close by being dropped, the interfaces'
+                // filters first.
+                drop(next);
+                drop(new);
                 self.open_again(plan, state);
                 state.ports.set_tunnel_filters(&state.underlay);
                 return Err(fault);
             }
         };
+        for (slot, queues) in new {
+            self.give(slot, queues);
+        }
         for port in closed {
             if !plan.close_first.contains(&port.spec.number) {
                 self.close(port.slot, port.device.as_deref());
@@ -136,8 +146,8 @@ impl Switch {
         Ok(done)
     }
 
-    /// Opens the plan's new ports into the register and hands their queues out.
-    fn open_all(&self, plan: &Plan, next: &mut Ports, new: &mut Vec<PortSlot>) -> Result<(), Fault> {
+    /// Opens the plan's new ports into the register.
+    fn open_all(&self, plan: &Plan, next: &mut Ports, new: &mut Vec<NewQueues>) -> Result<(), Fault> {
         for (index, spec) in &plan.open {
             let slot = reserve(next)?;
             let device = if let Some(Kind::Vxlan(_)) = spec.kind {
@@ -145,8 +155,7 @@ impl Switch {
             } else {
                 let place = |fault: Fault| fault.within(&format!("add_ports[{index}]"));
                 let (device, queues) = self.open_port(slot, spec).map_err(place)?;
-                new.push(slot);
-                self.give(slot, queues);
+                new.push((slot, queues));
                 Some(Arc::new(device))
             };
             next.insert(Port { spec: spec.clone(), owner: plan.owner, slot, device, configured: false });
@@ -172,11 +181,7 @@ impl Switch {
         }
     }
 
-    fn open_port(
-        &self,
-        slot: PortSlot,
-        spec: &v1::PortSpec,
-    ) -> Result<(Device, Vec<Box<dyn PortQueue>>), Fault> {
+    fn open_port(&self, slot: PortSlot, spec: &v1::PortSpec) -> Result<(Device, Queues), Fault> {
         let workers = self.workers.read().expect("no panic under this lock").len();
         if workers == 0 {
             return Err(Fault::invalid("stopping", "", "the switch is stopping", "Try again when it runs.")
@@ -187,7 +192,7 @@ impl Switch {
     }
 
     /// Hands a port's queues to the workers, in turn.
-    fn give(&self, slot: PortSlot, queues: Vec<Box<dyn PortQueue>>) {
+    fn give(&self, slot: PortSlot, queues: Queues) {
         let workers = self.workers.read().expect("no panic under this lock");
         for (index, queue) in queues.into_iter().enumerate() {
             workers[index % workers.len()].add_queue(slot, queue);

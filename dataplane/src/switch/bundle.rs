@@ -10,8 +10,9 @@ use super::origins::Origins;
 use super::ports::Port;
 use crate::flow::message;
 use crate::flow::rule::{Owner, Rule, RuleId};
-use crate::flow::tables::{SetChange, Tables, TableSettings};
-use crate::limits::{BUNDLE_PARTS, PORTS, RULES};
+use crate::flow::tables::{SetChange, TableSettings, Tables};
+use crate::limits::{BUNDLE_BYTES, BUNDLE_PARTS, PORTS, RULES};
+use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use tonic::Code;
@@ -52,19 +53,53 @@ impl Plan {
     }
 }
 
+/// Collects the messages of one bundle, within bounds.
+#[derive(Default)]
+pub struct Parts {
+    parts: Vec<v1::Bundle>,
+    bytes: usize,
+}
+
+impl Parts {
+    /// Takes a message; gives the whole bundle's messages once it was the last.
+    ///
+    /// # Errors
+    /// There are too many; those that came so far are forgotten.
+    pub fn push(&mut self, part: v1::Bundle) -> Result<Option<Vec<v1::Bundle>>, Fault> {
+        self.bytes += part.encoded_len();
+        let more = part.more;
+        self.parts.push(part);
+        if self.parts.len() > BUNDLE_PARTS || self.bytes > BUNDLE_BYTES {
+            *self = Self::default();
+            return Err(Fault::invalid(
+                "bundle_too_large",
+                "",
+                format!("the bundle has more than {BUNDLE_PARTS} messages or {BUNDLE_BYTES} bytes"),
+                "Send messages of up to 1 MB each, and less in one bundle.",
+            )
+            .with_status(Code::ResourceExhausted));
+        }
+        Ok((!more).then(|| std::mem::take(self).parts))
+    }
+
+    /// Messages that wait for the rest.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+}
+
 /// One bundle from its messages.
 ///
 /// # Errors
-/// There are too many, or none.
+/// There are none.
 pub(super) fn merge(parts: Vec<v1::Bundle>) -> Result<v1::Bundle, Fault> {
-    if parts.len() > BUNDLE_PARTS {
-        return Err(Fault::invalid(
-            "bundle_too_large",
-            "",
-            format!("the bundle has {} messages", parts.len()),
-            format!("Send at most {BUNDLE_PARTS} of up to 1 MB each, or several bundles."),
-        ));
-    }
     let mut parts = parts.into_iter();
     let Some(mut whole) = parts.next() else {
         return Err(Fault::invalid("empty_bundle", "", "no bundle was sent", "Send at least one message."));
@@ -134,8 +169,10 @@ fn check_position(bundle: &v1::Bundle, state: &State) -> Result<(), Fault> {
         return refuse("stale_term", "term", problem, "Another controller leads now; this one must step down.");
     }
     if bundle.base_generation != 0 && bundle.base_generation != state.generation {
-        let problem =
-            format!("the bundle is based on generation {}, the switch is at {}", bundle.base_generation, state.generation);
+        let problem = format!(
+            "the bundle is based on generation {}, the switch is at {}",
+            bundle.base_generation, state.generation
+        );
         return refuse("generation_mismatch", "base_generation", problem, "Compare digests, then resynchronise.");
     }
     Ok(())
@@ -156,7 +193,9 @@ fn own(field: &mut i32, owner: Owner, place: &str) -> Result<(), Fault> {
             "what belongs to the fabric is changed by the controller only",
             "Leave the owner out or say OWNER_MANUAL; a manual rule of the same priority goes before the fabric's.",
         ),
-        Owner::Fabric => ("the controller cannot change what was made by hand", "Leave the owner out or say OWNER_FABRIC."),
+        Owner::Fabric => {
+            ("the controller cannot change what was made by hand", "Leave the owner out or say OWNER_FABRIC.")
+        }
     };
     Err(Fault::invalid("not_the_owner", place, problem, remedy).with_status(Code::PermissionDenied))
 }
@@ -336,7 +375,10 @@ fn removal(number: u32, place: &str, added: &HashSet<u32>, state: &State, plan: 
 fn taken(port: &Port, place: &str) -> Fault {
     let (number, name) = (port.spec.number, &port.spec.name);
     let (problem, remedy) = if port.configured {
-        (format!("port {number} ({name}) stands in the switch's configuration"), "Change the configuration's [underlay].")
+        (
+            format!("port {number} ({name}) stands in the switch's configuration"),
+            "Change the configuration's [underlay].",
+        )
     } else if port.owner == Owner::Fabric {
         (format!("port {number} ({name}) belongs to the fabric"), "Use another number, or ask the controller.")
     } else {
@@ -347,7 +389,8 @@ fn taken(port: &Port, place: &str) -> Fault {
 
 /// Checks the ports as they would be: names, and what tunnels run over.
 fn check_afterwards(state: &State, plan: &Plan) -> Result<(), Fault> {
-    let mut after: BTreeMap<u32, &v1::PortSpec> = state.ports.iter().map(|port| (port.spec.number, &port.spec)).collect();
+    let mut after: BTreeMap<u32, &v1::PortSpec> =
+        state.ports.iter().map(|port| (port.spec.number, &port.spec)).collect();
     after.retain(|number, _| !plan.close.contains(number));
     let new = plan.open.iter().map(|(_, spec)| spec).chain(&plan.rename);
     after.extend(new.map(|spec| (spec.number, spec)));
@@ -405,7 +448,9 @@ fn check_underlay(
             "the switch has no af_xdp port that the tunnel could run over".to_owned(),
             "Name the interface in the switch's configuration ([underlay] interface), or add an af_xdp port.",
         ),
-        more => refuse(format!("the switch has {more} af_xdp ports"), "Say in underlay_port which the tunnel runs over."),
+        more => {
+            refuse(format!("the switch has {more} af_xdp ports"), "Say in underlay_port which the tunnel runs over.")
+        }
     }
 }
 
@@ -447,21 +492,35 @@ pub(super) fn check_spec(spec: &v1::PortSpec) -> Result<(), Fault> {
         Some(Kind::AfXdp(port)) => {
             interface("af_xdp.interface", &port.interface)?;
             if v1::AfXdpMode::try_from(port.mode).is_err() {
-                return invalid("af_xdp.mode", format!("mode {} is not known", port.mode), "Use auto, native or generic.");
+                return invalid(
+                    "af_xdp.mode",
+                    format!("mode {} is not known", port.mode),
+                    "Use auto, native or generic.",
+                );
             }
             Ok(())
         }
         Some(Kind::Vxlan(tunnel)) => {
             if !matches!(tunnel.local_address.len(), 0 | 4) {
                 let problem = format!("an address of {} bytes", tunnel.local_address.len());
-                return invalid("vxlan.local_address", problem, "Give 4 bytes, or none for the underlay's own address.");
+                return invalid(
+                    "vxlan.local_address",
+                    problem,
+                    "Give 4 bytes, or none for the underlay's own address.",
+                );
             }
             if tunnel.udp_port > 65_535 {
-                return invalid("vxlan.udp_port", format!("UDP port {}", tunnel.udp_port), "Use 1 to 65535, or 0 for 4789.");
+                return invalid(
+                    "vxlan.udp_port",
+                    format!("UDP port {}", tunnel.udp_port),
+                    "Use 1 to 65535, or 0 for 4789.",
+                );
             }
             Ok(())
         }
         Some(Kind::Pcap(_)) => Ok(()),
-        None => invalid("kind", "the port's kind is missing or not known".to_owned(), "Say tap, af_xdp, vxlan or pcap."),
+        None => {
+            invalid("kind", "the port's kind is missing or not known".to_owned(), "Say tap, af_xdp, vxlan or pcap.")
+        }
     }
 }

@@ -155,7 +155,8 @@ fn boxed<Q: PortQueue + 'static>(queues: Vec<Q>) -> Vec<Box<dyn PortQueue>> {
 
 /// A fault from a port's own error: "what is wrong. What to do."
 fn failed(field: &str, sentence: &str) -> Fault {
-    let (problem, remedy) = sentence.split_once(". ").unwrap_or((sentence.trim_end_matches('.'), "See the switch's log."));
+    let (problem, remedy) =
+        sentence.split_once(". ").unwrap_or((sentence.trim_end_matches('.'), "See the switch's log."));
     Fault::invalid("port_failed", field, problem, remedy).with_status(tonic::Code::FailedPrecondition)
 }
 

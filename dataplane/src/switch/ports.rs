@@ -7,7 +7,8 @@ use crate::drop::DropReason;
 use crate::flow::rule::Owner;
 use crate::limits::PORTS;
 use crate::port::{PortSlot, QueueCounters};
-use crate::topology::{PortInfo, PortKind, Topology};
+use crate::topology::{Path, PortInfo, PortKind, Topology};
+use crate::underlay::NextHop;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -30,11 +31,12 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Of an interface of the host, its name.
+    /// The name of the interface of the host that this port is; a recording may stand in for one.
     pub fn underlay_interface(&self) -> Option<&str> {
-        matches!(self.spec.kind, Some(Kind::AfXdp(_)))
+        matches!(self.spec.kind, Some(Kind::AfXdp(_) | Kind::Pcap(_)))
             .then(|| self.device.as_ref().map(|device| device.interface.as_str()))
             .flatten()
+            .filter(|name| !name.is_empty())
     }
 
     fn tunnel(&self) -> Option<&v1::TunnelPort> {
@@ -140,9 +142,11 @@ impl Ports {
             sent_packets: now.sent_packets.saturating_sub(base.sent_packets),
             sent_bytes: now.sent_bytes.saturating_sub(base.sent_bytes),
         };
-        let dropped = totals.drops.iter().filter(|((found, _), _)| *found == slot).map(|(place, frames)| {
-            frames.saturating_sub(self.drops_before.get(place).copied().unwrap_or(0))
-        });
+        let dropped = totals
+            .drops
+            .iter()
+            .filter(|((found, _), _)| *found == slot)
+            .map(|(place, frames)| frames.saturating_sub(self.drops_before.get(place).copied().unwrap_or(0)));
         (counters, dropped.sum())
     }
 
@@ -161,17 +165,37 @@ impl Ports {
         if let Ok(octets) = <[u8; 4]>::try_from(tunnel.local_address.as_slice()) {
             return Some(octets.into());
         }
-        underlay.links.get(self.underlay_of(tunnel)?.underlay_interface()?)?.address
+        underlay.interface(self.underlay_of(tunnel)?.underlay_interface()?)?.addresses.first().copied()
     }
 
     /// Whether a device can send now.
     fn is_up(port: &Port, underlay: &UnderlayState) -> bool {
-        port.underlay_interface().and_then(|interface| underlay.links.get(interface)).is_none_or(|link| link.up)
+        let interface = port.underlay_interface().and_then(|name| underlay.interface(name));
+        interface.is_none_or(|interface| interface.up)
+    }
+
+    /// The way to a remote tunnel end: usable if it leads through one of our interfaces.
+    fn path(&self, hop: &NextHop, underlay: &UnderlayState) -> Path {
+        let port = self.iter().find(|port| port.underlay_interface() == Some(hop.interface.as_str()));
+        match (port, hop.mac) {
+            (None, _) => Path::Unusable(DropReason::NoRoute),
+            (Some(port), _) if !Self::is_up(port, underlay) => Path::Unusable(DropReason::PortDown),
+            (Some(_), None) => Path::Unusable(DropReason::NeighbourUnresolved),
+            (Some(port), Some(mac)) => Path::Resolved {
+                underlay: port.slot,
+                source_mac: hop.source_mac,
+                destination_mac: mac,
+                source: hop.source,
+            },
+        }
     }
 
     /// What the walk of a packet must know.
     pub fn topology(&self, underlay: &UnderlayState) -> Topology {
-        let mut topology = Topology { paths: underlay.paths.clone(), ..Topology::default() };
+        let mut topology = Topology::default();
+        for hop in underlay.next_hops.iter() {
+            topology.paths.insert(hop.remote, self.path(hop, underlay));
+        }
         for port in self.iter() {
             let kind = match port.tunnel() {
                 None => PortKind::Device { slot: port.slot, up: Self::is_up(port, underlay) },

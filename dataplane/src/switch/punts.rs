@@ -1,8 +1,8 @@
 //! Packet-ins: from the workers to whoever listens, each with a bounded queue of its own.
 
 use crate::drop::DropReason;
+use crate::egress::PuntSink;
 use crate::limits::{PUNT_LISTENERS, PUNT_QUEUE};
-use crate::worker::PuntSink;
 use arc_swap::ArcSwap;
 use std::sync::Mutex;
 use tokio::sync::mpsc::{self, error::TrySendError};

@@ -4,31 +4,26 @@
 
 use super::Switch;
 use crate::flow::tables::Change;
-use crate::topology::Path;
-use std::collections::{BTreeSet, HashMap};
+use crate::underlay::{Interface, NextHop, Underlay};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use tokio::sync::watch;
 use weft_proto::v1;
 
-/// An underlay interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Its address; `None` while it has none.
-    pub address: Option<Ipv4Addr>,
-    /// Bytes, without Ethernet header.
-    pub mtu: u32,
-    /// Whether it can carry packets.
-    pub up: bool,
-}
-
-/// A snapshot.
+/// What the kernel says now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UnderlayState {
-    /// By the kernel's name of the interface.
-    pub links: HashMap<String, Link>,
-    /// By remote tunnel end.
-    pub paths: HashMap<Ipv4Addr, Path>,
-    /// For people.
-    pub neighbours: Vec<v1::Neighbour>,
+    /// The host's interfaces.
+    pub interfaces: Arc<Vec<Interface>>,
+    /// The ways to the tunnel ends that are wanted.
+    pub next_hops: Arc<Vec<NextHop>>,
+}
+
+impl UnderlayState {
+    pub(super) fn interface(&self, name: &str) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.name == name)
+    }
 }
 
 /// Who finds ways to remote tunnel ends.
@@ -70,13 +65,52 @@ impl Switch {
     #[must_use]
     pub fn underlay_address(&self) -> Option<(Ipv4Addr, u32)> {
         let state = self.state();
-        let links = state.ports.iter().filter_map(|port| state.underlay.links.get(port.underlay_interface()?));
-        links.filter_map(|link| Some((link.address?, link.mtu))).next()
+        let interfaces = state.ports.iter().filter_map(|port| state.underlay.interface(port.underlay_interface()?));
+        interfaces.filter_map(|interface| Some((*interface.addresses.first()?, interface.mtu))).next()
     }
 
     /// `ListNeighbours`.
     #[must_use]
     pub fn neighbours(&self) -> v1::ListNeighboursReply {
-        v1::ListNeighboursReply { neighbours: self.state().underlay.neighbours.clone() }
+        let state = self.state();
+        let neighbours = state.underlay.next_hops.iter().map(|hop| v1::Neighbour {
+            address: hop.remote.octets().to_vec(),
+            next_hop: if hop.interface_index == 0 { Vec::new() } else { hop.next_hop.octets().to_vec() },
+            mac: hop.mac.map(|mac| mac.to_vec()).unwrap_or_default(),
+            interface: hop.interface.clone(),
+            state: hop.state.to_owned(),
+        });
+        v1::ListNeighboursReply { neighbours: neighbours.collect() }
+    }
+}
+
+/// Carries what the kernel says to the switch, until the watcher ends.
+pub async fn follow_underlay(
+    switch: Arc<Switch>,
+    mut interfaces: watch::Receiver<Arc<Vec<Interface>>>,
+    mut next_hops: watch::Receiver<Arc<Vec<NextHop>>>,
+) {
+    loop {
+        let underlay = UnderlayState {
+            interfaces: interfaces.borrow_and_update().clone(),
+            next_hops: next_hops.borrow_and_update().clone(),
+        };
+        let taken = switch.clone();
+        if tokio::task::spawn_blocking(move || taken.set_underlay(underlay)).await.is_err() {
+            return;
+        }
+        let changed = tokio::select! {
+            changed = interfaces.changed() => changed,
+            changed = next_hops.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+impl Resolve for Arc<Underlay> {
+    fn want(&self, destinations: &BTreeSet<Ipv4Addr>) {
+        Underlay::want(self, destinations.clone());
     }
 }
