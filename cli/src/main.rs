@@ -19,6 +19,7 @@ mod trace;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
+use output::Output;
 use std::process::ExitCode;
 
 /// The command line of Weft, a private cloud whose heart is its network.
@@ -31,8 +32,8 @@ struct Arguments {
     #[command(flatten)]
     connection: connect::Connection,
 
-    /// Print JSON, for programs.
-    #[arg(long, global = true)]
+    /// Print JSON, for programs; errors too, one object a line.
+    #[arg(long, global = true, help_heading = "Everywhere")]
     json: bool,
 
     #[command(subcommand)]
@@ -62,6 +63,8 @@ enum Command {
     #[command(subcommand)]
     Flows(flows::Command),
     /// What a switch would do with a packet, and why; nothing is sent.
+    ///
+    /// For example: weft trace web in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
     Trace(trace::Arguments),
     /// The flow tables of a switch.
     Tables(switch::HostArguments),
@@ -83,7 +86,7 @@ enum Command {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let output = output::Output { json: arguments.json };
+    let output = Output { json: arguments.json };
     let connection = arguments.connection;
     match arguments.command {
         Command::Project(command) => cloud::project::run(command, &connection, output).await,
@@ -107,6 +110,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let output = Output { json: arguments.json };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -117,7 +121,7 @@ fn main() -> ExitCode {
     match runtime.block_on(run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.report();
+            failure.report(output);
             ExitCode::FAILURE
         }
     }

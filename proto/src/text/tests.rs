@@ -326,9 +326,7 @@ fn any_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
             })
         });
     let port = prop_oneof![1..=crate::PORT_MAX, Just(crate::PORT_IN_PORT)];
-    let ip = matches.iter().any(|matched| {
-        matched.field() == Field::EthType && matches!(matched.value.as_slice(), [0x08, 0x00] | [0x86, 0xdd])
-    });
+    let ip = info(Field::IpTtl).is_some_and(|row| allowed(row, &matches));
     prop_oneof![
         port.prop_map(|port| Kind::Output(v1::Output { port })),
         set,
