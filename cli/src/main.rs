@@ -19,7 +19,6 @@ mod trace;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
-use output::Output;
 use std::process::ExitCode;
 
 /// The command line of Weft, a private cloud whose heart is its network.
@@ -86,7 +85,7 @@ enum Command {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let output = Output { json: arguments.json };
+    let output = output::Output { json: arguments.json };
     let connection = arguments.connection;
     match arguments.command {
         Command::Project(command) => cloud::project::run(command, &connection, output).await,
@@ -110,7 +109,6 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let output = Output { json: arguments.json };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -118,6 +116,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let output = output::Output { json: arguments.json };
     match runtime.block_on(run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
