@@ -48,7 +48,7 @@ check: ## format, lints, documentation, fast tests: before every commit
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(CARGO_FLAGS) --no-deps --workspace
-	$(CARGO) test $(CARGO_FLAGS) --workspace --lib --bins
+	$(CARGO) test $(CARGO_FLAGS) --workspace --lib --bins --test documentation
 
 build: ## build the programs into target/debug
 	@deploy/prerequisites.sh build

@@ -18,7 +18,7 @@ least_rustc=1.95
 
 build_packages=(gcc libc6-dev make git)
 # ip, ethtool: links and namespaces. udhcpc, ping, nc, iperf3: the endpoints' programs.
-run_packages=(iproute2 ethtool iputils-ping udhcpc netcat-openbsd iperf3 procps)
+run_packages=(iproute2 ethtool iputils-ping udhcpc netcat-openbsd iperf3)
 # Another DHCP client, another sender of ARP, and a look at the wire.
 test_packages=(isc-dhcp-client iputils-arping tcpdump)
 

@@ -1,12 +1,40 @@
-//! `weft`: everything a person types.
+//! `weft`: everything a person types. One module for each family of commands; [`connect`] finds the
+//! controller or the switch, [`output`] prints, [`failure`] is how a command fails.
+//!
+//! Every command asks over gRPC and holds no knowledge of its own: what it prints is what the
+//! controller or the switch said. Exit codes: 0 done, 1 refused or failed, 2 not understood.
+
+mod cloud;
+mod connect;
+mod documentation;
+mod failure;
+mod flows;
+mod json;
+mod output;
+mod port_kind;
+mod ports;
+mod punts;
+mod switch;
+mod trace;
 
 use clap::{Parser, Subcommand};
+use failure::Failure;
 use std::process::ExitCode;
 
-/// The command line of Weft.
+/// The command line of Weft, a private cloud whose heart is its network.
+///
+/// HOST is the name of a host, which the controller passes the call on to, or unix:PATH, the API socket
+/// of a switch on this machine.
 #[derive(Parser)]
-#[command(name = "weft", version = weft_proto::VERSION)]
+#[command(name = "weft", version = weft_proto::VERSION, max_term_width = 100)]
 struct Arguments {
+    #[command(flatten)]
+    connection: connect::Connection,
+
+    /// Print JSON, for programs.
+    #[arg(long, global = true)]
+    json: bool,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -17,11 +45,117 @@ enum Command {
     Up(weft_up::UpArguments),
     /// End the demo cloud, and remove what a killed one left.
     Down(weft_up::DownArguments),
+    /// Projects: whose networks are whose.
+    #[command(subcommand)]
+    Project(cloud::project::Command),
+    /// Networks: layer 2 segments of a project.
+    #[command(subcommand)]
+    Network(cloud::network::Command),
+    /// Subnets: the addresses of a network, and what DHCP offers with them.
+    #[command(subcommand)]
+    Subnet(cloud::subnet::Command),
+    /// Ports of networks: a MAC, its addresses, and where it is plugged.
+    #[command(subcommand)]
+    Port(cloud::port::Command),
+    /// Hosts: machines with a switch that the controller programs.
+    #[command(subcommand)]
+    Host(cloud::host::Command),
+    /// How the controller fares, or the switch of one host.
+    Status(switch::StatusArguments),
+    /// Rules of a switch, in the syntax of ovs-ofctl.
+    #[command(subcommand)]
+    Flows(flows::Command),
+    /// What a switch would do with a packet, and why; nothing is sent.
+    Trace(trace::Arguments),
+    /// The flow tables of a switch.
+    Tables(switch::HostArguments),
+    /// The ports of a switch.
+    #[command(subcommand)]
+    Ports(ports::Command),
+    /// Frames that went nowhere, by reason.
+    Drops(switch::DropsArguments),
+    /// How a switch's underlay reaches other hosts.
+    Neighbours(switch::HostArguments),
+    /// Entries of a switch's flow caches, the busiest first.
+    Cache(switch::CacheArguments),
+    /// Packets that rules hand to the controller, one line each, until interrupted.
+    Punts(punts::Arguments),
+    /// Completion for a shell, to be sourced.
+    Completion(documentation::CompletionArguments),
+    /// Writes the manual pages of all commands.
+    Man(documentation::ManArguments),
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let output = output::Output { json: arguments.json };
+    let connection = arguments.connection;
+    match arguments.command {
+        Command::Up(_) | Command::Down(_) => unreachable!("main runs these, without a runtime"),
+        Command::Project(command) => cloud::project::run(command, &connection, output).await,
+        Command::Network(command) => cloud::network::run(command, &connection, output).await,
+        Command::Subnet(command) => cloud::subnet::run(command, &connection, output).await,
+        Command::Port(command) => cloud::port::run(command, &connection, output).await,
+        Command::Host(command) => cloud::host::run(command, &connection, output).await,
+        Command::Status(arguments) => switch::status(arguments, &connection, output).await,
+        Command::Flows(command) => flows::run(command, &connection, output).await,
+        Command::Trace(arguments) => trace::run(arguments, &connection, output).await,
+        Command::Tables(arguments) => switch::tables(arguments, &connection, output).await,
+        Command::Ports(command) => ports::run(command, &connection, output).await,
+        Command::Drops(arguments) => switch::drops(arguments, &connection, output).await,
+        Command::Neighbours(arguments) => switch::neighbours(arguments, &connection, output).await,
+        Command::Cache(arguments) => switch::cache(arguments, &connection, output).await,
+        Command::Punts(arguments) => punts::run(arguments, &connection, output).await,
+        Command::Completion(arguments) => documentation::completion(&arguments),
+        Command::Man(arguments) => documentation::man(&arguments),
+    }
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Up(arguments) => weft_up::up(&arguments),
-        Command::Down(arguments) => weft_up::down(&arguments),
+    let arguments = Arguments::parse();
+    // The demo runs programs and enters network namespaces: it has threads of its own, not a runtime.
+    match &arguments.command {
+        Command::Up(arguments) => return weft_up::up(arguments),
+        Command::Down(arguments) => return weft_up::down(arguments),
+        _ => {}
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("weft: cannot start: {error}. Free some memory or file descriptors.");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        let arguments = Arguments::try_parse_from(["weft", "network", "list", "--json", "--controller", "unix:/x"]);
+        let arguments = arguments.unwrap_or_else(|error| panic!("{error}"));
+        assert!(arguments.json);
+    }
+
+    #[test]
+    fn usage_errors_exit_with_two() {
+        let Err(error) = Arguments::try_parse_from(["weft", "flows", "frobnicate"]) else {
+            panic!("an unknown command was accepted");
+        };
+        assert_eq!(error.exit_code(), 2);
     }
 }

@@ -1,1 +1,136 @@
-fn main() {}
+//! `weft-controller`: reads its settings, opens the store, serves until it is told to stop.
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use std::fs::Permissions;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use weft_controller::api::server::{Socket, serve};
+use weft_controller::config::{Config, Flags, LogFormat};
+use weft_controller::controller::Controller;
+use weft_controller::store::FileStore;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let done = Config::load(&flags).and_then(|config| {
+        if flags.check_config {
+            println!("the settings are right");
+            return Ok(());
+        }
+        start_log(&config);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let done = runtime.block_on(run(&config));
+        // Transactions under way may end; nothing else is worth waiting for.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+        done
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(config: &Config) {
+    // The level was checked when the settings were read.
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log).unwrap_or_default();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.with_ansi(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+async fn run(config: &Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    private_directory(&config.state_directory)?;
+    let token = token(&config.state_directory.join("admin.token"))?;
+    // The store first: it is what two controllers cannot both have.
+    let store = FileStore::open(&config.state_directory.join("controller.redb"))?;
+    if let Some(directory) = config.socket.parent() {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}, for the socket", directory.display()))?;
+    }
+    let socket = Socket::bind(&config.socket)
+        .await
+        .with_context(|| format!("cannot listen on the socket {}", config.socket.display()))?;
+    let tcp = match config.listen {
+        None => None,
+        Some(address) => {
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address}: choose another with --listen, or none"))?;
+            Some((listener, Arc::clone(&token)))
+        }
+    };
+    let controller = Controller::start(Arc::new(store))?;
+    // Last: whoever finds the token finds us listening.
+    if let Some(copy) = &config.token_file {
+        write_private(copy, &token).with_context(|| format!("cannot copy the token to {}", copy.display()))?;
+    }
+    tracing::info!(
+        version = weft_proto::VERSION,
+        term = controller.term,
+        socket = %config.socket.display(),
+        listen = %config.listen.map_or_else(|| "none".to_owned(), |address| address.to_string()),
+        "serving"
+    );
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    };
+    serve(controller, socket, tcp, stop).await
+}
+
+/// Makes a directory that only its owner can enter, or checks that it is one.
+fn private_directory(path: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make the state directory {}", path.display()))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o700))
+        .with_context(|| format!("cannot close the state directory {} to others", path.display()))
+}
+
+/// The administrator's token; made at the first start.
+fn token(path: &Path) -> anyhow::Result<Arc<str>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.trim().len() >= 32 => Ok(text.trim().into()),
+        Ok(_) => anyhow::bail!("{} holds no token: remove it to have one made", path.display()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let bytes: [u8; 32] = rand::random();
+            let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            write_private(path, &token).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(token.into())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Writes a file, mode 0600, that appears whole.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let fresh = path.with_extension(format!("{}.new", std::process::id()));
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)
+}

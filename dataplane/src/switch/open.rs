@@ -2,23 +2,28 @@
 //! it ports of their own.
 
 use crate::packet::memory::Memory;
+use crate::port::af_xdp::{AfXdp, AfXdpError, AfXdpSettings, Mode};
+use crate::port::pcap::PcapQueue;
+use crate::port::tap::{Tap, TapError, TapSettings};
 use crate::port::{PortQueue, PortSlot};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Mutex;
 use weft_proto::fault::Fault;
 use weft_proto::v1::{self, port_spec::Kind};
 
 /// Tells an interface of the host which packets are the switch's: those of tunnels that end at these
-/// addresses and UDP ports.
+/// addresses and UDP ports. Dropping it leaves every frame to the host.
 pub trait TunnelFilter: Send + Sync {
     /// From now on, exactly these.
     ///
     /// # Errors
-    /// What the kernel says.
-    fn set(&self, ends: &[(Ipv4Addr, u16)]) -> std::io::Result<()>;
+    /// A sentence for people.
+    fn set(&self, ends: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), String>;
 }
 
-/// What the switch keeps of a port whose queues the workers have. Dropping it, after they have closed
-/// the queues, leaves nothing behind.
+/// What the switch keeps of a port whose queues the workers have.
 #[derive(Default)]
 pub struct Device {
     /// The kernel's interface, if there is one.
@@ -26,7 +31,34 @@ pub struct Device {
     /// How it works: "native, 2 queues, copy".
     pub detail: String,
     /// Of an interface of the host.
-    pub filter: Option<Box<dyn TunnelFilter>>,
+    filter: Mutex<Option<Box<dyn TunnelFilter>>>,
+}
+
+impl Device {
+    /// A device without filter: every frame is the switch's.
+    #[must_use]
+    pub fn new(interface: String, detail: String) -> Self {
+        Self { interface, detail, filter: Mutex::default() }
+    }
+
+    /// The same with a filter.
+    #[must_use]
+    pub fn with_filter(self, filter: Box<dyn TunnelFilter>) -> Self {
+        Self { filter: Mutex::new(Some(filter)), ..self }
+    }
+
+    /// Sets the filter, if it has one.
+    pub(super) fn filter(&self, ends: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), String> {
+        match &*self.filter.lock().expect("no panic under this lock") {
+            Some(filter) => filter.set(ends),
+            None => Ok(()),
+        }
+    }
+
+    /// To be called before the queues are closed: from then on the host has its frames again.
+    pub(super) fn release(&self) {
+        self.filter.lock().expect("no panic under this lock").take();
+    }
 }
 
 /// A port just opened.
@@ -50,6 +82,81 @@ pub trait OpenPort: Send + Sync {
         memory: &'static Memory,
         workers: usize,
     ) -> Result<Opened, Fault>;
+}
+
+/// Ports of this machine: TAP, AF_XDP and recordings.
+pub struct KernelPorts;
+
+impl OpenPort for KernelPorts {
+    fn open(
+        &self,
+        slot: PortSlot,
+        spec: &v1::PortSpec,
+        memory: &'static Memory,
+        workers: usize,
+    ) -> Result<Opened, Fault> {
+        match &spec.kind {
+            Some(Kind::Tap(tap)) => {
+                let settings = TapSettings {
+                    interface: tap_interface(spec.number, tap),
+                    netns: (!tap.netns.is_empty()).then(|| tap.netns.clone()),
+                    mac: tap.mac.as_slice().try_into().ok(),
+                    mtu: if tap.mtu == 0 { 1500 } else { tap.mtu },
+                    queues: workers,
+                };
+                let (tap, queues) = Tap::open(slot, &settings).map_err(|error| match error {
+                    TapError::Settings { field, problem, remedy } => {
+                        Fault::invalid("bad_port", format!("tap.{field}"), problem, remedy)
+                    }
+                    other => failed("tap", &other.to_string()),
+                })?;
+                Ok(Opened { device: Device::new(tap.interface, tap.detail), queues: boxed(queues) })
+            }
+            Some(Kind::AfXdp(interface)) => {
+                let mode = match interface.mode() {
+                    v1::AfXdpMode::Auto => Mode::Auto,
+                    v1::AfXdpMode::Native => Mode::Native,
+                    v1::AfXdpMode::Generic => Mode::Generic,
+                };
+                let settings = AfXdpSettings {
+                    interface: interface.interface.clone(),
+                    queues: interface.queues,
+                    mode,
+                    take_all: interface.take_all,
+                };
+                let (port, queues) =
+                    AfXdp::open(slot, &settings, memory).map_err(|error| failed("af_xdp", &error.to_string()))?;
+                let device = Device::new(port.interface.clone(), port.detail.clone()).with_filter(Box::new(port));
+                Ok(Opened { device, queues: boxed(queues) })
+            }
+            Some(Kind::Pcap(files)) => {
+                let path = |name: &'_ str| (!name.is_empty()).then(|| Path::new(name).to_owned());
+                let (receive, transmit) = (path(&files.receive_file), path(&files.transmit_file));
+                let queue = PcapQueue::open(slot, receive.as_deref(), transmit.as_deref())
+                    .map_err(|error| failed("pcap", &error.to_string()))?;
+                Ok(Opened { device: Device::new(String::new(), "recording".to_owned()), queues: boxed(vec![queue]) })
+            }
+            Some(Kind::Vxlan(_)) | None => {
+                Err(failed("kind", "a port of this kind has no device. Report this: it is a defect of the switch."))
+            }
+        }
+    }
+}
+
+impl TunnelFilter for AfXdp {
+    fn set(&self, ends: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), String> {
+        self.set_endpoints(ends).map_err(|error: AfXdpError| error.to_string())
+    }
+}
+
+fn boxed<Q: PortQueue + 'static>(queues: Vec<Q>) -> Vec<Box<dyn PortQueue>> {
+    queues.into_iter().map(|queue| Box::new(queue) as Box<dyn PortQueue>).collect()
+}
+
+/// A fault from a port's own error: "what is wrong. What to do."
+fn failed(field: &str, sentence: &str) -> Fault {
+    let (problem, remedy) = sentence.split_once(". ").unwrap_or((sentence.trim_end_matches('.'), "See the switch's log."));
+    Fault::invalid("port_failed", field, problem, remedy).with_status(tonic::Code::FailedPrecondition)
 }
 
 /// The name of a TAP's interface.

@@ -200,9 +200,9 @@ impl Ports {
             }
         }
         for port in self.iter() {
-            let Some(filter) = port.device.as_ref().and_then(|device| device.filter.as_ref()) else { continue };
+            let Some(device) = &port.device else { continue };
             let ends = ends.get(&port.spec.number).cloned().unwrap_or_default();
-            if let Err(error) = filter.set(&ends.into_iter().collect::<Vec<_>>()) {
+            if let Err(error) = device.filter(&ends) {
                 tracing::error!(port = port.spec.name, %error, "the filter for tunnel packets cannot be set");
             }
         }

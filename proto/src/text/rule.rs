@@ -70,20 +70,30 @@ pub fn parse_rule(text: &str) -> Result<Rule, Fault> {
     }))
 }
 
-/// Reads a filter: matches, and any of `table=`, `cookie=`, `owner=`, `priority=`. It selects the rules
-/// that have at least these matches. A priority is meant for strict deletion, which also wants exactly
-/// these matches; the caller sets `strict`.
+/// Reads a filter: matches, and any of `table=`, `cookie=`, `owner=`. It selects the rules that have at
+/// least these matches; a strict one those with exactly these and the priority (`priority=`, or else
+/// 32768).
 ///
 /// # Errors
-/// As [`parse_rule`]; also for actions, which select nothing.
-pub fn parse_filter(text: &str) -> Result<DumpRulesRequest, Fault> {
-    let head = head(Word::line(text))?;
+/// As [`parse_rule`]; also for actions, which select nothing, and for a priority without `strict`.
+pub fn parse_filter(text: &str, strict: bool) -> Result<DumpRulesRequest, Fault> {
+    let line = Word::line(text);
+    let head = head(line)?;
     if let Some(actions) = head.actions {
-        let at = actions.first().copied().unwrap_or_else(|| Word::line(text));
+        let at = actions.first().copied().unwrap_or(line);
         return Err(at.fault(
             "bad_filter",
             "rules are selected by their match, not by their actions",
             "Leave actions=… out.",
+        ));
+    }
+    if let Some(priority) = head.priority
+        && !strict
+    {
+        return Err(line.fault(
+            "bad_filter",
+            format!("priority={priority} selects rules only together with their exact match"),
+            "Leave it out, or ask for strict deletion with --strict.",
         ));
     }
     let matches: Vec<FieldMatch> = matching::from_words(&head.matching)?;
@@ -92,8 +102,8 @@ pub fn parse_filter(text: &str) -> Result<DumpRulesRequest, Fault> {
         owner: head.owner.into(),
         r#match: matches,
         cookie: head.cookie,
-        strict: false,
-        priority: head.priority.unwrap_or(0),
+        strict,
+        priority: if strict { head.priority.unwrap_or(DEFAULT_PRIORITY) } else { 0 },
     })
 }
 

@@ -65,10 +65,9 @@ pub(super) fn words(line: Word<'_>) -> Result<Vec<Word<'_>>, Fault> {
     let mut words = Vec::new();
     let mut open: Vec<Word<'_>> = Vec::new();
     let mut start: Option<(usize, usize)> = None;
-    let mut column = line.column;
     let mut end = line.text.len();
     let mut after_space = true;
-    for (at, character) in line.text.char_indices() {
+    for (column, (at, character)) in (line.column..).zip(line.text.char_indices()) {
         if character == '#' && after_space && open.is_empty() {
             end = at;
             break;
@@ -94,7 +93,6 @@ pub(super) fn words(line: Word<'_>) -> Result<Vec<Word<'_>>, Fault> {
             }
             _ => {}
         }
-        column += 1;
     }
     if let Some(parenthesis) = open.last() {
         return Err(parenthesis.fault("bad_syntax", "\"(\" is never closed", "Close it with \")\"."));

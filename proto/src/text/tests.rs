@@ -193,10 +193,13 @@ fn packets_have_one_value_a_field() {
 
 #[test]
 fn filters_take_settings_and_matches() {
-    let filter = parse_filter("table=10,cookie=0x5/-1,ip").unwrap();
+    let filter = parse_filter("table=10,cookie=0x5/-1,ip", false).unwrap();
     assert_eq!((filter.table, filter.cookie, filter.r#match.len()), (Some(10), Some(5), 1));
-    assert_eq!(parse_filter("actions=drop").unwrap_err().code, "bad_filter");
-    assert_eq!(parse_filter("").unwrap(), v1::DumpRulesRequest::default());
+    assert_eq!(parse_filter("actions=drop", false).unwrap_err().code, "bad_filter");
+    assert_eq!(parse_filter("", false).unwrap(), v1::DumpRulesRequest::default());
+    assert_eq!(parse_filter("priority=5", false).unwrap_err().code, "bad_filter");
+    assert_eq!(parse_filter("priority=5", true).unwrap().priority, 5);
+    assert_eq!(parse_filter("ip", true).unwrap().priority, DEFAULT_PRIORITY);
 }
 
 #[test]
@@ -406,11 +409,11 @@ proptest! {
 
     #[test]
     fn no_text_makes_a_parser_panic(text in prop_oneof![fragments(), any::<String>()]) {
-        for fault in [parse_rule(&text).err(), parse_match(&text).err(), parse_packet(&text).err(), parse_filter(&text).err()] {
-            if let Some(fault) = fault {
-                prop_assert!(fault.field.starts_with("column "));
-                prop_assert!(!fault.problem.ends_with('.') && fault.remedy.ends_with(['.', '?']), "{}", fault);
-            }
+        let results =
+            [parse_rule(&text).err(), parse_match(&text).err(), parse_packet(&text).err(), parse_filter(&text, true).err()];
+        for fault in results.into_iter().flatten() {
+            prop_assert!(fault.field.starts_with("column "));
+            prop_assert!(!fault.problem.ends_with('.') && fault.remedy.ends_with(['.', '?']), "{}", fault);
         }
     }
 

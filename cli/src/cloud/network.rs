@@ -1,0 +1,100 @@
+//! `weft network`.
+
+use super::{Names, Scope, deleted, find};
+use crate::connect::Connection;
+use crate::failure::Failure;
+use crate::json;
+use crate::output::{Output, Table};
+use weft_proto::v1;
+
+/// The commands of `weft network`.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Creates a network.
+    Create {
+        /// Its name.
+        name: String,
+        /// Its VNI; the controller chooses one unless given.
+        #[arg(long, value_name = "VNI", value_parser = clap::value_parser!(u32).range(1..=0x00ff_ffff))]
+        segment: Option<u32>,
+        /// Bytes an instance may send in one packet; 1450 unless given.
+        #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
+        mtu: Option<u32>,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Lists the networks: of one project, or all.
+    List {
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Shows one network.
+    Show {
+        /// Its name or id.
+        network: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Deletes a network that has no ports, with its subnets.
+    Delete {
+        /// Its name or id.
+        network: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+}
+
+/// Runs one of the commands.
+pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
+    let mut cloud = connection.cloud().await?;
+    match command {
+        Command::Create { name, segment, mtu, scope } => {
+            let request = v1::CreateNetworkRequest {
+                name,
+                project: scope.name(),
+                segment_id: segment.unwrap_or(0),
+                mtu: mtu.unwrap_or(0),
+            };
+            let network = cloud.create_network(request).await?.into_inner();
+            let text = format!(
+                "Network {} created, segment {}, MTU {}. Next: weft subnet create NAME --network {0} --cidr 10.0.0.0/24",
+                network.name, network.segment_id, network.mtu
+            );
+            output.say(&text, &json::network(&network))
+        }
+        Command::List { scope } => {
+            let request = v1::ListNetworksRequest { project: scope.name() };
+            let networks = cloud.list_networks(request).await?.into_inner().networks;
+            let projects = if output.json { Names::default() } else { Names::of_projects(&mut cloud).await? };
+            let mut table = Table::new(&["name", "project", "segment", "mtu", "id"]);
+            for network in &networks {
+                table.row(vec![
+                    network.name.clone(),
+                    projects.of(&network.project_id),
+                    network.segment_id.to_string(),
+                    network.mtu.to_string(),
+                    network.id.clone(),
+                ]);
+            }
+            let empty = "No networks. Create one: weft network create NAME";
+            output.table(&table, empty, networks.iter().map(json::network).collect())
+        }
+        Command::Show { network, scope } => {
+            let request = v1::ListNetworksRequest { project: scope.name() };
+            let networks = cloud.list_networks(request).await?.into_inner().networks;
+            let network = find("network", &network, networks, |network| &network.id, |network| &network.name)?;
+            let lines = [
+                ("name", network.name.clone()),
+                ("id", network.id.clone()),
+                ("project", Names::of_projects(&mut cloud).await?.of(&network.project_id)),
+                ("segment", network.segment_id.to_string()),
+                ("mtu", network.mtu.to_string()),
+            ];
+            output.object(&lines, &json::network(&network))
+        }
+        Command::Delete { network, scope } => {
+            cloud.delete_network(v1::DeleteRequest { id: network.clone(), project: scope.name() }).await?;
+            deleted("network", &network, output)
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! `weft port`: ports of networks, and where they are plugged.
+
+use super::{Names, Scope, deleted, find};
+use crate::connect::Connection;
+use crate::failure::Failure;
+use crate::json;
+use crate::output::{Output, Table};
+use tonic::Code;
+use weft_proto::fault::Fault;
+use weft_proto::v1;
+
+/// The commands of `weft port`.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Creates a port; it forwards nothing before it is plugged.
+    Create {
+        /// Its name.
+        name: String,
+        /// The network, by name or id.
+        #[arg(long)]
+        network: String,
+        /// An address, at most one of each subnet; a free one of the first subnet unless given. May be repeated.
+        #[arg(long, value_name = "IP")]
+        address: Vec<String>,
+        /// Its MAC address; chosen unless given.
+        #[arg(long)]
+        mac: Option<String>,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Lists the ports: of one network, host or project, or all.
+    List {
+        /// Only those of this network, by name or id.
+        #[arg(long)]
+        network: Option<String>,
+        /// Only those plugged on this host.
+        #[arg(long)]
+        host: Option<String>,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Shows one port.
+    Show {
+        /// Its name or id.
+        port: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Deletes a port that is not plugged.
+    Delete {
+        /// Its name or id.
+        port: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Makes the port's network interface on a host and lets traffic through.
+    Plug {
+        /// The port, by name or id.
+        port: String,
+        /// The host; may be left out if there is only one.
+        #[arg(long)]
+        host: Option<String>,
+        /// The network namespace that the interface is moved into, as ip netns knows it; it must exist.
+        #[arg(long, value_name = "NAME")]
+        netns: Option<String>,
+        /// The interface's name; "weft" and the port's number unless given.
+        #[arg(long, value_name = "NAME")]
+        interface: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Removes the port's network interface.
+    Unplug {
+        /// The port, by name or id.
+        port: String,
+        #[command(flatten)]
+        wait: Wait,
+        #[command(flatten)]
+        scope: Scope,
+    },
+}
+
+/// Whether to wait until the host did it.
+#[derive(clap::Args)]
+pub struct Wait {
+    /// Do not wait until the host has done it.
+    #[arg(long)]
+    no_wait: bool,
+    /// Wait at most so long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, conflicts_with = "no_wait",
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    wait: u32,
+}
+
+impl Wait {
+    fn milliseconds(&self) -> u32 {
+        if self.no_wait { 0 } else { self.wait * 1000 }
+    }
+}
+
+/// Runs one of the commands.
+pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
+    let mut cloud = connection.cloud().await?;
+    match command {
+        Command::Create { name, network, address, mac, scope } => {
+            let fixed = |ip_address| v1::FixedIp { subnet_id: String::new(), ip_address };
+            let request = v1::CreatePortRequest {
+                name,
+                project: scope.name(),
+                network,
+                mac_address: mac.unwrap_or_default(),
+                fixed_ips: address.into_iter().map(fixed).collect(),
+            };
+            let port = cloud.create_port(request).await?.into_inner();
+            let text = format!(
+                "Port {} created, {} {}. Next: weft port plug {0} --host HOST --netns NAMESPACE",
+                port.name,
+                port.mac_address,
+                addresses(&port)
+            );
+            output.say(&text, &json::port(&port))
+        }
+        Command::List { network, host, scope } => {
+            let request = v1::ListCloudPortsRequest {
+                project: scope.name(),
+                network: network.unwrap_or_default(),
+                host: host.unwrap_or_default(),
+            };
+            let ports = cloud.list_ports(request).await?.into_inner().ports;
+            let (networks, hosts) = if output.json {
+                (Names::default(), Names::default())
+            } else {
+                (Names::of_networks(&mut cloud).await?, Names::of_hosts(&mut cloud).await?)
+            };
+            let mut table =
+                Table::new(&["name", "network", "number", "mac", "addresses", "host", "interface", "status", "id"]);
+            for port in &ports {
+                table.row(vec![
+                    port.name.clone(),
+                    networks.of(&port.network_id),
+                    port.number.to_string(),
+                    port.mac_address.clone(),
+                    addresses(port),
+                    hosts.of(&port.host_id),
+                    port.interface.clone(),
+                    port.status.clone(),
+                    port.id.clone(),
+                ]);
+            }
+            let empty = "No ports. Create one: weft port create NAME --network NETWORK";
+            output.table(&table, empty, ports.iter().map(json::port).collect())
+        }
+        Command::Show { port, scope } => {
+            let request = v1::ListCloudPortsRequest { project: scope.name(), ..v1::ListCloudPortsRequest::default() };
+            let ports = cloud.list_ports(request).await?.into_inner().ports;
+            let port = find("port", &port, ports, |port| &port.id, |port| &port.name)?;
+            let lines = [
+                ("name", port.name.clone()),
+                ("id", port.id.clone()),
+                ("project", Names::of_projects(&mut cloud).await?.of(&port.project_id)),
+                ("network", Names::of_networks(&mut cloud).await?.of(&port.network_id)),
+                ("number", port.number.to_string()),
+                ("mac", port.mac_address.clone()),
+                ("addresses", addresses(&port)),
+                ("host", Names::of_hosts(&mut cloud).await?.of(&port.host_id)),
+                ("interface", port.interface.clone()),
+                ("netns", port.netns.clone()),
+                ("status", port.status.clone()),
+                ("fault", port.fault.clone()),
+            ];
+            output.object(&lines, &json::port(&port))
+        }
+        Command::Delete { port, scope } => {
+            cloud.delete_port(v1::DeleteRequest { id: port.clone(), project: scope.name() }).await?;
+            deleted("port", &port, output)
+        }
+        Command::Plug { port, host, netns, interface, wait, scope } => {
+            let request = v1::PlugPortRequest {
+                port,
+                project: scope.name(),
+                host: host.unwrap_or_default(),
+                netns: netns.unwrap_or_default(),
+                interface: interface.unwrap_or_default(),
+                wait_milliseconds: wait.milliseconds(),
+            };
+            let port = cloud.plug_port(request).await?.into_inner();
+            check_plugged(&port, &wait)?;
+            let host = if output.json { String::new() } else { Names::of_hosts(&mut cloud).await?.of(&port.host_id) };
+            output.say(&plugged(&port, &host), &json::port(&port))
+        }
+        Command::Unplug { port, wait, scope } => {
+            let wait_milliseconds = wait.milliseconds();
+            let request = v1::UnplugPortRequest { port, project: scope.name(), wait_milliseconds };
+            let port = cloud.unplug_port(request).await?.into_inner();
+            output.say(&format!("Port {} unplugged.", port.name), &json::port(&port))
+        }
+    }
+}
+
+/// A port that was waited for must have become active.
+fn check_plugged(port: &v1::Port, wait: &Wait) -> Result<(), Fault> {
+    let name = &port.name;
+    if port.status == "ERROR" {
+        let why = port.fault.trim_end_matches('.');
+        let why = if why.is_empty() { "without saying why" } else { why };
+        return Err(Fault::invalid(
+            "plug_refused",
+            "port",
+            format!("the host refused port {name}: {why}"),
+            format!("Mend that, unplug the port (weft port unplug {name}), and plug it again."),
+        ));
+    }
+    if port.status != "ACTIVE" && !wait.no_wait {
+        return Err(Fault::invalid(
+            "plug_pending",
+            "port",
+            format!("port {name} is still {} after {} s", port.status, wait.wait),
+            "It stays wanted; see whether its host is connected with \"weft host list\".",
+        )
+        .with_status(Code::DeadlineExceeded));
+    }
+    Ok(())
+}
+
+fn plugged(port: &v1::Port, host: &str) -> String {
+    let interface = if port.interface.is_empty() { String::new() } else { format!(", interface {}", port.interface) };
+    let netns = if port.netns.is_empty() { String::new() } else { format!(" in namespace {}", port.netns) };
+    format!("Port {} is {} on host {host}{interface}{netns}.", port.name, port.status)
+}
+
+fn addresses(port: &v1::Port) -> String {
+    port.fixed_ips.iter().map(|fixed| fixed.ip_address.clone()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugged_port_must_become_active() {
+        let port = |status: &str| v1::Port {
+            name: "web-1".into(),
+            status: status.into(),
+            fault: "no such namespace.".into(),
+            ..v1::Port::default()
+        };
+        let wait = Wait { no_wait: false, wait: 3 };
+        assert!(check_plugged(&port("ACTIVE"), &wait).is_ok());
+        assert_eq!(check_plugged(&port("BUILD"), &wait).unwrap_err().code, "plug_pending");
+        assert!(check_plugged(&port("BUILD"), &Wait { no_wait: true, wait: 3 }).is_ok());
+        let refused = check_plugged(&port("ERROR"), &wait).unwrap_err();
+        assert_eq!(refused.problem, "the host refused port web-1: no such namespace");
+    }
+}

@@ -1,0 +1,164 @@
+//! `weft subnet`.
+
+use super::{Names, Scope, deleted, find};
+use crate::connect::Connection;
+use crate::failure::Failure;
+use crate::json;
+use crate::output::{Output, Table};
+use weft_proto::v1;
+
+/// The commands of `weft subnet`.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Creates a subnet.
+    Create(Create),
+    /// Lists the subnets: of one network, of one project, or all.
+    List {
+        /// Only those of this network, by name or id.
+        #[arg(long)]
+        network: Option<String>,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Shows one subnet.
+    Show {
+        /// Its name or id.
+        subnet: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Deletes a subnet that no port has an address of.
+    Delete {
+        /// Its name or id.
+        subnet: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+}
+
+/// Arguments of `weft subnet create`.
+#[derive(clap::Args)]
+pub struct Create {
+    /// Its name.
+    name: String,
+    /// The network, by name or id.
+    #[arg(long)]
+    network: String,
+    /// Its addresses, as in 10.0.0.0/24.
+    #[arg(long)]
+    cidr: String,
+    /// The router that DHCP offers, or none; the first address unless given.
+    #[arg(long, value_name = "IP")]
+    gateway: Option<String>,
+    /// A name server that DHCP offers; may be repeated.
+    #[arg(long, value_name = "IP")]
+    dns: Vec<String>,
+    /// A route that DHCP offers, as in 10.1.0.0/16=10.0.0.254; may be repeated.
+    #[arg(long, value_name = "DESTINATION=NEXTHOP", value_parser = route)]
+    route: Vec<v1::HostRoute>,
+    /// Do not answer DHCP.
+    #[arg(long)]
+    no_dhcp: bool,
+    /// How long a lease lasts; a day unless given.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    lease: Option<u32>,
+    /// The domain that DHCP offers.
+    #[arg(long)]
+    domain: Option<String>,
+    #[command(flatten)]
+    scope: Scope,
+}
+
+fn route(text: &str) -> Result<v1::HostRoute, String> {
+    let (destination, nexthop) =
+        text.split_once('=').ok_or("write destination and next hop, as in 10.1.0.0/16=10.0.0.254")?;
+    Ok(v1::HostRoute { destination: destination.to_owned(), nexthop: nexthop.to_owned() })
+}
+
+/// Runs one of the commands.
+pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
+    let mut cloud = connection.cloud().await?;
+    match command {
+        Command::Create(create) => {
+            let request = v1::CreateSubnetRequest {
+                name: create.name,
+                project: create.scope.name(),
+                network: create.network,
+                cidr: create.cidr,
+                gateway_ip: create.gateway.unwrap_or_default(),
+                disable_dhcp: create.no_dhcp,
+                dns_nameservers: create.dns,
+                host_routes: create.route,
+                lease_seconds: create.lease.unwrap_or(0),
+                domain_name: create.domain.unwrap_or_default(),
+            };
+            let network = request.network.clone();
+            let subnet = cloud.create_subnet(request).await?.into_inner();
+            let text = format!(
+                "Subnet {} created, {}, {}. Next: weft port create NAME --network {network}",
+                subnet.name,
+                subnet.cidr,
+                gateway(&subnet),
+            );
+            output.say(&text, &json::subnet(&subnet))
+        }
+        Command::List { network, scope } => {
+            let request = v1::ListSubnetsRequest { project: scope.name(), network: network.unwrap_or_default() };
+            let subnets = cloud.list_subnets(request).await?.into_inner().subnets;
+            let networks = if output.json { Names::default() } else { Names::of_networks(&mut cloud).await? };
+            let mut table = Table::new(&["name", "network", "cidr", "gateway", "dhcp", "id"]);
+            for subnet in &subnets {
+                table.row(vec![
+                    subnet.name.clone(),
+                    networks.of(&subnet.network_id),
+                    subnet.cidr.clone(),
+                    subnet.gateway_ip.clone(),
+                    if subnet.enable_dhcp { subnet.dhcp_address.clone() } else { "off".to_owned() },
+                    subnet.id.clone(),
+                ]);
+            }
+            let empty = "No subnets. Create one: weft subnet create NAME --network NETWORK --cidr 10.0.0.0/24";
+            output.table(&table, empty, subnets.iter().map(json::subnet).collect())
+        }
+        Command::Show { subnet, scope } => {
+            let request = v1::ListSubnetsRequest { project: scope.name(), network: String::new() };
+            let subnets = cloud.list_subnets(request).await?.into_inner().subnets;
+            let subnet = find("subnet", &subnet, subnets, |subnet| &subnet.id, |subnet| &subnet.name)?;
+            let routes = subnet.host_routes.iter().map(|route| format!("{}={}", route.destination, route.nexthop));
+            let lines = [
+                ("name", subnet.name.clone()),
+                ("id", subnet.id.clone()),
+                ("project", Names::of_projects(&mut cloud).await?.of(&subnet.project_id)),
+                ("network", Names::of_networks(&mut cloud).await?.of(&subnet.network_id)),
+                ("cidr", subnet.cidr.clone()),
+                ("gateway", if subnet.gateway_ip.is_empty() { "none".to_owned() } else { subnet.gateway_ip.clone() }),
+                ("dhcp", if subnet.enable_dhcp { subnet.dhcp_address.clone() } else { "off".to_owned() }),
+                ("lease", format!("{} s", subnet.lease_seconds)),
+                ("dns", subnet.dns_nameservers.join(", ")),
+                ("domain", subnet.domain_name.clone()),
+                ("routes", routes.collect::<Vec<_>>().join(", ")),
+            ];
+            output.object(&lines, &json::subnet(&subnet))
+        }
+        Command::Delete { subnet, scope } => {
+            cloud.delete_subnet(v1::DeleteRequest { id: subnet.clone(), project: scope.name() }).await?;
+            deleted("subnet", &subnet, output)
+        }
+    }
+}
+
+fn gateway(subnet: &v1::Subnet) -> String {
+    if subnet.gateway_ip.is_empty() { "no gateway".to_owned() } else { format!("gateway {}", subnet.gateway_ip) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_have_two_ends() {
+        let expected = v1::HostRoute { destination: "10.1.0.0/16".into(), nexthop: "10.0.0.254".into() };
+        assert_eq!(route("10.1.0.0/16=10.0.0.254"), Ok(expected));
+        assert!(route("10.1.0.0/16").is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! How a command fails: one or more faults, each a sentence that names the field and the remedy.
+
+use tonic::{Code, Status};
+use weft_proto::fault::Fault;
+
+/// Why a command failed. Never empty.
+#[derive(Debug)]
+pub struct Failure {
+    faults: Vec<Fault>,
+}
+
+impl Failure {
+    /// All that was found wrong at once; `None` if nothing was.
+    pub fn of(faults: Vec<Fault>) -> Option<Self> {
+        (!faults.is_empty()).then_some(Self { faults })
+    }
+
+    /// One line on standard error for each fault.
+    pub fn report(&self) {
+        for fault in &self.faults {
+            eprintln!("weft: {}", sentence(fault));
+        }
+    }
+}
+
+/// A fault as a sentence that ends with one full stop, also when a foreign server gave no remedy.
+fn sentence(fault: &Fault) -> String {
+    let text = fault.to_string();
+    let text = text.trim_end();
+    match text.strip_suffix("..") {
+        Some(text) => format!("{text}."),
+        None => text.to_owned(),
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self { faults: vec![fault] }
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let mut fault = Fault::from_status(&status);
+        if fault.problem.is_empty() {
+            fault.problem = format!("the call failed ({:?})", status.code());
+        }
+        if fault.remedy.is_empty() {
+            fault.remedy = match status.code() {
+                Code::Unauthenticated | Code::PermissionDenied => {
+                    "Name the file with the controller's token with --token-file, or use its Unix socket."
+                }
+                Code::Unimplemented => "The other end is of another version: run the same version on both.",
+                Code::Unavailable => "It ended or restarted meanwhile: look at its log and try again.",
+                Code::DeadlineExceeded => "Try again, or look at its log.",
+                _ => "",
+            }
+            .to_owned();
+        }
+        fault.into()
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Fault::invalid("failed", "", format!("{error:#}"), "").into()
+    }
+}
+
+/// What the machine refused: a file or a socket, by its name.
+pub fn system(code: &str, problem: String, remedy: impl Into<String>) -> Fault {
+    Fault::invalid(code, "", problem, remedy).with_status(Code::FailedPrecondition)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_end_once() {
+        let fault = |problem: &str, remedy: &str| Fault::invalid("x", "", problem, remedy);
+        assert_eq!(sentence(&fault("It broke", "Mend it.")), "It broke. Mend it.");
+        assert_eq!(sentence(&fault("It broke.", "")), "It broke.");
+        assert_eq!(sentence(&fault("It broke", "")), "It broke.");
+    }
+}

@@ -1,0 +1,260 @@
+//! Messages as JSON, for programs. Keys are the messages' field names and, once released, never change;
+//! addresses, matches and actions are text in the syntax of `weft flows`.
+
+use serde_json::{Value, json};
+use weft_proto::text;
+use weft_proto::v1;
+
+/// A rule with its counters.
+pub fn rule_state(state: &v1::RuleState) -> Value {
+    let rule = state.rule.clone().unwrap_or_default();
+    json!({
+        "table": rule.table,
+        "table_name": state.table_name,
+        "priority": rule.priority,
+        "owner": text::owner_name(rule.owner()),
+        "cookie": format!("{:#x}", rule.cookie),
+        "match": text::format_match(&rule.r#match),
+        "actions": text::format_instructions(&rule.instructions.unwrap_or_default()),
+        "packets": state.packets,
+        "bytes": state.bytes,
+        "age_seconds": state.age_seconds,
+        "origin": state.origin,
+    })
+}
+
+/// A trace.
+pub fn trace(reply: &v1::TraceReply) -> Value {
+    let steps: Vec<Value> = reply
+        .steps
+        .iter()
+        .map(|step| {
+            json!({
+                "table": step.table,
+                "table_name": step.table_name,
+                "rule": step.rule.as_ref().map(rule_state),
+            })
+        })
+        .collect();
+    json!({
+        "steps": steps,
+        "effects": reply.effects.iter().map(text::format_effect).collect::<Vec<_>>(),
+        "drop_reason": reply.drop_reason,
+        "drop_meaning": reply.drop_meaning,
+        "consulted": text::format_match(&reply.consulted),
+    })
+}
+
+/// What a bundle changed.
+pub fn bundle_result(result: &v1::BundleResult) -> Value {
+    json!({
+        "generation": result.generation,
+        "tables_version": result.tables_version,
+        "rules_added": result.rules_added,
+        "rules_removed": result.rules_removed,
+        "ports": result.ports.iter().map(port_status).collect::<Vec<_>>(),
+    })
+}
+
+/// A switch's port.
+pub fn port_status(port: &v1::PortStatus) -> Value {
+    let spec = port.spec.clone().unwrap_or_default();
+    json!({
+        "number": spec.number,
+        "name": spec.name,
+        "owner": text::owner_name(spec.owner()),
+        "kind": crate::port_kind::name(&spec),
+        "specification": crate::port_kind::format(&spec),
+        "interface": port.interface,
+        "state": port.state,
+        "detail": port.detail,
+        "received_packets": port.received_packets,
+        "received_bytes": port.received_bytes,
+        "received_dropped": port.received_dropped,
+        "sent_packets": port.sent_packets,
+        "sent_bytes": port.sent_bytes,
+        "sent_dropped": port.sent_dropped,
+    })
+}
+
+/// A switch's status.
+pub fn switch_status(status: &v1::SwitchStatus) -> Value {
+    let workers: Vec<Value> = status
+        .workers
+        .iter()
+        .map(|worker| {
+            json!({
+                "worker": worker.worker,
+                "packets": worker.packets,
+                "cache_hits": worker.cache_hits,
+                "cache_misses": worker.cache_misses,
+                "cache_entries": worker.cache_entries,
+                "cache_masks": worker.cache_masks,
+                "busy_microseconds": worker.busy_microseconds,
+            })
+        })
+        .collect();
+    json!({
+        "version": status.version,
+        "protocol": status.protocol,
+        "host": status.host,
+        "uptime_seconds": status.uptime_seconds,
+        "term": status.term,
+        "generation": status.generation,
+        "controller": status.controller,
+        "workers": workers,
+        "rules": status.rules,
+        "tables_version": status.tables_version,
+        "chunks_total": status.chunks_total,
+        "chunks_free": status.chunks_free,
+        "runs_total": status.runs_total,
+        "runs_free": status.runs_free,
+    })
+}
+
+/// The controller's status.
+pub fn controller_status(status: &v1::ControllerStatus) -> Value {
+    json!({
+        "version": status.version,
+        "protocol": status.protocol,
+        "term": status.term,
+        "uptime_seconds": status.uptime_seconds,
+        "hosts": status.hosts,
+        "hosts_connected": status.hosts_connected,
+        "hosts_behind": status.hosts_behind,
+    })
+}
+
+/// A flow table.
+pub fn table(table: &v1::TableState) -> Value {
+    let config = table.config.clone().unwrap_or_default();
+    json!({
+        "table": config.table,
+        "name": config.name,
+        "meaning": config.meaning,
+        "rules": table.rules,
+        "masks": table.masks,
+    })
+}
+
+/// A drop counter.
+pub fn drop_count(count: &v1::DropCount) -> Value {
+    let ports: Vec<Value> = count
+        .ports
+        .iter()
+        .map(|port| json!({ "port": port.port, "name": port.name, "packets": port.packets }))
+        .collect();
+    json!({ "reason": count.reason, "meaning": count.meaning, "packets": count.packets, "ports": ports })
+}
+
+/// A neighbour of the underlay.
+pub fn neighbour(neighbour: &v1::Neighbour) -> Value {
+    json!({
+        "address": text::format_ip(&neighbour.address),
+        "next_hop": text::format_ip(&neighbour.next_hop),
+        "mac": if neighbour.mac.is_empty() { Value::Null } else { text::format_mac(&neighbour.mac).into() },
+        "interface": neighbour.interface,
+        "state": neighbour.state,
+    })
+}
+
+/// An entry of a flow cache.
+pub fn cache_entry(entry: &v1::CacheEntry) -> Value {
+    json!({
+        "match": text::format_match(&entry.r#match),
+        "program": entry.program,
+        "packets": entry.packets,
+        "bytes": entry.bytes,
+        "worker": entry.worker,
+    })
+}
+
+/// A punted packet.
+pub fn packet_in(packet: &v1::PacketIn) -> Value {
+    json!({
+        "in_port": packet.in_port,
+        "table": packet.table,
+        "reason": packet.reason,
+        "cookie": format!("{:#x}", packet.cookie),
+        "total_length": packet.total_length,
+        "frame": crate::punts::hexadecimal(&packet.frame),
+    })
+}
+
+/// A project.
+pub fn project(project: &v1::Project) -> Value {
+    json!({ "id": project.id, "name": project.name })
+}
+
+/// A network.
+pub fn network(network: &v1::Network) -> Value {
+    json!({
+        "id": network.id,
+        "name": network.name,
+        "project_id": network.project_id,
+        "segment_id": network.segment_id,
+        "mtu": network.mtu,
+    })
+}
+
+/// A subnet.
+pub fn subnet(subnet: &v1::Subnet) -> Value {
+    let routes: Vec<Value> = subnet
+        .host_routes
+        .iter()
+        .map(|route| json!({ "destination": route.destination, "nexthop": route.nexthop }))
+        .collect();
+    json!({
+        "id": subnet.id,
+        "name": subnet.name,
+        "project_id": subnet.project_id,
+        "network_id": subnet.network_id,
+        "cidr": subnet.cidr,
+        "gateway_ip": subnet.gateway_ip,
+        "enable_dhcp": subnet.enable_dhcp,
+        "dns_nameservers": subnet.dns_nameservers,
+        "host_routes": routes,
+        "dhcp_address": subnet.dhcp_address,
+        "lease_seconds": subnet.lease_seconds,
+        "domain_name": subnet.domain_name,
+    })
+}
+
+/// A port of a network.
+pub fn port(port: &v1::Port) -> Value {
+    let fixed_ips: Vec<Value> = port
+        .fixed_ips
+        .iter()
+        .map(|fixed| json!({ "subnet_id": fixed.subnet_id, "ip_address": fixed.ip_address }))
+        .collect();
+    json!({
+        "id": port.id,
+        "name": port.name,
+        "project_id": port.project_id,
+        "network_id": port.network_id,
+        "mac_address": port.mac_address,
+        "fixed_ips": fixed_ips,
+        "number": port.number,
+        "host_id": port.host_id,
+        "interface": port.interface,
+        "netns": port.netns,
+        "status": port.status,
+        "fault": port.fault,
+    })
+}
+
+/// A host.
+pub fn host(host: &v1::Host) -> Value {
+    json!({
+        "id": host.id,
+        "name": host.name,
+        "underlay_address": host.underlay_address,
+        "underlay_mtu": host.underlay_mtu,
+        "connected": host.connected,
+        "generation": host.generation,
+        "acknowledged_generation": host.acknowledged_generation,
+        "switch_version": host.switch_version,
+        "fault": host.fault,
+        "ports": host.ports.iter().map(port_status).collect::<Vec<_>>(),
+    })
+}

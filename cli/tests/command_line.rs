@@ -1,0 +1,248 @@
+//! The built `weft` against a switch and a controller that answer from memory on a Unix socket: what
+//! it prints, what it refuses, and its exit codes.
+
+mod fake;
+
+use fake::Fake;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+use weft_proto::text;
+use weft_proto::v1::{Bundle, Owner};
+
+/// Runs `weft` with these words and no settings from outside.
+fn weft(words: &[&str]) -> Output {
+    weft_with_input(words, "")
+}
+
+fn weft_with_input(words: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weft"))
+        .args(words)
+        .env_remove("WEFT_CONTROLLER")
+        .env_remove("WEFT_TOKEN_FILE")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("weft starts");
+    // A command that does not read its input may be gone already.
+    let _ = child.stdin.take().expect("stdin is a pipe").write_all(input.as_bytes());
+    child.wait_with_output().expect("weft ends")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("output is text")
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("errors are text")
+}
+
+/// What a command that must succeed printed.
+fn done(words: &[&str]) -> String {
+    let output = weft(words);
+    assert_eq!(output.status.code(), Some(0), "{words:?}: {}", err(&output));
+    assert_eq!(err(&output), "", "{words:?}");
+    out(&output)
+}
+
+/// The errors of a command that must fail with this code and print nothing else.
+fn failed(words: &[&str], code: i32) -> String {
+    let output = weft(words);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {}{}", out(&output), err(&output));
+    assert_eq!(out(&output), "", "{words:?}");
+    err(&output)
+}
+
+fn json(words: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&done(words)).expect("--json prints JSON")
+}
+
+#[test]
+fn rules_of_a_file_arrive_as_one_manual_bundle() {
+    let fake = Fake::start();
+    let lines = "# a comment\n\nin_port=1,actions=output:2\n  table=3,ip,nw_dst=10.0.0.0/8 actions=drop # and why\n";
+    let output = weft_with_input(&["flows", "add", &fake.host(), "--file", "-"], lines);
+    assert_eq!((output.status.code(), err(&output)), (Some(0), String::new()));
+    assert_eq!(out(&output), format!("2 rules added to {}.\n", fake.host()));
+    let expected = Bundle {
+        add_rules: vec![
+            text::parse_rule("owner=manual,in_port=1,actions=output:2").unwrap(),
+            text::parse_rule("owner=manual,table=3,ip,ip_dst=10.0.0.0/8,actions=drop").unwrap(),
+        ],
+        ..Bundle::default()
+    };
+    assert_eq!(fake.bundles(), [expected]);
+}
+
+#[test]
+fn every_bad_line_is_named_and_nothing_is_sent() {
+    let fake = Fake::start();
+    let lines = "in_port=1,actions=output:2\n\nnw_src=10.0.0.1,actions=drop\nin_port=1,actions=ouput:2\n";
+    let output = weft_with_input(&["flows", "add", &fake.host(), "--file", "-"], lines);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        err(&output),
+        "weft: line 3, column 1: nw_src needs ip. Write \"ip,nw_src=10.0.0.1\".\n\
+         weft: line 4, column 19: \"ouput\" is not an action. Did you mean \"output\"?\n"
+    );
+    assert!(fake.bundles().is_empty());
+}
+
+#[test]
+fn a_refusal_by_the_switch_names_the_line_too() {
+    let fake = Fake::start();
+    let lines = "in_port=1,actions=output:2\n# comment\nin_port=2,actions=output:666\n";
+    let output = weft_with_input(&["flows", "add", &fake.host(), "--file", "-"], lines);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(err(&output), "weft: line 3, instructions: port 666 does not exist. Add it with \"weft ports add\".\n");
+}
+
+#[test]
+fn dumps_read_like_ovs_ofctl() {
+    let fake = Fake::start();
+    let host = fake.host();
+    assert_eq!(
+        done(&["flows", "dump", &host]),
+        "cookie=0x1, duration=60s, table=0(classify), n_packets=7, n_bytes=420, priority=100,in_port=1,tcp,tcp_dst=80 \
+         actions=goto_table:10 # port web-1 of network blue\n\
+         cookie=0x0, duration=5s, table=10(port_security), n_packets=0, n_bytes=0, owner=manual, priority=1 \
+         actions=drop(spoofed)\n"
+    );
+    let manual = done(&["flows", "dump", &host, "table=10", "--owner", "manual"]);
+    assert_eq!(manual.lines().count(), 1, "{manual}");
+    let rules = json(&["flows", "dump", &host, "--json"]);
+    assert_eq!(rules[0]["match"], "in_port=1,tcp,tcp_dst=80");
+    assert_eq!(rules[0]["owner"], "fabric");
+    assert_eq!(rules[1]["actions"], "drop(spoofed)");
+    assert_eq!(done(&["flows", "dump", &host, "table=77"]), "No rule has this match.\n");
+    let lookup = failed(&["flows", "dump", &host, "tp_dst=80"], 1);
+    assert!(lookup.starts_with("weft: column 1: tp_dst needs tcp, udp or sctp. "), "{lookup}");
+}
+
+#[test]
+fn deleting_everything_must_be_confirmed() {
+    let fake = Fake::start();
+    let host = fake.host();
+    assert_eq!(
+        failed(&["flows", "del", &host], 1),
+        "weft: MATCH: this would remove every rule. Name a match, or confirm with --all.\n"
+    );
+    assert!(fake.removals().is_empty());
+    assert_eq!(done(&["flows", "del", &host, "in_port=1"]), format!("1 rule removed from {host}.\n"));
+    done(&["flows", "del", &host, "--all", "--owner", "fabric"]);
+    let owners: Vec<Owner> = fake.removals().iter().map(weft_proto::v1::DumpRulesRequest::owner).collect();
+    assert_eq!(owners, [Owner::Manual, Owner::Fabric]);
+}
+
+#[test]
+fn a_trace_shows_steps_and_verdict() {
+    let fake = Fake::start();
+    let shown = done(&["trace", &fake.host(), "in_port=1,tcp,ip_dst=10.0.0.5,tcp_dst=80"]);
+    for part in [
+        "packet     in_port=1,tcp,ip_dst=10.0.0.5,tcp_dst=80\n",
+        " 1. table 0 (classify)\n    rule      priority=100,in_port=1,tcp,tcp_dst=80\n    actions   goto_table:10\n",
+        " 2. table 10 (port_security)\n    rule      priority=1\n    actions   drop(spoofed)\n    origin    made by hand, cookie 0x0\n",
+        "verdict    dropped under \"spoofed\": The source MAC or IP is not the port's\n",
+        "consulted  in_port=1,tcp,tcp_dst=80\n",
+    ] {
+        assert!(shown.contains(part), "{part:?} is missing in\n{shown}");
+    }
+    assert_eq!(json(&["trace", &fake.host(), "in_port=1", "--json"])["drop_reason"], "spoofed");
+    let wrong = failed(&["trace", &fake.host(), "ip,ip_dst=10.0.0.0/24"], 1);
+    assert!(wrong.contains("describes many packets"), "{wrong}");
+}
+
+#[test]
+fn switches_tell_about_themselves() {
+    let fake = Fake::start();
+    let host = fake.host();
+    assert!(done(&["tables", &host]).contains("classify"));
+    assert!(done(&["drops", &host]).contains("spoofed"));
+    assert!(done(&["neighbours", &host]).starts_with("No neighbours"));
+    assert!(done(&["cache", &host]).starts_with("The caches are empty"));
+    assert!(done(&["status", &host]).contains("none configured"));
+    assert!(done(&["ports", "list", &host]).contains("tap:web-1,netns=web (manual)"));
+    let punts = done(&["punts", &host, "--count", "2"]);
+    assert_eq!(punts.lines().count(), 2, "{punts}");
+    assert!(punts.starts_with("in_port=1 table=0 reason=3 cookie=0x0 length=14 eth_src=02:"), "{punts}");
+    let added = done(&["ports", "add", &host, "5", "tap:web-5,netns=web"]);
+    assert_eq!(added, "Port 5 (tap:web-5,netns=web) added and up, interface web-5.\n");
+    let failure = failed(&["ports", "add", &host, "5", "tap:broken"], 1);
+    assert!(failure.contains("no such device") && failure.contains("weft ports del"), "{failure}");
+}
+
+#[test]
+fn the_controller_is_asked_for_objects_and_passes_calls_on() {
+    let fake = Fake::start();
+    let controller = fake.host();
+    let at = ["--controller", controller.as_str()];
+    let ask = |words: &[&str]| done(&[&at[..], words].concat());
+    assert!(ask(&["network", "list"]).starts_with("No networks. Create one: weft network create NAME"));
+    let created = ask(&["network", "create", "blue", "--project", "p", "--segment", "100"]);
+    assert!(created.starts_with("Network blue created, segment 100, MTU 1450."), "{created}");
+    let list = ask(&["network", "list"]);
+    assert_eq!(list.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(), ["blue", "p", "100", "1450", "n1"]);
+    assert_eq!(ask(&["network", "show", "blue", "--json"]).parse::<serde_json::Value>().unwrap()["id"], "n1");
+    assert!(ask(&["status"]).contains("1, 0 connected, 1 behind"));
+    // By a host's name, the same calls carry that name to the controller.
+    assert!(ask(&["tables", "web"]).contains("classify"));
+    assert_eq!(fake.hosts_named(), ["web"]);
+    let missing = failed(&[&at[..], &["network", "show", "red"]].concat(), 1);
+    assert_eq!(missing, "weft: network: no network is called \"red\". See \"weft network list\".\n");
+    let refused = failed(&[&at[..], &["network", "delete", "red"]].concat(), 1);
+    assert_eq!(refused, "weft: id: no network is called \"red\". See \"weft network list\".\n");
+    let other = failed(&[&at[..], &["host", "create", "web"]].concat(), 1);
+    assert!(other.contains("not built in this fake"), "{other}");
+}
+
+#[test]
+fn who_is_not_there_is_named() {
+    let controller = failed(&["--controller", "http://127.0.0.1:1", "network", "list"], 1);
+    assert!(controller.starts_with("weft: cannot reach the controller at http://127.0.0.1:1: "), "{controller}");
+    assert!(controller.contains("Connection refused") && controller.contains("make run"), "{controller}");
+    let socket = failed(&["--controller", "unix:/nonexistent/socket", "network", "list"], 1);
+    assert!(socket.contains("at unix:/nonexistent/socket: No such file"), "{socket}");
+    let switch = failed(&["flows", "dump", "unix:/nonexistent/socket"], 1);
+    assert!(switch.contains("cannot reach a switch at unix:/nonexistent/socket: No such file"), "{switch}");
+    let address = failed(&["--controller", "somewhere", "network", "list"], 1);
+    assert!(address.contains("Write http://HOST:PORT or unix:PATH."), "{address}");
+}
+
+#[test]
+fn the_token_goes_with_calls_over_tcp() {
+    let fake = Fake::start();
+    let url = fake.url();
+    let file = fake.directory().join("token");
+    std::fs::write(&file, "secret\n").unwrap();
+    let token_file = file.to_str().unwrap();
+    done(&["--controller", &url, "--token-file", token_file, "network", "list"]);
+    assert_eq!(fake.authorizations(), ["Bearer secret", "Bearer secret"]);
+    let missing = failed(&["--controller", &url, "--token-file", "/nonexistent/token", "network", "list"], 1);
+    assert!(missing.contains("/nonexistent/token") && missing.contains("--token-file"), "{missing}");
+}
+
+#[test]
+fn usage_errors_exit_with_two() {
+    for words in [
+        &["flows", "add", "web"][..],
+        &["ports", "add", "web", "0", "tap:a"],
+        &["network", "create", "blue", "--segment", "99999999"],
+        &["frobnicate"],
+    ] {
+        assert!(failed(words, 2).contains("Usage"), "{words:?}");
+    }
+}
+
+#[test]
+fn the_program_documents_itself() {
+    assert_eq!(done(&["--version"]), format!("weft {}\n", weft_proto::VERSION));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(done(&["completion", shell]).contains("neighbours"), "{shell}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man1");
+    done(&["man", pages.to_str().unwrap()]);
+    for page in ["weft.1", "weft-flows-add.1", "weft-port-plug.1"] {
+        assert!(pages.join(page).exists(), "{page}");
+    }
+}

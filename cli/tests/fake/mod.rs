@@ -1,0 +1,357 @@
+//! A switch and a controller in one, on a Unix socket and on TCP loopback, that answer from memory and
+//! note what they were asked.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+use weft_proto::fault::Fault;
+use weft_proto::text;
+use weft_proto::v1::cloud_server::{Cloud, CloudServer};
+use weft_proto::v1::switch_server::{Switch, SwitchServer};
+use weft_proto::v1::*;
+
+/// What was asked.
+#[derive(Default)]
+struct Notes {
+    bundles: Vec<Bundle>,
+    removals: Vec<DumpRulesRequest>,
+    hosts: Vec<String>,
+    authorizations: Vec<String>,
+    networks: Vec<Network>,
+}
+
+/// The running servers; they end with the test.
+pub struct Fake {
+    directory: tempfile::TempDir,
+    tcp: SocketAddr,
+    notes: Arc<Mutex<Notes>>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+#[derive(Clone)]
+struct Service(Arc<Mutex<Notes>>);
+
+impl Fake {
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory for the socket");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let notes = Arc::new(Mutex::new(Notes::default()));
+        let service = Service(Arc::clone(&notes));
+        let entered = runtime.enter();
+        let unix = tokio::net::UnixListener::bind(directory.path().join("socket")).expect("the socket can be bound");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+        listener.set_nonblocking(true).unwrap();
+        let tcp = listener.local_addr().unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        drop(entered);
+        let router = || {
+            tonic::transport::Server::builder()
+                .add_service(SwitchServer::new(service.clone()))
+                .add_service(CloudServer::new(service.clone()))
+        };
+        runtime.spawn(router().serve_with_incoming(UnixListenerStream::new(unix)));
+        runtime.spawn(router().serve_with_incoming(TcpListenerStream::new(listener)));
+        Self { directory, tcp, notes, _runtime: runtime }
+    }
+
+    /// `unix:PATH`, for a host and for a controller.
+    pub fn host(&self) -> String {
+        format!("unix:{}", self.directory.path().join("socket").display())
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.tcp)
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn bundles(&self) -> Vec<Bundle> {
+        self.notes.lock().unwrap().bundles.clone()
+    }
+
+    pub fn removals(&self) -> Vec<DumpRulesRequest> {
+        self.notes.lock().unwrap().removals.clone()
+    }
+
+    pub fn hosts_named(&self) -> Vec<String> {
+        self.notes.lock().unwrap().hosts.clone()
+    }
+
+    pub fn authorizations(&self) -> Vec<String> {
+        self.notes.lock().unwrap().authorizations.clone()
+    }
+}
+
+impl Service {
+    fn note<T>(&self, request: Request<T>) -> T {
+        let text = |name: &str| request.metadata().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let mut notes = self.0.lock().unwrap();
+        notes.hosts.extend(text("weft-host"));
+        notes.authorizations.extend(text("authorization"));
+        drop(notes);
+        request.into_inner()
+    }
+}
+
+fn rules() -> Vec<RuleState> {
+    let state = |line: &str, packets, age_seconds, origin: &str, table_name: &str| RuleState {
+        rule: Some(text::parse_rule(line).unwrap()),
+        packets,
+        bytes: packets * 60,
+        age_seconds,
+        origin: origin.to_owned(),
+        table_name: table_name.to_owned(),
+    };
+    vec![
+        state(
+            "owner=fabric,cookie=1,priority=100,in_port=1,tcp,tcp_dst=80,actions=goto_table:10",
+            7,
+            60,
+            "port web-1 of network blue",
+            "classify",
+        ),
+        state("owner=manual,table=10,priority=1,actions=drop(spoofed)", 0, 5, "", "port_security"),
+    ]
+}
+
+fn tap(number: u32, interface: &str) -> PortStatus {
+    let tap = TapPort { interface: interface.into(), netns: "web".into(), ..TapPort::default() };
+    PortStatus {
+        spec: Some(PortSpec {
+            number,
+            name: interface.into(),
+            owner: Owner::Manual.into(),
+            kind: Some(port_spec::Kind::Tap(tap)),
+        }),
+        interface: interface.into(),
+        state: if interface == "broken" { "failed: no such device".into() } else { "up".into() },
+        ..PortStatus::default()
+    }
+}
+
+type Stream<T> = tokio_stream::Iter<std::vec::IntoIter<Result<T, Status>>>;
+
+#[tonic::async_trait]
+impl Switch for Service {
+    async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<SwitchStatus>, Status> {
+        self.note(request);
+        Ok(Response::new(SwitchStatus { controller: "none configured".into(), ..SwitchStatus::default() }))
+    }
+
+    async fn apply_bundle(&self, request: Request<Streaming<Bundle>>) -> Result<Response<BundleResult>, Status> {
+        let mut messages = self.note(request);
+        let mut bundle = Bundle::default();
+        while let Some(message) = messages.message().await? {
+            bundle.add_rules.extend(message.add_rules);
+            bundle.add_ports.extend(message.add_ports);
+        }
+        for (index, rule) in bundle.add_rules.iter().enumerate() {
+            if text::format_rule(rule).contains("output:666") {
+                let place = format!("add_rules[{index}].instructions");
+                let remedy = "Add it with \"weft ports add\".";
+                return Err(Fault::invalid("no_port", place, "port 666 does not exist", remedy).into());
+            }
+        }
+        let ports = bundle.add_ports.iter().map(|spec| tap(spec.number, &spec.name)).collect();
+        let rules_added = bundle.add_rules.len() as u32;
+        self.0.lock().unwrap().bundles.push(bundle);
+        Ok(Response::new(BundleResult { rules_added, ports, ..BundleResult::default() }))
+    }
+
+    type DumpRulesStream = Stream<DumpRulesReply>;
+
+    async fn dump_rules(&self, request: Request<DumpRulesRequest>) -> Result<Response<Self::DumpRulesStream>, Status> {
+        let filter = self.note(request);
+        let selected = |state: &RuleState| {
+            let rule = state.rule.as_ref().unwrap();
+            filter.table.is_none_or(|table| table == rule.table)
+                && (filter.owner() == Owner::Unspecified || filter.owner() == rule.owner())
+        };
+        let replies: Vec<_> =
+            rules().into_iter().filter(selected).map(|state| Ok(DumpRulesReply { rules: vec![state] })).collect();
+        Ok(Response::new(tokio_stream::iter(replies)))
+    }
+
+    async fn remove_rules(&self, request: Request<DumpRulesRequest>) -> Result<Response<BundleResult>, Status> {
+        let filter = self.note(request);
+        self.0.lock().unwrap().removals.push(filter);
+        Ok(Response::new(BundleResult { rules_removed: 1, ..BundleResult::default() }))
+    }
+
+    async fn trace(&self, request: Request<TraceRequest>) -> Result<Response<TraceReply>, Status> {
+        self.note(request);
+        let step = |state: RuleState| TraceStep {
+            table: state.rule.as_ref().unwrap().table,
+            table_name: state.table_name.clone(),
+            rule: Some(state),
+        };
+        Ok(Response::new(TraceReply {
+            steps: rules().into_iter().map(step).collect(),
+            drop_reason: "spoofed".into(),
+            drop_meaning: "The source MAC or IP is not the port's.".into(),
+            consulted: text::parse_match("in_port=1,tcp,tcp_dst=80").unwrap(),
+            ..TraceReply::default()
+        }))
+    }
+
+    async fn list_tables(&self, request: Request<ListTablesRequest>) -> Result<Response<ListTablesReply>, Status> {
+        self.note(request);
+        let config = TableConfig { name: "classify".into(), ..TableConfig::default() };
+        let tables = vec![TableState { config: Some(config), rules: 1, masks: 1 }];
+        Ok(Response::new(ListTablesReply { tables }))
+    }
+
+    async fn list_ports(&self, request: Request<ListPortsRequest>) -> Result<Response<ListPortsReply>, Status> {
+        self.note(request);
+        Ok(Response::new(ListPortsReply { ports: vec![tap(1, "web-1")] }))
+    }
+
+    async fn list_drops(&self, request: Request<ListDropsRequest>) -> Result<Response<ListDropsReply>, Status> {
+        self.note(request);
+        let drops = vec![DropCount { reason: "spoofed".into(), packets: 3, ..DropCount::default() }];
+        Ok(Response::new(ListDropsReply { drops }))
+    }
+
+    async fn list_neighbours(
+        &self,
+        request: Request<ListNeighboursRequest>,
+    ) -> Result<Response<ListNeighboursReply>, Status> {
+        self.note(request);
+        Ok(Response::new(ListNeighboursReply::default()))
+    }
+
+    async fn dump_cache(&self, request: Request<DumpCacheRequest>) -> Result<Response<DumpCacheReply>, Status> {
+        self.note(request);
+        Ok(Response::new(DumpCacheReply::default()))
+    }
+
+    type WatchPuntsStream = Stream<PacketIn>;
+
+    async fn watch_punts(
+        &self,
+        request: Request<WatchPuntsRequest>,
+    ) -> Result<Response<Self::WatchPuntsStream>, Status> {
+        self.note(request);
+        let packet = PacketIn { in_port: 1, reason: 3, total_length: 14, frame: vec![2; 14], ..PacketIn::default() };
+        Ok(Response::new(tokio_stream::iter(vec![Ok(packet); 3])))
+    }
+}
+
+#[tonic::async_trait]
+impl Cloud for Service {
+    async fn create_network(&self, request: Request<CreateNetworkRequest>) -> Result<Response<Network>, Status> {
+        let request = self.note(request);
+        let network = Network {
+            id: "n1".into(),
+            name: request.name,
+            project_id: "p1".into(),
+            segment_id: request.segment_id,
+            mtu: 1450,
+        };
+        self.0.lock().unwrap().networks.push(network.clone());
+        Ok(Response::new(network))
+    }
+
+    async fn list_networks(
+        &self,
+        request: Request<ListNetworksRequest>,
+    ) -> Result<Response<ListNetworksReply>, Status> {
+        self.note(request);
+        Ok(Response::new(ListNetworksReply { networks: self.0.lock().unwrap().networks.clone() }))
+    }
+
+    async fn delete_network(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
+        let request = self.note(request);
+        let problem = format!("no network is called \"{}\"", request.id);
+        Err(Fault::invalid("not_found", "id", problem, "See \"weft network list\".").into())
+    }
+
+    async fn list_projects(
+        &self,
+        request: Request<ListProjectsRequest>,
+    ) -> Result<Response<ListProjectsReply>, Status> {
+        self.note(request);
+        let projects = vec![Project { id: "p1".into(), name: "p".into() }];
+        Ok(Response::new(ListProjectsReply { projects }))
+    }
+
+    async fn get_controller_status(
+        &self,
+        request: Request<GetControllerStatusRequest>,
+    ) -> Result<Response<ControllerStatus>, Status> {
+        self.note(request);
+        Ok(Response::new(ControllerStatus { hosts: 1, hosts_behind: 1, ..ControllerStatus::default() }))
+    }
+
+    async fn create_project(&self, request: Request<CreateProjectRequest>) -> Result<Response<Project>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn delete_project(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn create_subnet(&self, request: Request<CreateSubnetRequest>) -> Result<Response<Subnet>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn list_subnets(&self, request: Request<ListSubnetsRequest>) -> Result<Response<ListSubnetsReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn delete_subnet(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn create_port(&self, request: Request<CreatePortRequest>) -> Result<Response<Port>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn list_ports(
+        &self,
+        request: Request<ListCloudPortsRequest>,
+    ) -> Result<Response<ListCloudPortsReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn plug_port(&self, request: Request<PlugPortRequest>) -> Result<Response<Port>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn unplug_port(&self, request: Request<UnplugPortRequest>) -> Result<Response<Port>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn delete_port(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn create_host(&self, request: Request<CreateHostRequest>) -> Result<Response<Host>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn list_hosts(&self, request: Request<ListHostsRequest>) -> Result<Response<ListHostsReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn delete_host(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+}

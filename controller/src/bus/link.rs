@@ -1,0 +1,183 @@
+//! What the controller knows of one host's switch, between and during its streams.
+
+use super::relay::Calls;
+use crate::compile::HostState;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, mpsc, watch};
+use tonic::Status;
+use uuid::Uuid;
+use weft_proto::fault::Fault;
+use weft_proto::v1::{self, PortSpec, PortStatus, ToSwitch};
+
+/// Where a session's messages go.
+pub type Outbound = mpsc::Sender<Result<ToSwitch, Status>>;
+
+/// A state, and the generation under which the switch was sent it.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// Counted per host and term, from 1.
+    pub number: u64,
+    /// What the switch holds at it.
+    pub state: Arc<HostState>,
+}
+
+/// The stream a host has.
+#[derive(Clone)]
+pub struct Session {
+    /// Tells sessions of one host apart.
+    pub serial: u64,
+    /// The switch's.
+    pub boot_id: u64,
+    /// To the switch.
+    pub outbound: Outbound,
+    /// Told to end, and why.
+    pub end: Arc<Ending>,
+}
+
+/// How others tell a session to end.
+#[derive(Default)]
+pub struct Ending {
+    /// Woken when there is a reason.
+    pub wake: Notify,
+    reason: Mutex<Option<Fault>>,
+}
+
+impl Ending {
+    /// Ends the session with this fault; the first one counts.
+    pub fn end(&self, fault: Fault) {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+        self.wake.notify_one();
+    }
+
+    /// Why it should end, if it should.
+    pub fn reason(&self) -> Option<Fault> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// See [`Link`]; changed by the host's session only, except for `dirty`.
+#[derive(Default)]
+pub struct LinkState {
+    /// What the switch is known to hold.
+    pub confirmed: Option<Generation>,
+    /// What it was sent and has not answered.
+    pub outstanding: Option<Generation>,
+    /// The last number given to a generation.
+    pub generation: u64,
+    /// Whether the model may have changed since it was last compiled for this host.
+    pub dirty: bool,
+    /// The stream, if there is one.
+    pub session: Option<Session>,
+    /// Sessions so far.
+    pub sessions: u64,
+    /// When the last message came in.
+    pub heard: Option<tokio::time::Instant>,
+    /// The last refusal: of a bundle or of the connection.
+    pub fault: Option<Fault>,
+    /// Whether it was a bundle that was refused.
+    pub bundle_refused: bool,
+    /// As the switch last reported them.
+    pub ports: Vec<PortStatus>,
+}
+
+/// What the controller knows of one host's switch.
+pub struct Link {
+    /// Which host.
+    pub host: Uuid,
+    state: Mutex<LinkState>,
+    /// Wakes the session when the host is dirty.
+    pub wake: Notify,
+    /// Relayed calls under way.
+    pub calls: Calls,
+    status: watch::Sender<u64>,
+}
+
+/// How a port that is plugged here is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortState {
+    /// Its host has not acknowledged it yet.
+    Build,
+    /// It has.
+    Active,
+    /// It refused, or the port's interface failed, for this reason.
+    Error(String),
+}
+
+impl Link {
+    pub(super) fn new(host: Uuid, status: watch::Sender<u64>) -> Self {
+        let state = Mutex::new(LinkState { dirty: true, ..LinkState::default() });
+        Self { host, state, wake: Notify::new(), calls: Calls::default(), status }
+    }
+
+    /// The state, locked: not to be held across an await.
+    pub fn lock(&self) -> MutexGuard<'_, LinkState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the model has changed in what this host gets.
+    pub fn mark(&self) {
+        self.lock().dirty = true;
+        self.wake.notify_one();
+    }
+
+    /// Tells those who wait for a status that it may have changed.
+    pub fn announce(&self) {
+        self.status.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Ends the session: the host is no more.
+    pub(super) fn dismiss(&self) {
+        if let Some(session) = &self.lock().session {
+            session.end.end(
+                Fault::invalid(
+                    "unknown_host",
+                    "host",
+                    "the host was deleted",
+                    "Create it again with `weft host create NAME`, or stop its switch.",
+                )
+                .with_status(tonic::Code::NotFound),
+            );
+        }
+    }
+
+    /// Fills in what is known of the host.
+    pub fn describe(&self, host: &mut v1::Host) {
+        let state = self.lock();
+        host.connected = state.session.is_some();
+        host.generation = state.generation + u64::from(state.dirty);
+        host.acknowledged_generation = state.confirmed.as_ref().map_or(0, |confirmed| confirmed.number);
+        host.fault = state.fault.as_ref().map(ToString::to_string).unwrap_or_default();
+        host.ports.clone_from(&state.ports);
+    }
+
+    /// Whether it is connected, and whether it has not acknowledged what it should have.
+    pub fn standing(&self) -> (bool, bool) {
+        let state = self.lock();
+        (state.session.is_some(), state.dirty || state.outstanding.is_some() || state.confirmed.is_none())
+    }
+
+    /// How the port is that should be so, and the interface that the switch reported.
+    pub fn port(&self, wanted: &PortSpec) -> (PortState, Option<String>) {
+        let state = self.lock();
+        let number = wanted.number;
+        let reported = state.ports.iter().find(|port| port.spec.as_ref().is_some_and(|spec| spec.number == number));
+        let interface = reported.map(|port| port.interface.clone()).filter(|name| !name.is_empty());
+        let held = state.confirmed.as_ref().and_then(|confirmed| confirmed.state.ports.get(&number));
+        let port_state = match (held.filter(|spec| *spec == wanted), reported, &state.fault) {
+            (Some(_), Some(port), _) if port.state.starts_with("failed") => PortState::Error(port.state.clone()),
+            (Some(_), ..) => PortState::Active,
+            (None, _, Some(fault)) if state.bundle_refused => PortState::Error(fault.to_string()),
+            (None, ..) => PortState::Build,
+        };
+        (port_state, interface)
+    }
+
+    /// Whether the switch may still have the port.
+    pub fn may_have(&self, number: u32) -> bool {
+        let state = self.lock();
+        let has = |generation: &Option<Generation>| {
+            generation.as_ref().is_some_and(|generation| generation.state.ports.contains_key(&number))
+        };
+        has(&state.confirmed) || has(&state.outstanding)
+    }
+}

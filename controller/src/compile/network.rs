@@ -1,0 +1,252 @@
+//! The rules of one VXLAN network on one host.
+//!
+//! | table | what | priority |
+//! |---|---|---|
+//! | classify | from a port here; from the tunnel under the network's VNI | 100 |
+//! | port_security | tagged: dropped | 200 |
+//! | | IPv4, ARP and DHCP under the port's own addresses: on | 100 |
+//! | | anything else of the port: dropped as spoofed | 10 |
+//! | respond | ARP for the port's own address (a probe, an announcement): on, unanswered | 300 |
+//! | | ARP for any address of the network; DHCP: answered | 200 |
+//! | l2 | to a MAC here: output | 400 |
+//! | | from the tunnel, to a group: to every port here, never back to the tunnel | 350 |
+//! | | from the tunnel, to anything else: dropped | 300 |
+//! | | to a MAC elsewhere: through the tunnel to its host | 200 |
+//! | | to a group: to every port here, and one copy to each host that has ports (head-end replication) | 150 |
+//! | | to anything else: dropped as unknown | 0 |
+
+use super::pipeline::{CLASSIFY, L2, PORT_SECURITY, RESPOND, TUNNEL_PORT};
+use super::rule::{RuleBuilder, act, cookie, output, set};
+use super::state::HostState;
+use crate::model::{Host, Mac, Model, Network, Port, Subnet, host_label};
+use std::net::Ipv4Addr;
+use uuid::Uuid;
+use weft_proto::v1::{self, Action, DropCause, Field, action, port_spec};
+
+/// Adds the network's part of a host's state.
+pub(super) fn compile(state: &mut HostState, model: &Model, network: Uuid, host: Uuid) {
+    let Some(network) = model.network_by_id(network) else { return };
+    let tunnel = state.ports.contains_key(&TUNNEL_PORT);
+    let mut flood_here: Vec<Action> = Vec::new();
+    let mut flood_elsewhere: Vec<Action> = Vec::new();
+    for (place, ports) in model.plugged_of(network.id) {
+        let remote = model.host_by_id(place).filter(|remote| remote.id != host);
+        let underlay = remote.and_then(|remote| remote.underlay);
+        if let Some(underlay) = underlay.filter(|_| tunnel) {
+            flood_elsewhere.extend([set(Field::TunDst, underlay.octets()), output(TUNNEL_PORT)]);
+        }
+        for port in ports {
+            answer_arp(state, network, port);
+            match (remote, underlay) {
+                (None, _) => {
+                    local_port(state, model, network, port);
+                    flood_here.push(output(port.number));
+                }
+                (Some(remote), Some(underlay)) if tunnel => remote_port(state, network, port, remote, underlay),
+                // There is no way to that host, from here or at all.
+                (Some(_), _) => {}
+            }
+        }
+    }
+    for subnet in model.subnets_of(network.id) {
+        if let Some(address) = subnet.dhcp {
+            let cookie = cookie("dhcp-arp", &subnet.id.to_string());
+            let text = format!("subnet {} (network {}): ARP for its DHCP address", subnet.name, network.name);
+            state.origin(cookie, text);
+            state.add(arp_answer(cookie, network, address, subnet.dhcp_mac()));
+        }
+    }
+    whole_network(state, network, tunnel, flood_here, flood_elsewhere);
+}
+
+fn of_port(state: &mut HostState, network: &Network, port: &Port, kind: &str, what: &str) -> u64 {
+    let cookie = cookie(kind, &port.id.to_string());
+    state.origin(cookie, format!("port {} (network {}): {what}", port.name, network.name));
+    cookie
+}
+
+fn of_network(state: &mut HostState, network: &Network, kind: &str, what: &str) -> u64 {
+    let cookie = cookie(kind, &network.id.to_string());
+    state.origin(cookie, format!("network {}: {what}", network.name));
+    cookie
+}
+
+/// What concerns the network as a whole.
+fn whole_network(
+    state: &mut HostState,
+    network: &Network,
+    tunnel: bool,
+    flood_here: Vec<Action>,
+    flood_elsewhere: Vec<Action>,
+) {
+    let segment = network.segment;
+    if tunnel {
+        let from_tunnel = of_network(state, network, "from-tunnel", "packets from the tunnel");
+        state.add(
+            RuleBuilder::new(CLASSIFY, 100, from_tunnel)
+                .in_port(TUNNEL_PORT)
+                .with(Field::TunId, u64::from(segment).to_be_bytes())
+                .apply_goto(vec![set(Field::Reg0, segment.to_be_bytes())], L2),
+        );
+        let group = of_network(state, network, "tunnel-flood", "broadcast and multicast from other hosts");
+        let from_tunnel =
+            |priority, cookie| RuleBuilder::new(L2, priority, cookie).in_port(TUNNEL_PORT).segment(segment);
+        state.add(from_tunnel(350, group).group().apply(flood_here.clone()));
+        let stray = of_network(state, network, "tunnel-stray", "from other hosts, to a MAC that is not here");
+        state.add(from_tunnel(300, stray).drop(DropCause::UnknownDestination));
+    }
+    let flood = of_network(state, network, "flood", "broadcast and multicast");
+    let mut actions = flood_here;
+    if !flood_elsewhere.is_empty() {
+        actions.push(set(Field::TunId, u64::from(segment).to_be_bytes()));
+        actions.extend(flood_elsewhere);
+    }
+    state.add(RuleBuilder::new(L2, 150, flood).segment(segment).group().apply(actions));
+    let unknown = of_network(state, network, "unknown-unicast", "to a MAC that no port of it has");
+    state.add(RuleBuilder::new(L2, 0, unknown).segment(segment).drop(DropCause::UnknownDestination));
+}
+
+fn arp_answer(cookie: u64, network: &Network, address: Ipv4Addr, mac: Mac) -> v1::Rule {
+    let reply = act(action::Action::ArpReply(v1::ArpReply { mac: mac.0.to_vec() }));
+    RuleBuilder::new(RESPOND, 200, cookie).segment(network.segment).arp_request(address).apply(vec![reply])
+}
+
+fn answer_arp(state: &mut HostState, network: &Network, port: &Port) {
+    let cookie = of_port(state, network, port, "arp", "ARP for its addresses");
+    for fixed in &port.addresses {
+        state.add(arp_answer(cookie, network, fixed.address, port.mac));
+    }
+}
+
+fn remote_port(state: &mut HostState, network: &Network, port: &Port, host: &Host, underlay: Ipv4Addr) {
+    let what = format!("delivery through the tunnel to host {}", host.name);
+    let cookie = of_port(state, network, port, "delivery", &what);
+    state.add(RuleBuilder::new(L2, 200, cookie).segment(network.segment).with(Field::EthDst, port.mac.0).apply(vec![
+        set(Field::TunId, u64::from(network.segment).to_be_bytes()),
+        set(Field::TunDst, underlay.octets()),
+        output(TUNNEL_PORT),
+    ]));
+}
+
+/// The port as the switch should have it; `None` if it is not plugged.
+#[must_use]
+pub fn spec_of(network: &Network, port: &Port) -> Option<v1::PortSpec> {
+    let plug = port.plug.as_ref()?;
+    let tap = v1::TapPort {
+        interface: plug.interface.clone(),
+        netns: plug.netns.clone(),
+        mac: port.mac.0.to_vec(),
+        mtu: network.mtu,
+    };
+    Some(v1::PortSpec {
+        number: port.number,
+        // Names of ports need not be unique in the cloud; on a switch they must be.
+        name: format!("{}.{}", port.name, port.number),
+        owner: v1::Owner::Fabric.into(),
+        kind: Some(port_spec::Kind::Tap(tap)),
+    })
+}
+
+/// A port that is plugged here: itself, and its rules in every table.
+fn local_port(state: &mut HostState, model: &Model, network: &Network, port: &Port) {
+    let Some(spec) = spec_of(network, port) else { return };
+    state.ports.insert(port.number, spec);
+    let classify = of_port(state, network, port, "classify", "packets it sends");
+    state.add(
+        RuleBuilder::new(CLASSIFY, 100, classify)
+            .in_port(port.number)
+            .apply_goto(vec![set(Field::Reg0, network.segment.to_be_bytes())], PORT_SECURITY),
+    );
+    secure(state, network, port);
+    respond(state, model, network, port);
+    let delivery = of_port(state, network, port, "delivery", "delivery");
+    state.add(
+        RuleBuilder::new(L2, 400, delivery)
+            .segment(network.segment)
+            .with(Field::EthDst, port.mac.0)
+            .apply(vec![output(port.number)]),
+    );
+}
+
+/// What the port may send.
+fn secure(state: &mut HostState, network: &Network, port: &Port) {
+    let tagged = of_port(state, network, port, "tagged", "tagged frames, which the network does not carry");
+    state.add(RuleBuilder::new(PORT_SECURITY, 200, tagged).in_port(port.number).tagged().drop(DropCause::Policy));
+
+    let allowed = of_port(state, network, port, "own-addresses", "its own addresses");
+    let from = || RuleBuilder::new(PORT_SECURITY, 100, allowed).in_port(port.number).with(Field::EthSrc, port.mac.0);
+    for fixed in &port.addresses {
+        state.add(from().ipv4().with(Field::Ipv4Src, fixed.address.octets()).goto(RESPOND));
+    }
+    // 0.0.0.0: a probe, whether an address is in use (RFC 5227, 2.1.1).
+    let probes = [Ipv4Addr::UNSPECIFIED];
+    for sender in port.addresses.iter().map(|fixed| fixed.address).chain(probes) {
+        let arp = from().arp().with(Field::ArpSha, port.mac.0).with(Field::ArpSpa, sender.octets());
+        state.add(arp.goto(RESPOND));
+    }
+    let client = from().dhcp_request(Ipv4Addr::BROADCAST).with(Field::Ipv4Src, Ipv4Addr::UNSPECIFIED.octets());
+    state.add(client.goto(RESPOND));
+
+    let spoofed = of_port(state, network, port, "anti-spoofing", "anti-spoofing");
+    state.add(RuleBuilder::new(PORT_SECURITY, 10, spoofed).in_port(port.number).drop(DropCause::Spoofed));
+}
+
+/// What the port is answered.
+fn respond(state: &mut HostState, model: &Model, network: &Network, port: &Port) {
+    let own = of_port(state, network, port, "own-arp", "ARP probes and announcements of its own addresses");
+    for fixed in &port.addresses {
+        // An answer would look to it like a conflict (RFC 5227, 2.1.1).
+        state.add(RuleBuilder::new(RESPOND, 300, own).in_port(port.number).arp_request(fixed.address).goto(L2));
+    }
+    let served = port.addresses.iter().find_map(|fixed| {
+        let subnet = model.subnet_by_id(fixed.subnet)?;
+        Some((fixed.address, subnet, subnet.dhcp?))
+    });
+    let Some((address, subnet, server)) = served else { return };
+    let dhcp = of_port(state, network, port, "dhcp", "DHCP");
+    let reply = act(action::Action::DhcpReply(dhcp_reply(network, port, subnet, address, server)));
+    for destination in [Ipv4Addr::BROADCAST, server] {
+        state.add(
+            RuleBuilder::new(RESPOND, 200, dhcp)
+                .in_port(port.number)
+                .dhcp_request(destination)
+                .apply(vec![reply.clone()]),
+        );
+    }
+}
+
+fn dhcp_reply(network: &Network, port: &Port, subnet: &Subnet, address: Ipv4Addr, server: Ipv4Addr) -> v1::DhcpReply {
+    let octets = |address: Ipv4Addr| address.octets().to_vec();
+    let mut routes: Vec<v1::ClasslessRoute> = subnet
+        .routes
+        .iter()
+        .map(|route| v1::ClasslessRoute {
+            destination: octets(route.destination.address()),
+            prefix_length: route.destination.length().into(),
+            next_hop: octets(route.next_hop),
+        })
+        .collect();
+    // RFC 3442: a client that takes classless routes ignores the router, so the default route is one of
+    // them too, unless the subnet's own routes have one.
+    let has_default = routes.iter().any(|route| route.prefix_length == 0);
+    if let Some(gateway) = subnet.gateway.filter(|_| !routes.is_empty() && !has_default) {
+        routes.push(v1::ClasslessRoute {
+            destination: octets(Ipv4Addr::UNSPECIFIED),
+            prefix_length: 0,
+            next_hop: octets(gateway),
+        });
+    }
+    v1::DhcpReply {
+        address: octets(address),
+        prefix_length: subnet.prefix.length().into(),
+        server_address: octets(server),
+        server_mac: subnet.dhcp_mac().0.to_vec(),
+        router: subnet.gateway.map(octets).unwrap_or_default(),
+        dns_servers: subnet.dns.iter().copied().map(octets).collect(),
+        mtu: network.mtu,
+        lease_seconds: subnet.lease_seconds,
+        host_name: host_label(&port.name, address),
+        domain_name: subnet.domain.clone(),
+        routes,
+    }
+}

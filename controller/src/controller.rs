@@ -1,0 +1,212 @@
+//! The middle of the way of an intent: one transaction after another, each checked against the model, stored,
+//! applied, and made known to the hosts it touches.
+//!
+//! Invariants: the model in memory is what the store holds (a transaction is applied if and only if it was
+//! stored, whatever becomes of the caller); nobody else writes (each transaction is under the condition that our
+//! term is still the store's last); every host that a change touches is marked before the call returns.
+
+use crate::bus::{Links, link::PortState};
+use crate::compile::{self, touched};
+use crate::model::{Change, DEFAULT_PROJECT, Host, HostReport, Model, Object, Planned, Port, Project};
+use crate::store::{Store, StoreError, record, term};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
+use tonic::Code;
+use uuid::Uuid;
+use weft_proto::fault::Fault;
+use weft_proto::v1;
+
+/// The controller's state, shared by all calls and sessions.
+pub struct Controller {
+    model: RwLock<Model>,
+    store: Arc<dyn Store>,
+    /// Held during a transaction.
+    writer: tokio::sync::Mutex<term::Term>,
+    /// Our term.
+    pub term: u64,
+    /// To the hosts.
+    pub links: Links,
+    started: Instant,
+}
+
+impl Controller {
+    /// Begins a term on a store; the first start makes the default project. Blocks on the disk.
+    pub fn start(store: Arc<dyn Store>) -> Result<Arc<Self>, StoreError> {
+        let term = term::begin(&*store)?;
+        let mut model = record::load(&*store)?;
+        if model.project(DEFAULT_PROJECT, "").is_err() {
+            let project = Project { id: Uuid::new_v4(), name: DEFAULT_PROJECT.to_owned() };
+            let change = Change::Put(Object::Project(project));
+            store.transact(&[term.still_ours()], &[record::operation(&change)])?;
+            model.apply(&change);
+        }
+        Ok(Arc::new(Self {
+            model: RwLock::new(model),
+            store,
+            writer: tokio::sync::Mutex::new(term),
+            term: term.number,
+            links: Links::default(),
+            started: Instant::now(),
+        }))
+    }
+
+    /// The model as it is now: not to be held across an await.
+    pub fn model(&self) -> RwLockReadGuard<'_, Model> {
+        self.model.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One transaction: what a planner plans against the model is stored and made true; nothing is if it
+    /// refuses. It runs to its end even if the caller stops waiting.
+    pub async fn transact<T: Send + 'static>(
+        self: &Arc<Self>,
+        plan: impl FnOnce(&Model) -> Planned<T> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let controller = Arc::clone(self);
+        let transaction = tokio::spawn(async move {
+            let term = controller.writer.lock().await;
+            let (changes, result) = plan(&controller.model())?;
+            if !changes.is_empty() {
+                let operations: Vec<_> = changes.iter().map(record::operation).collect();
+                let (store, compare) = (Arc::clone(&controller.store), term.still_ours());
+                blocking(move || store.transact(&[compare], &operations)).await?;
+                controller.apply(&changes);
+            }
+            Ok(result)
+        });
+        transaction.await.unwrap_or_else(|_| Err(broken()))
+    }
+
+    /// Applies stored changes and marks the hosts they touch.
+    fn apply(&self, changes: &[Change]) {
+        let mut hosts = BTreeSet::new();
+        {
+            let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
+            for change in changes {
+                hosts.extend(touched(&model, change));
+                model.apply(change);
+                hosts.extend(touched(&model, change));
+            }
+            // A host that is gone has nothing to be told.
+            hosts.retain(|&host| model.host_by_id(host).is_some());
+        }
+        for host in hosts {
+            self.links.of(host).mark();
+        }
+    }
+
+    /// A host's switch says where it is. Two connected hosts cannot have one underlay address.
+    pub async fn report_host(self: &Arc<Self>, host: Uuid, report: HostReport) -> Result<(), Fault> {
+        let controller = Arc::clone(self);
+        self.transact(move |model| {
+            if let Some(other) = model.host_of_underlay(host, report.underlay) {
+                if controller.links.of(other.id).standing().0 {
+                    return Err(underlay_taken(other, report.underlay));
+                }
+            }
+            model.report_host(host, &report)
+        })
+        .await
+    }
+
+    /// Remembers that a switch has followed a later term than ours.
+    pub async fn remember_term(self: &Arc<Self>, seen: u64) -> Result<(), Fault> {
+        let mut term = self.writer.lock().await;
+        let (store, ours) = (Arc::clone(&self.store), *term);
+        *term = blocking(move || term::remember(&*store, ours, seen)).await?;
+        Ok(())
+    }
+
+    /// A port as the API shows it.
+    pub fn describe_port(&self, port: &Port) -> v1::Port {
+        let mut message = record::port_message(port);
+        let network = self.model().network_by_id(port.network).cloned();
+        let spec = network.and_then(|network| compile::network::spec_of(&network, port));
+        let (Some(plug), Some(spec)) = (&port.plug, spec) else {
+            message.status = "DOWN".to_owned();
+            return message;
+        };
+        let (state, interface) = self.links.of(plug.host).port(&spec);
+        match state {
+            PortState::Build => message.status = "BUILD".to_owned(),
+            PortState::Active => {
+                message.status = "ACTIVE".to_owned();
+                message.interface = interface.unwrap_or(message.interface);
+            }
+            PortState::Error(fault) => {
+                message.status = "ERROR".to_owned();
+                message.fault = fault;
+            }
+        }
+        message
+    }
+
+    /// A host as the API shows it.
+    pub fn describe_host(&self, host: &Host) -> v1::Host {
+        let mut message = record::host_message(host);
+        self.links.of(host.id).describe(&mut message);
+        message
+    }
+
+    /// The controller as the API shows it.
+    pub fn status(&self) -> v1::ControllerStatus {
+        let mut status = v1::ControllerStatus {
+            version: weft_proto::VERSION.to_owned(),
+            protocol: weft_proto::PROTOCOL,
+            term: self.term,
+            uptime_seconds: self.started.elapsed().as_secs(),
+            ..v1::ControllerStatus::default()
+        };
+        for host in self.model().hosts() {
+            let (connected, behind) = self.links.of(host.id).standing();
+            status.hosts += 1;
+            status.hosts_connected += u32::from(connected);
+            status.hosts_behind += u32::from(behind);
+        }
+        status
+    }
+}
+
+/// Does what blocks on the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Fault> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(store_fault),
+        Err(_) => Err(broken()),
+    }
+}
+
+fn store_fault(error: StoreError) -> Fault {
+    if let StoreError::Conflict { .. } = error {
+        return Fault::invalid(
+            "superseded",
+            "",
+            "another controller has begun a later term on this store",
+            "Call that one.",
+        )
+        .with_status(Code::Unavailable);
+    }
+    tracing::error!(%error, "a transaction was not stored");
+    Fault::invalid("store_failed", "", error.to_string(), "See the controller's log.").with_status(Code::Internal)
+}
+
+fn broken() -> Fault {
+    Fault::invalid("internal", "", "the controller met an error of its own", "See its log, and report it.")
+        .with_status(Code::Internal)
+}
+
+fn underlay_taken(other: &Host, underlay: Option<Ipv4Addr>) -> Fault {
+    Fault::invalid(
+        "underlay_address_taken",
+        "hello.underlay_address",
+        format!(
+            "the underlay address {} is that of host {:?}, which is connected",
+            underlay.map(|address| address.to_string()).unwrap_or_default(),
+            other.name
+        ),
+        "Give each host its own address on the underlay.",
+    )
+    .with_status(Code::AlreadyExists)
+}

@@ -1,0 +1,90 @@
+//! Every resource that requests, hosts or calls can consume, bounded and named in one place.
+
+/// Projects of one cloud.
+pub const PROJECTS: usize = 10_000;
+
+/// Networks of one cloud.
+pub const NETWORKS: usize = 16_000;
+
+/// Subnets of one network.
+pub const SUBNETS_PER_NETWORK: usize = 16;
+
+/// Ports of one cloud.
+pub const PORTS: usize = 200_000;
+
+/// Ports of one network: each is a rule or more on every host of the network.
+pub const PORTS_PER_NETWORK: usize = 8192;
+
+/// Hosts of one cloud.
+pub const HOSTS: usize = 1000;
+
+/// Ports plugged on one host. A switch has room for 4096 ports, the tunnel and hand-made ones included.
+pub const PORTS_PER_HOST: usize = 2000;
+
+/// Ports of one network on one host, and hosts of one network: together they fill the rule that
+/// floods (one action for each port, two for each host), and a switch takes 1024 actions in a rule.
+pub const PORTS_PER_NETWORK_AND_HOST: usize = 250;
+/// See [`PORTS_PER_NETWORK_AND_HOST`].
+pub const HOSTS_PER_NETWORK: usize = 380;
+
+const _: () = assert!(PORTS_PER_NETWORK_AND_HOST + 1 + 2 * HOSTS_PER_NETWORK <= 1024);
+
+/// Fixed addresses of one port.
+pub const ADDRESSES_PER_PORT: usize = 16;
+
+/// DNS servers of one subnet: 4 bytes each in one DHCP option.
+pub const DNS_SERVERS: usize = 8;
+
+/// Host routes of one subnet: at most 9 bytes each, and the default route, in one DHCP option of at
+/// most 255 bytes (RFC 3442).
+pub const HOST_ROUTES: usize = 16;
+
+/// Characters of a name.
+pub const NAME_CHARACTERS: usize = 63;
+
+/// Bytes of one message of a bundle that travels in several.
+pub const BUNDLE_PART_BYTES: usize = 1_000_000;
+
+/// Bytes of one message that is received, from a person or a switch.
+pub const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of one relayed request: it must fit one message to the switch, which takes 4 MiB.
+pub const RELAY_REQUEST_BYTES: usize = 3 * 1024 * 1024;
+
+/// Bytes of replies that one relayed call may have waiting for a caller who does not read them.
+pub const RELAY_REPLY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Relayed calls under way to one host.
+pub const CALLS_PER_HOST: usize = 64;
+
+/// Messages to one switch that wait to be sent.
+pub const OUTBOUND_MESSAGES: usize = 64;
+
+/// Milliseconds between two bundles to one host: changes in between travel together.
+pub const GROUP_MILLISECONDS: u64 = 3;
+
+/// Seconds a switch has to acknowledge a bundle, or to answer a comparison, before it is disconnected.
+pub const ACKNOWLEDGE_SECONDS: u64 = 30;
+
+/// Seconds a program has to say Hello.
+pub const HELLO_SECONDS: u64 = 10;
+
+/// Seconds within which a connected switch must show life when another one takes its name.
+pub const PROBE_SECONDS: u64 = 3;
+
+/// Seconds until a refused bundle is sent again: the first time, and at most.
+pub const RETRY_SECONDS: u64 = 1;
+/// See [`RETRY_SECONDS`].
+pub const RETRY_SECONDS_MOST: u64 = 30;
+
+/// Seconds a relayed call may take, or a streaming one be silent.
+pub const RELAY_SECONDS: u64 = 15;
+
+/// Seconds between two HTTP/2 keepalive pings, and until one counts as unanswered.
+pub const KEEPALIVE_SECONDS: u64 = 5;
+
+/// Milliseconds that a request may wait for a port to become active.
+pub const WAIT_MILLISECONDS: u32 = 120_000;
+
+/// Revisions of the store that a watcher may lag behind.
+pub const STORE_HISTORY: u64 = 10_000;

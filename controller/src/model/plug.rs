@@ -1,0 +1,115 @@
+//! Ports find their place on a host, and leave it.
+
+use super::lookup::limit;
+use super::name::{valid_interface, valid_netns};
+use super::{Change, Host, Model, Object, Planned, Plug, Port, VXLAN_OVERHEAD};
+use crate::limits;
+use weft_proto::fault::Fault;
+use weft_proto::v1;
+
+impl Model {
+    /// Plans a port's place. Asking for the place it has changes nothing.
+    pub fn plug_port(&self, request: &v1::PlugPortRequest) -> Planned<Port> {
+        let port = self.port(&request.port, &request.project, "port")?;
+        let host = self.chosen_host(&request.host)?;
+        let interface = if request.interface.is_empty() {
+            format!("weft{}", port.number)
+        } else {
+            valid_interface(&request.interface, "interface")?;
+            request.interface.clone()
+        };
+        if !request.netns.is_empty() {
+            valid_netns(&request.netns, "netns")?;
+        }
+        let plug = Plug { host: host.id, interface, netns: request.netns.clone() };
+        if let Some(current) = &port.plug {
+            if *current == plug {
+                return Ok((Vec::new(), port.clone()));
+            }
+            return Err(Fault::invalid(
+                "already_plugged",
+                "port",
+                format!("port {:?} is plugged on host {:?}", port.name, self.hosts[&current.host].name),
+                format!("Unplug it first: `weft port unplug {}`.", port.name),
+            )
+            .with_status(tonic::Code::FailedPrecondition));
+        }
+        self.check_place(port, host, &plug)?;
+        let plugged = Port { plug: Some(plug), ..port.clone() };
+        Ok((vec![Change::Put(Object::Port(plugged.clone()))], plugged))
+    }
+
+    fn chosen_host(&self, named: &str) -> Result<&Host, Fault> {
+        if !named.is_empty() {
+            return self.host(named, "host");
+        }
+        let mut hosts = self.hosts.values();
+        match (hosts.next(), hosts.next()) {
+            (Some(only), None) => Ok(only),
+            (None, _) => Err(Fault::invalid(
+                "unknown_host",
+                "host",
+                "the cloud has no host",
+                "Create one with `weft host create NAME`, and start its switch.",
+            )
+            .with_status(tonic::Code::FailedPrecondition)),
+            _ => Err(Fault::invalid(
+                "unknown_host",
+                "host",
+                "the cloud has several hosts and none is named",
+                "Name one that `weft host list` shows.",
+            )),
+        }
+    }
+
+    fn check_place(&self, port: &Port, host: &Host, plug: &Plug) -> Result<(), Fault> {
+        let key = (plug.host, plug.netns.clone(), plug.interface.clone());
+        if let Some(other) = self.port_of_interface.get(&key) {
+            return Err(Fault::invalid(
+                "interface_taken",
+                "interface",
+                format!("{:?} is the interface of port {:?} on that host", plug.interface, self.ports[other].name),
+                "Give another name, or none to have one chosen.",
+            )
+            .with_status(tonic::Code::AlreadyExists));
+        }
+        let network = &self.networks[&port.network];
+        if host.underlay_mtu > 0 && network.mtu + VXLAN_OVERHEAD > host.underlay_mtu {
+            return Err(Fault::invalid(
+                "bad_mtu",
+                "host",
+                format!(
+                    "network {:?} has an MTU of {}, and host {:?} carries {} bytes, {VXLAN_OVERHEAD} of them for VXLAN",
+                    network.name, network.mtu, host.name, host.underlay_mtu
+                ),
+                "Choose another host, or make the network anew with a smaller MTU.",
+            )
+            .with_status(tonic::Code::FailedPrecondition));
+        }
+        if self.ports_of_host.get(&host.id).is_some_and(|ports| ports.len() >= limits::PORTS_PER_HOST) {
+            return Err(limit("ports on the host", limits::PORTS_PER_HOST, "Choose another host."));
+        }
+        let Some(hosts) = self.plugged.get(&port.network) else { return Ok(()) };
+        match hosts.get(&host.id) {
+            Some(ports) if ports.len() >= limits::PORTS_PER_NETWORK_AND_HOST => {
+                let most = limits::PORTS_PER_NETWORK_AND_HOST;
+                Err(limit("ports of the network on the host", most, "Choose another host."))
+            }
+            None if hosts.len() >= limits::HOSTS_PER_NETWORK => {
+                let most = limits::HOSTS_PER_NETWORK;
+                Err(limit("hosts with ports of the network", most, "Choose a host that has one already."))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Plans that a port leaves its place. If it has none, nothing changes.
+    pub fn unplug_port(&self, request: &v1::UnplugPortRequest) -> Planned<Port> {
+        let port = self.port(&request.port, &request.project, "port")?;
+        if port.plug.is_none() {
+            return Ok((Vec::new(), port.clone()));
+        }
+        let unplugged = Port { plug: None, ..port.clone() };
+        Ok((vec![Change::Put(Object::Port(unplugged.clone()))], unplugged))
+    }
+}

@@ -1,0 +1,237 @@
+//! Carrying out a plan, make before break:
+//!
+//! 1. Ports that stand in the way of new ones are closed (the same interface, newly specified).
+//! 2. New ports are opened, and their queues given to the workers.
+//! 3. One commit changes tables, address sets and topology: each packet sees all of it or nothing.
+//! 4. Ports that are gone are closed.
+//!
+//! If step 2 or 3 fails, new ports are closed, those closed in step 1 are opened again, and the bundle is
+//! refused whole.
+
+use super::bundle::{self, Plan};
+use super::open::Device;
+use super::ports::{Port, Ports, Totals};
+use super::{State, Switch};
+use crate::flow::message::owner_from_message;
+use crate::flow::rule::Owner;
+use crate::flow::tables::{Change, Committed};
+use crate::port::{PortQueue, PortSlot};
+use std::sync::Arc;
+use tonic::Code;
+use weft_proto::fault::Fault;
+use weft_proto::v1::{self, port_spec::Kind};
+
+impl Switch {
+    /// Applies a bundle of `owner`, sent in parts: all of it or, with an error, nothing. Answers when no
+    /// worker uses the old rules any more. Blocks.
+    ///
+    /// # Errors
+    /// What is wrong with it, its field as a path from the bundle; or that a port cannot be opened.
+    pub fn apply(&self, parts: Vec<v1::Bundle>, owner: Owner) -> Result<v1::BundleResult, Fault> {
+        let bundle = bundle::merge(parts)?;
+        let mut state = self.state();
+        let plan = bundle::plan(bundle, owner, &state, &self.tables)?;
+        self.carry_out(plan, &mut state)
+    }
+
+    /// Opens a port that stands in the configuration: bundles cannot change it. Blocks.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub fn open_configured(&self, spec: v1::PortSpec) -> Result<(), Fault> {
+        bundle::check_spec(&spec)?;
+        let mut state = self.state();
+        let owner = owner_from_message(spec.owner)?;
+        let slot = reserve(&mut state.ports)?;
+        let opened = self.open_port(slot, &spec).inspect_err(|_| state.ports.release(slot))?;
+        state.ports.insert(Port { spec, owner, slot, device: Some(Arc::new(opened.0)), configured: true });
+        self.give(slot, opened.1);
+        let topology = state.ports.topology(&state.underlay);
+        self.tables.commit(Change { topology: Some(topology), ..Change::default() })?;
+        drop(state);
+        self.changed();
+        Ok(())
+    }
+
+    fn carry_out(&self, mut plan: Plan, state: &mut State) -> Result<v1::BundleResult, Fault> {
+        let changes_ports = plan.changes_ports();
+        let resolve = plan.replace
+            || !plan.remove.is_empty()
+            || plan.add.iter().any(|rule| rule.instructions.tunnel_destinations().next().is_some());
+        let mut change = Change {
+            settings: std::mem::take(&mut plan.settings),
+            replace_owner: plan.replace.then_some(plan.owner),
+            add: std::mem::take(&mut plan.add),
+            remove: std::mem::take(&mut plan.remove),
+            sets: std::mem::take(&mut plan.sets),
+            topology: None,
+        };
+        let done = if changes_ports { self.change_ports(&plan, change, state)? } else {
+            change.topology = None;
+            self.tables.commit(change)?
+        };
+        if let Some((term, generation)) = plan.position {
+            (state.term, state.generation) = (term, generation);
+        }
+        if let Some(owners) = plan.set_owners {
+            state.set_owners = owners;
+        }
+        state.origins.add(plan.origins, || self.tables.rules(|_| true).iter().map(|rule| rule.cookie).collect());
+        if resolve && let Some(resolver) = self.resolver.get() {
+            resolver.want(&self.tables.tunnel_destinations());
+        }
+        if changes_ports {
+            self.changed();
+        }
+        let totals = if plan.named.is_empty() { Totals::default() } else { self.totals() };
+        let statuses = plan.named.iter().filter_map(|number| state.ports.get(*number));
+        Ok(v1::BundleResult {
+            generation: state.generation,
+            tables_version: done.version,
+            rules_added: done.added as u32,
+            rules_removed: done.removed as u32,
+            ports: statuses.map(|port| state.ports.status(port, &state.underlay, &totals)).collect(),
+        })
+    }
+
+    /// Steps 1 to 4 of the module comment.
+    fn change_ports(&self, plan: &Plan, mut change: Change, state: &mut State) -> Result<Committed, Fault> {
+        let before = self.totals();
+        for number in &plan.close_first {
+            let port = state.ports.get(*number).expect("the plan names ports that exist");
+            self.close(port.slot, port.device.as_deref());
+        }
+        let mut next = state.ports.clone();
+        let closed: Vec<Port> = plan.close.iter().filter_map(|&number| next.remove(number)).collect();
+        let mut new: Vec<PortSlot> = Vec::new();
+        let committed = self.open_all(plan, &mut next, &mut new).and_then(|()| {
+            for spec in &plan.rename {
+                let port = next.remove(spec.number).expect("the plan renames ports that exist");
+                next.insert(Port { spec: spec.clone(), ..port });
+            }
+            // New interfaces must not miss the first tunnel packets after the commit.
+            next.set_tunnel_filters(&state.underlay);
+            change.topology = Some(next.topology(&state.underlay));
+            self.tables.commit(change)
+        });
+        let done = match committed {
+            Ok(done) => done,
+            Err(fault) => {
+                for slot in new {
+                    let opened = next.iter().find(|port| port.slot == slot);
+                    self.close(slot, opened.and_then(|port| port.device.as_deref()));
+                }
+                self.open_again(plan, state);
+                state.ports.set_tunnel_filters(&state.underlay);
+                return Err(fault);
+            }
+        };
+        for port in closed {
+            if !plan.close_first.contains(&port.spec.number) {
+                self.close(port.slot, port.device.as_deref());
+            }
+            next.retire(port.slot, &before, &self.totals());
+        }
+        state.ports = next;
+        Ok(done)
+    }
+
+    /// Opens the plan's new ports into the register and hands their queues out.
+    fn open_all(&self, plan: &Plan, next: &mut Ports, new: &mut Vec<PortSlot>) -> Result<(), Fault> {
+        for (index, spec) in &plan.open {
+            let slot = reserve(next)?;
+            let device = if let Some(Kind::Vxlan(_)) = spec.kind {
+                None
+            } else {
+                let place = |fault: Fault| fault.within(&format!("add_ports[{index}]"));
+                let (device, queues) = self.open_port(slot, spec).map_err(place)?;
+                new.push(slot);
+                self.give(slot, queues);
+                Some(Arc::new(device))
+            };
+            next.insert(Port { spec: spec.clone(), owner: plan.owner, slot, device, configured: false });
+        }
+        Ok(())
+    }
+
+    /// Opens again what was closed for a bundle that then failed.
+    fn open_again(&self, plan: &Plan, state: &mut State) {
+        for &number in &plan.close_first {
+            let Some(port) = state.ports.remove(number) else { continue };
+            match self.open_port(port.slot, &port.spec) {
+                Ok((device, queues)) => {
+                    self.give(port.slot, queues);
+                    state.ports.insert(Port { device: Some(Arc::new(device)), ..port });
+                }
+                Err(fault) => {
+                    tracing::error!(port = port.spec.name, %fault, "a port cannot be opened again after a refused bundle");
+                    let device = Device::new(String::new(), format!("failed: {fault}"));
+                    state.ports.insert(Port { device: Some(Arc::new(device)), ..port });
+                }
+            }
+        }
+    }
+
+    fn open_port(
+        &self,
+        slot: PortSlot,
+        spec: &v1::PortSpec,
+    ) -> Result<(Device, Vec<Box<dyn PortQueue>>), Fault> {
+        let workers = self.workers.read().expect("no panic under this lock").len();
+        if workers == 0 {
+            return Err(Fault::invalid("stopping", "", "the switch is stopping", "Try again when it runs.")
+                .with_status(Code::Unavailable));
+        }
+        let opened = self.opener.open(slot, spec, self.memory, workers)?;
+        Ok((opened.device, opened.queues))
+    }
+
+    /// Hands a port's queues to the workers, in turn.
+    fn give(&self, slot: PortSlot, queues: Vec<Box<dyn PortQueue>>) {
+        let workers = self.workers.read().expect("no panic under this lock");
+        for (index, queue) in queues.into_iter().enumerate() {
+            workers[index % workers.len()].add_queue(slot, queue);
+        }
+    }
+
+    /// Takes a port away from the workers.
+    pub(super) fn close(&self, slot: PortSlot, device: Option<&Device>) {
+        if let Some(device) = device {
+            device.release();
+        }
+        for worker in self.workers.read().expect("no panic under this lock").iter() {
+            worker.remove_queues(slot);
+        }
+    }
+
+    /// Sums of the workers' counts.
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for worker in self.workers.read().expect("no panic under this lock").iter() {
+            let report = worker.report();
+            for (slot, reason, frames) in report.drops {
+                *totals.drops.entry((slot, reason)).or_default() += frames;
+            }
+            for (slot, counters) in report.ports {
+                let sum = totals.packets.entry(slot).or_default();
+                sum.received_packets += counters.received_packets;
+                sum.received_bytes += counters.received_bytes;
+                sum.sent_packets += counters.sent_packets;
+                sum.sent_bytes += counters.sent_bytes;
+            }
+        }
+        totals
+    }
+}
+
+fn reserve(ports: &mut Ports) -> Result<PortSlot, Fault> {
+    ports.reserve().ok_or_else(|| {
+        Fault::invalid(
+            "limit_exceeded",
+            "add_ports",
+            format!("the switch has {} ports already", crate::limits::PORTS),
+            "Remove ports first.",
+        )
+        .with_status(Code::ResourceExhausted)
+    })
+}

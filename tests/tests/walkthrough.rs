@@ -1,0 +1,71 @@
+//! Runs the walk-throughs of `docs/switch.md` as they stand there, each section in namespaces of its own
+//! (mounts, network, processes): names cannot collide with anything on the machine, and whatever happens, nothing is left.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+const PAGE: &str = include_str!("../../docs/switch.md");
+
+/// Where `weft` and `weft-switch` lie: two folders above this test.
+fn programs() -> PathBuf {
+    let own = std::env::current_exe().expect("a running program has a file");
+    let directory = own.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").to_owned();
+    for program in ["weft", "weft-switch"] {
+        assert!(directory.join(program).is_file(), "{program} is not built. Run: make test");
+    }
+    directory
+}
+
+/// The shell commands of a section, which end at the next heading. A command that the page says gets "no answer"
+/// must fail, every other one succeed.
+fn commands(section: &str) -> String {
+    let (_, rest) = PAGE.split_once(&format!("\n## {section}\n")).expect("the section exists");
+    let body = rest.split("\n## ").next().unwrap_or(rest);
+    let blocks = body.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap_or(block));
+    let lines = blocks.flat_map(str::lines).map(|line| {
+        if line.contains("# no answer") { format!("if {line}\nthen exit 9; fi\n") } else { format!("{line}\n") }
+    });
+    lines.collect()
+}
+
+/// Runs a section; gives what it printed.
+fn walk(section: &str) -> String {
+    let script = format!(
+        "set -eux -o pipefail\n\
+         mount -t tmpfs none /run\n\
+         mkdir /run/weft /run/netns\n\
+         {}",
+        commands(section)
+    );
+    let path = format!("{}:{}:/usr/sbin:/sbin", programs().display(), std::env::var("PATH").unwrap_or_default());
+    let output = Command::new("unshare")
+        .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["timeout", "120", "bash", "-c", &script])
+        .env("PATH", path)
+        .output()
+        .expect("unshare is part of util-linux");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "docs/switch.md, \"{section}\" ended with {}:\n{printed}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    printed
+}
+
+#[test]
+fn a_switch_and_two_endpoints() {
+    let printed = walk("A switch and two endpoints");
+    for expected in ["table_miss", "3 received", "dropped under \"policy\""] {
+        assert!(printed.contains(expected), "no \"{expected}\" in:\n{printed}");
+    }
+}
+
+#[test]
+fn two_hosts_over_vxlan() {
+    let printed = walk("Two hosts over VXLAN");
+    for expected in ["192.0.2.2", "1 received"] {
+        assert!(printed.contains(expected), "no \"{expected}\" in:\n{printed}");
+    }
+}
