@@ -176,25 +176,18 @@ impl FlowState {
         true
     }
 
-    /// The members a set will have after a change.
+    /// The members of a set; none if there is no such set.
     #[must_use]
-    pub fn members_after(&self, change: &SetChange) -> BTreeSet<Member> {
-        let now = |name| self.sets.get(name).cloned().unwrap_or_default();
-        match change {
-            SetChange::Set(_, members) => members.iter().copied().collect(),
-            SetChange::Extend(name, members) => now(name).into_iter().chain(members.iter().copied()).collect(),
-            SetChange::Shrink(name, members) => {
-                now(name).into_iter().filter(|member| !members.contains(member)).collect()
-            }
-            SetChange::Remove(_) => BTreeSet::new(),
-        }
+    pub fn members_of(&self, name: &Arc<str>) -> BTreeSet<Member> {
+        self.sets.get(name).cloned().unwrap_or_default()
     }
 
     /// Changes an address set, and with it the places of the rules that name it.
     pub fn change_set(&mut self, change: &SetChange, version: u64, remains: &mut Vec<Remains>) {
-        let after = self.members_after(change);
         let name = change.name();
         let before = self.sets.remove(name).unwrap_or_default();
+        let mut after = before.clone();
+        change.apply(&mut after);
         for (&number, table) in &mut self.tables {
             let field = table.partition_field();
             let users = table.by_set.values().filter(|rule| rule.id.set.as_ref().is_some_and(|set| set.set == *name));

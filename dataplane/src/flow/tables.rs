@@ -16,7 +16,7 @@ use super::state::{FlowState, Member, Remains};
 use super::trace::Trace;
 use crate::limits;
 use crate::topology::Topology;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -59,6 +59,18 @@ impl SetChange {
     pub fn name(&self) -> &Arc<str> {
         match self {
             Self::Set(name, _) | Self::Extend(name, _) | Self::Shrink(name, _) | Self::Remove(name) => name,
+        }
+    }
+
+    /// Does to the set's members what it says.
+    pub fn apply(&self, members: &mut BTreeSet<Member>) {
+        match self {
+            Self::Set(_, new) => *members = new.iter().copied().collect(),
+            Self::Extend(_, more) => members.extend(more),
+            Self::Shrink(_, fewer) => fewer.iter().for_each(|member| {
+                members.remove(member);
+            }),
+            Self::Remove(_) => members.clear(),
         }
     }
 }
@@ -340,23 +352,28 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
     let refuse = |field: String, problem: String, remedy: &str| {
         Err(Fault::invalid("limit_exceeded", field, problem, remedy).with_status(tonic::Code::ResourceExhausted))
     };
-    let new = add.iter().filter(|rule| state.find(&rule.id).is_none()).count();
-    let gone = remove.iter().filter(|id| state.find(id).is_some()).count();
-    if state.count + new - gone.min(state.count + new) > limits::RULES {
+    // Each identity counts once, however often the change names it.
+    let wanted: HashSet<&RuleId> = add.iter().map(|rule| &rule.id).collect();
+    let unwanted: HashSet<&RuleId> = remove.iter().filter(|id| !wanted.contains(id)).collect();
+    let new = wanted.iter().filter(|id| state.find(id).is_none()).count();
+    let gone = unwanted.iter().filter(|id| state.find(id).is_some()).count();
+    if state.count + new - gone > limits::RULES {
         let problem = format!("the switch would have more than {} rules", limits::RULES);
         return refuse("add_rules".into(), problem, "Remove rules first.");
     }
-    let mut masks: BTreeSet<(u8, &[u64])> = BTreeSet::new();
+    let mut masks: HashSet<(u8, &FlowKey)> = HashSet::new();
+    let mut new_masks: HashMap<u8, usize> = HashMap::new();
     for (index, rule) in add.iter().enumerate() {
-        let table = state.table(rule.id.table);
-        if table.is_some_and(|table| table.classifier.has_mask(&rule.id.mask)) {
+        let number = rule.id.table;
+        let table = state.table(number);
+        if !masks.insert((number, &rule.id.mask)) || table.is_some_and(|table| table.classifier.has_mask(&rule.id.mask))
+        {
             continue;
         }
-        masks.insert((rule.id.table, rule.id.mask.words()));
-        let new = masks.iter().filter(|(number, _)| *number == rule.id.table).count();
-        if table.map_or(0, |table| table.classifier.masks()) + new > limits::MASKS_PER_TABLE {
-            let problem =
-                format!("table {} would have more than {} different masks", rule.id.table, limits::MASKS_PER_TABLE);
+        let new = new_masks.entry(number).or_default();
+        *new += 1;
+        if table.map_or(0, |table| table.classifier.masks()) + *new > limits::MASKS_PER_TABLE {
+            let problem = format!("table {number} would have more than {} different masks", limits::MASKS_PER_TABLE);
             return refuse(
                 format!("add_rules[{index}].match"),
                 problem,
@@ -364,8 +381,12 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
             );
         }
     }
+    let mut after: HashMap<&Arc<str>, BTreeSet<Member>> = HashMap::new();
     for set in sets {
-        if state.members_after(set).len() > limits::ADDRESS_SET_MEMBERS {
+        // One change may follow another of the same set.
+        let members = after.entry(set.name()).or_insert_with(|| state.members_of(set.name()));
+        set.apply(members);
+        if members.len() > limits::ADDRESS_SET_MEMBERS {
             let problem =
                 format!("address set {} would have more than {} members", set.name(), limits::ADDRESS_SET_MEMBERS);
             return refuse("set_address_sets".into(), problem, "Use larger prefixes, or several sets.");
