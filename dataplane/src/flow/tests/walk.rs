@@ -194,3 +194,38 @@ fn naming_a_rule_twice_does_not_widen_the_limits() {
     assert_eq!(tables.commit(Change { sets, ..Change::default() }).unwrap_err().code, "limit_exceeded");
     assert!(tables.address_sets().is_empty());
 }
+
+#[test]
+fn sets_do_not_go_past_the_limits_of_masks_and_places() {
+    let tables = tables(&[]);
+    let lengths = || (0..=32_u8).map(|length| ([0, 0, 0, 0].into(), length)).collect::<Vec<_>>();
+    let naming = |number: u8, web: &str| {
+        let mut rule = rule(&format!("table=0,ip,nw_src=@{web},actions=output:2"));
+        rule.id.mask.metadata[7] = number;
+        rule
+    };
+    let code = |change: Change| tables.commit(change).unwrap_err().code;
+    // Twenty masks are few, but each has every prefix length.
+    let add = || (1..=20).map(|number| naming(number, "web")).collect::<Vec<_>>();
+    let sets = || vec![SetChange::Set("web".into(), lengths())];
+    assert_eq!(code(Change { add: add(), sets: sets(), ..Change::default() }), "limit_exceeded");
+    tables.commit(Change { add: add(), ..Change::default() }).unwrap();
+    assert_eq!(code(Change { sets: sets(), ..Change::default() }), "limit_exceeded");
+    // A hundred rules are few, but each stands in the place of every member.
+    let many = (0..50_000_u32).map(|last| (last.into(), 32)).collect();
+    tables.commit(Change { sets: vec![SetChange::Set("many".into(), many)], ..Change::default() }).unwrap();
+    let add = (0..100).map(|priority| {
+        let mut rule = naming(1, "many");
+        rule.id.priority = priority;
+        rule
+    });
+    assert_eq!(code(Change { add: add.collect(), ..Change::default() }), "limit_exceeded");
+    assert_eq!((tables.count(), tables.read().places), (20, 0));
+    let one = naming(1, "many");
+    tables.commit(Change { add: vec![one], ..Change::default() }).unwrap();
+    let shrink = vec![SetChange::Shrink("many".into(), vec![([0, 0, 0, 7].into(), 32)])];
+    tables.commit(Change { sets: shrink, ..Change::default() }).unwrap();
+    assert_eq!(tables.read().places, 49_999);
+    tables.commit(Change { remove: vec![naming(1, "many").id], ..Change::default() }).unwrap();
+    assert_eq!(tables.read().places, 0);
+}
