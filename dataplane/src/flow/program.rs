@@ -183,9 +183,9 @@ fn consume(step: &Step, mut frame: Frame, key: &FlowKey, egress: &mut impl Egres
             Err(reason) => egress.discard(frame, reason),
         },
         Step::Punt { max_length, reason, table, cookie } => {
-            let mut bytes = frame.to_vec();
-            let total_length = bytes.len() as u32;
-            bytes.truncate(*max_length as usize);
+            let total_length = frame.len() as u32;
+            let mut bytes = vec![0; frame.len().min(*max_length as usize)];
+            frame.copy_range(0, &mut bytes);
             let packet = v1::PacketIn {
                 in_port: key.port(),
                 reason: *reason,
