@@ -71,7 +71,7 @@ impl Program {
     pub fn compile(resolution: &Resolution) -> Self {
         let steps = resolution.effects.iter().filter_map(|effect| {
             Some(match effect {
-                Effect::Rewrite(set) => Step::Rewrite(Box::new(set.clone())),
+                Effect::Rewrite(set) => Step::Rewrite(set.clone()),
                 Effect::PushVlan(ether_type) => Step::PushVlan(*ether_type),
                 Effect::PopVlan => Step::PopVlan,
                 Effect::DecTtl => Step::DecTtl,
@@ -112,11 +112,7 @@ impl Program {
 /// A step that changes the frame and leaves it.
 fn change(step: &Step, frame: &mut Frame, layout: &mut Layout) -> Result<(), DropReason> {
     match step {
-        Step::Rewrite(set) => {
-            if !rewrite(frame, layout, set) {
-                return Err(DropReason::BadAction);
-            }
-        }
+        Step::Rewrite(set) => return rewrite(frame, layout, set).then_some(()).ok_or(DropReason::BadAction),
         Step::PushVlan(ether_type) => {
             let head = frame.push_front(4).ok_or(DropReason::NoHeadroom)?;
             head.copy_within(4..16, 0);

@@ -54,7 +54,7 @@ impl Observer for Unobserved {
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Rewrite fields of the packet.
-    Rewrite(SetField),
+    Rewrite(Box<SetField>),
     /// Push a tag.
     PushVlan(u16),
     /// Remove the outer tag.
@@ -361,7 +361,7 @@ impl<'a> Walk<'a> {
             self.key.vlan_tci[0] |= 0x10;
         }
         if on_packet {
-            self.effects.push(Effect::Rewrite(set.clone()));
+            self.effects.push(Effect::Rewrite(Box::new(set.clone())));
         }
         Ok(())
     }
