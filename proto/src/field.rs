@@ -101,6 +101,8 @@ pub const FIELDS: &[FieldInfo] = &[
     row(Field::Reg5, "reg5", &[], 32, Hexadecimal, &[], true),
     row(Field::Reg6, "reg6", &[], 32, Hexadecimal, &[], true),
     row(Field::Reg7, "reg7", &[], 32, Hexadecimal, &[], true),
+    row(Field::CtState, "ct_state", &[], 8, Hexadecimal, &[], false),
+    row(Field::CtMark, "ct_mark", &[], 32, Hexadecimal, &[], false),
     // The width on the wire is 8 bytes although no key has more than 32 bits.
     row(Field::TunId, "tun_id", &["tunnel_id"], 64, Decimal, &[], true),
     row(Field::TunSrc, "tun_src", &[], 32, Ipv4, &[], true),
@@ -165,11 +167,11 @@ mod tests {
 
     #[test]
     fn every_field_has_one_row() {
-        for number in 1..=46 {
+        for number in 1..=48 {
             let field = Field::try_from(number).expect("fields are numbered without gaps");
             assert_eq!(FIELDS.iter().filter(|row| row.field == field).count(), 1, "{field:?}");
         }
-        assert!(Field::try_from(47).is_err(), "a new field needs a row in FIELDS and a line here");
+        assert!(Field::try_from(49).is_err(), "a new field needs a row in FIELDS and a line here");
     }
 
     #[test]

@@ -28,10 +28,30 @@ pub enum Action {
     },
     /// Drops it.
     Drop(DropReason),
+    /// Looks the packet's connection up, and remembers it if asked to.
+    Track(ConnectionTrack),
     /// Answers an ARP request with this MAC.
     ArpReply([u8; 6]),
     /// Answers a DHCP client.
     DhcpReply(Arc<DhcpOffer>),
+}
+
+/// See `flow.proto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionTrack {
+    /// Where.
+    pub zone: u32,
+    /// Set: what to remember of a packet that begins a connection.
+    pub commit: Option<Commit>,
+}
+
+/// What a new connection is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// It ends when rules no longer admit its first packet.
+    pub follow_policy: bool,
+    /// Its mark.
+    pub mark: u32,
 }
 
 /// Values for the bits of `mask`.

@@ -51,8 +51,8 @@ pub struct FlowKey {
     pub tcp_flags: [u8; 2],
     /// ARP's operation.
     pub arp_op: [u8; 2],
-    /// Spare, zero.
-    pub reserved_base: [u8; 2],
+    /// The identifier of ICMP and ICMPv6 messages that have one: no rule matches it, connections do.
+    pub icmp_identifier: [u8; 2],
     /// 20 bits.
     pub ipv6_label: [u8; 4],
     /// Tunnel key.
@@ -79,8 +79,14 @@ pub struct FlowKey {
     pub metadata: [u8; 8],
     /// Registers.
     pub registers: [[u8; 4]; 8],
-    /// Spare for connection state, zero.
-    pub reserved_pipeline: [u8; 24],
+    /// What `ct` found of the connection.
+    pub ct_state: u8,
+    /// Spare, zero.
+    pub reserved_state: [u8; 3],
+    /// The connection's mark.
+    pub ct_mark: [u8; 4],
+    /// Spare, zero.
+    pub reserved_pipeline: [u8; 16],
 }
 
 /// 64-bit words of a key, and of its sections.
@@ -232,6 +238,8 @@ pub fn place(field: Field) -> (usize, usize) {
         Field::Reg5 => register(5),
         Field::Reg6 => register(6),
         Field::Reg7 => register(7),
+        Field::CtState => at!(ct_state, 1),
+        Field::CtMark => at!(ct_mark, 4),
     }
 }
 

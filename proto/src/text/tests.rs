@@ -336,6 +336,10 @@ fn any_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
         any::<u32>().prop_map(|max_length| Kind::Punt(v1::Punt { max_length, reason: 0 })),
         (0..4_i32).prop_map(|cause| Kind::Drop(v1::Drop { cause })),
         mac().prop_map(|mac| Kind::ArpReply(v1::ArpReply { mac })),
+        (any::<u32>(), any::<bool>(), any::<bool>(), any::<u32>()).prop_map(|(zone, commit, follow, mark)| {
+            let mark = if commit { mark } else { 0 };
+            Kind::Ct(v1::ConnectionTrack { zone, commit, follow_policy: commit && follow, mark })
+        }),
         dhcp,
     ]
     .prop_map(|kind| v1::Action { action: Some(kind) })

@@ -192,6 +192,18 @@ const FRAGMENTS: [(&str, u64, u64); 5] =
 /// The flags of `tcp_flags` from bit 0 (RFC 9293, 3.1; RFC 3540 for NS).
 const FLAGS: [&str; 9] = ["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns"];
 
+/// The flags of `ct_state` from bit 0 (ovs-fields(7)).
+const STATES: [&str; 8] = ["new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat"];
+
+/// The flags that a field is written by, if it is.
+fn flags_of(field: Field) -> Option<(&'static [&'static str], &'static str)> {
+    match field {
+        Field::TcpFlags => Some((&FLAGS, "+syn-ack")),
+        Field::CtState => Some((&STATES, "+trk+est-inv")),
+        _ => None,
+    }
+}
+
 fn by_word(info: &FieldInfo, word: Word<'_>) -> Result<Option<Masked>, Fault> {
     if info.field == Field::IpFrag {
         if let Some((_, value, mask)) = FRAGMENTS.iter().find(|(name, ..)| *name == word.text) {
@@ -205,18 +217,20 @@ fn by_word(info: &FieldInfo, word: Word<'_>) -> Result<Option<Masked>, Fault> {
             ));
         }
     }
-    if info.field == Field::TcpFlags && word.text.starts_with(['+', '-']) {
+    if let Some((flags, example)) = flags_of(info.field)
+        && word.text.starts_with(['+', '-'])
+    {
         let (mut value, mut mask) = (0_u64, 0_u64);
         let mut rest = word.text;
         while let Some(sign) = rest.chars().next() {
             rest = &rest[1..];
             let end = rest.find(['+', '-']).unwrap_or(rest.len());
             let flag = &rest[..end];
-            let Some(bit) = FLAGS.iter().position(|known| *known == flag) else {
+            let Some(bit) = flags.iter().position(|known| *known == flag) else {
                 return Err(word.fault(
                     "bad_value",
-                    format!("tcp_flags names \"{flag}\", which is no flag"),
-                    format!("Write, for example, +syn-ack; the flags are {}.", FLAGS.join(", ")),
+                    format!("{} names \"{flag}\", which is no flag", info.name),
+                    format!("Write, for example, {example}; the flags are {}.", flags.join(", ")),
                 ));
             };
             mask |= 1 << bit;
@@ -263,12 +277,13 @@ fn as_word(info: &FieldInfo, value: &[u8], mask: Option<&[u8]>) -> Option<String
             let mask = mask.unwrap_or(Some(0xff))?;
             FRAGMENTS.iter().find(|row| (row.1, row.2) == (value, mask)).map(|row| row.0.to_owned())
         }
-        Field::TcpFlags => {
+        Field::TcpFlags | Field::CtState => {
+            let (flags, _) = flags_of(info.field)?;
             let mask = mask??;
-            if mask == 0 || mask >> FLAGS.len() != 0 || value & !mask != 0 {
+            if mask == 0 || mask >> flags.len() != 0 || value & !mask != 0 {
                 return None;
             }
-            let set = FLAGS.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1);
+            let set = flags.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1);
             Some(set.map(|(bit, flag)| format!("{}{flag}", if value >> bit & 1 == 1 { '+' } else { '-' })).collect())
         }
         _ => None,

@@ -2,7 +2,7 @@
 
 use super::{address, field_row, operand, port_number, prefix, prefix_length, prerequisites};
 use crate::drop::DropReason;
-use crate::flow::action::{Action, Instructions, SetField};
+use crate::flow::action::{Action, Commit, ConnectionTrack, Instructions, SetField};
 use crate::flow::key::FlowKey;
 use crate::flow::rule::RuleId;
 use crate::limits::{ACTIONS_PER_RULE, TABLES};
@@ -82,6 +82,12 @@ pub fn action_to_message(action: &Action) -> Vec<v1::Action> {
             Wire::Punt(v1::Punt { max_length, reason: *reason })
         }
         Action::Drop(reason) => Wire::Drop(v1::Drop { cause: drop_cause(*reason).into() }),
+        Action::Track(track) => Wire::Ct(v1::ConnectionTrack {
+            zone: track.zone,
+            commit: track.commit.is_some(),
+            follow_policy: track.commit.is_some_and(|commit| commit.follow_policy),
+            mark: track.commit.map_or(0, |commit| commit.mark),
+        }),
         Action::ArpReply(mac) => Wire::ArpReply(v1::ArpReply { mac: mac.to_vec() }),
         Action::DhcpReply(offer) => Wire::DhcpReply(dhcp_to_message(offer)),
     };
@@ -144,6 +150,18 @@ fn action(message: &v1::Action, id: &RuleId) -> Result<Action, Fault> {
             reason: punt.reason,
         },
         Wire::Drop(dropped) => Action::Drop(drop_reason(dropped.cause)?),
+        Wire::Ct(track) => {
+            if !track.commit && (track.follow_policy || track.mark != 0) {
+                return Err(Fault::invalid(
+                    "bad_ct",
+                    "ct.commit",
+                    "follow_policy and mark are of the connection that ct begins",
+                    "Set commit as well.",
+                ));
+            }
+            let commit = Commit { follow_policy: track.follow_policy, mark: track.mark };
+            Action::Track(ConnectionTrack { zone: track.zone, commit: track.commit.then_some(commit) })
+        }
         Wire::ArpReply(reply) => Action::ArpReply(mac(&reply.mac, "arp_reply.mac")?),
         Wire::DhcpReply(reply) => Action::DhcpReply(Arc::new(dhcp(reply).map_err(|fault| fault.within("dhcp_reply"))?)),
     })
