@@ -20,6 +20,9 @@ const LARGEST_MESSAGE: usize = 64 << 20;
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often a silent peer is asked whether it is there, and how long it may take to say so.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 /// Where the controller is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Connection {
@@ -30,7 +33,8 @@ pub struct Connection {
         value_name = "URL",
         env = "WEFT_CONTROLLER",
         default_value = "http://127.0.0.1:9460",
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = "Everywhere"
     )]
     pub controller: String,
 
@@ -41,7 +45,8 @@ pub struct Connection {
         value_name = "FILE",
         env = "WEFT_TOKEN_FILE",
         default_value = "/run/weft/admin.token",
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = "Everywhere"
     )]
     pub token_file: PathBuf,
 }
@@ -129,7 +134,7 @@ impl Connection {
         };
         // Connect before reading the token: without a controller there is no token either, and the
         // first is what the user must hear of.
-        let channel = with_timeout(endpoint.connect_timeout(CONNECT_TIMEOUT).connect()).await.map_err(unreachable)?;
+        let channel = with_timeout(kept_alive(endpoint).connect()).await.map_err(unreachable)?;
         Ok((channel, Metadata { authorization: Some(self.token()?), host: None }))
     }
 
@@ -162,7 +167,12 @@ async fn unix(path: &Path) -> Result<Channel, String> {
         async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
     });
     // The URI names no one: the connector knows the way.
-    with_timeout(Endpoint::from_static("http://switch.invalid").connect_with_connector(connector)).await
+    with_timeout(kept_alive(Endpoint::from_static("http://switch.invalid")).connect_with_connector(connector)).await
+}
+
+/// A peer that vanishes during a call is noticed, however long the call may rightly take.
+fn kept_alive(endpoint: Endpoint) -> Endpoint {
+    endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE)
 }
 
 async fn with_timeout(

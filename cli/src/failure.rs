@@ -1,5 +1,6 @@
 //! How a command fails: one or more faults, each a sentence that names the field and the remedy.
 
+use crate::output::Output;
 use tonic::{Code, Status};
 use weft_proto::fault::Fault;
 
@@ -16,9 +17,13 @@ impl Failure {
     }
 
     /// One line on standard error for each fault.
-    pub fn report(&self) {
+    pub fn report(&self, output: Output) {
         for fault in &self.faults {
-            eprintln!("weft: {}", sentence(fault));
+            if output.json {
+                eprintln!("{}", crate::json::fault(fault));
+            } else {
+                eprintln!("weft: {}", sentence(fault));
+            }
         }
     }
 }

@@ -2,8 +2,14 @@
 //! addresses, matches and actions are text in the syntax of `weft flows`.
 
 use serde_json::{Value, json};
+use weft_proto::fault::Fault;
 use weft_proto::text;
 use weft_proto::v1;
+
+/// An error; `code` is the word to tell errors apart by.
+pub fn fault(fault: &Fault) -> Value {
+    json!({ "code": fault.code, "field": fault.field, "problem": fault.problem, "remedy": fault.remedy })
+}
 
 /// A rule with its counters.
 pub fn rule_state(state: &v1::RuleState) -> Value {

@@ -31,8 +31,8 @@ struct Arguments {
     #[command(flatten)]
     connection: connect::Connection,
 
-    /// Print JSON, for programs.
-    #[arg(long, global = true)]
+    /// Print JSON, for programs; errors too, one object a line.
+    #[arg(long, global = true, help_heading = "Everywhere")]
     json: bool,
 
     #[command(subcommand)]
@@ -66,6 +66,8 @@ enum Command {
     #[command(subcommand)]
     Flows(flows::Command),
     /// What a switch would do with a packet, and why; nothing is sent.
+    ///
+    /// For example: weft trace web in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
     Trace(trace::Arguments),
     /// The flow tables of a switch.
     Tables(switch::HostArguments),
@@ -125,10 +127,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let output = output::Output { json: arguments.json };
     match runtime.block_on(run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.report();
+            failure.report(output);
             ExitCode::FAILURE
         }
     }

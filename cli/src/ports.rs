@@ -16,15 +16,23 @@ pub enum Command {
         /// A host's name, or unix:PATH.
         host: String,
     },
-    /// Adds a port: tap:NAME[,netns=N][,mac=M][,mtu=N], af_xdp:IF[,queues=N][,mode=native|generic][,all],
-    /// vxlan[:local=IP][,port=N][,underlay=N] or pcap:rx=FILE,tx=FILE.
+    /// Adds a port of one of these kinds.
+    ///
+    /// `tap:NAME[,netns=N][,mac=M][,mtu=N]`: an interface of the kernel.
+    ///
+    /// `af_xdp:IF[,queues=N][,mode=native|generic][,all]`: an interface of the host; unless `all` is
+    /// said, only packets of our tunnels are taken.
+    ///
+    /// `vxlan[:local=IP][,port=N][,underlay=N]`: a tunnel port over an af_xdp port.
+    ///
+    /// `pcap:rx=FILE,tx=FILE`: reads frames from one file, writes them to another.
     Add {
         /// A host's name, or unix:PATH.
         host: String,
         /// The number that rules know it by, 1 to 4294967040.
         #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(weft_proto::PORT_MAX)))]
         number: u32,
-        /// What it is.
+        /// What it is, as in tap:web-1,netns=web.
         #[arg(required = true)]
         kind: Vec<String>,
         /// Its name, for people; the interface's name unless given.

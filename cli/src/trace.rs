@@ -11,8 +11,6 @@ use weft_proto::v1::effect::Effect as EffectKind;
 use weft_proto::v1::{Owner, RuleState, TraceReply, TraceRequest, TraceStep};
 
 /// Arguments of `weft trace`.
-///
-/// For example: weft trace web in_port=1,tcp,eth_src=02:00:00:00:00:01,eth_dst=02:00:00:00:00:02,ip_src=10.0.0.5,ip_dst=10.0.0.6,tcp_dst=80
 #[derive(clap::Args)]
 pub struct Arguments {
     /// A host's name, or unix:PATH.

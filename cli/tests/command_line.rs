@@ -7,7 +7,7 @@ use fake::Fake;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use weft_proto::text;
-use weft_proto::v1::{Bundle, Owner};
+use weft_proto::v1::{Bundle, CreatePortRequest, CreateSubnetRequest, FixedIp, HostRoute, Owner, PlugPortRequest};
 
 /// Runs `weft` with these words and no settings from outside.
 fn weft(words: &[&str]) -> Output {
@@ -196,6 +196,71 @@ fn the_controller_is_asked_for_objects_and_passes_calls_on() {
 }
 
 #[test]
+fn every_option_of_a_subnet_and_a_port_reaches_the_controller() {
+    let fake = Fake::start();
+    let controller = fake.host();
+    let words = |line: &str| -> String {
+        let words: Vec<&str> = ["--controller", &controller].into_iter().chain(line.split(' ')).collect();
+        done(&words)
+    };
+    let created = words(
+        "subnet create blue-4 --project p --network blue --cidr 10.0.0.0/24 --gateway none --dns 1.1.1.1 --dns 9.9.9.9 \
+         --route 10.1.0.0/16=10.0.0.9 --no-dhcp --lease 60 --domain a.example",
+    );
+    assert!(created.starts_with("Subnet blue-4 created, 10.0.0.0/24, no gateway. Next: "), "{created}");
+    let route = HostRoute { destination: "10.1.0.0/16".into(), nexthop: "10.0.0.9".into() };
+    let expected = CreateSubnetRequest {
+        name: "blue-4".into(),
+        project: "p".into(),
+        network: "blue".into(),
+        cidr: "10.0.0.0/24".into(),
+        gateway_ip: "none".into(),
+        disable_dhcp: true,
+        dns_nameservers: vec!["1.1.1.1".into(), "9.9.9.9".into()],
+        host_routes: vec![route],
+        lease_seconds: 60,
+        domain_name: "a.example".into(),
+    };
+    assert_eq!(fake.subnets(), [expected]);
+    words("port create web-1 --network blue --address 10.0.0.5 --mac 02:00:00:00:00:01");
+    let address = FixedIp { subnet_id: String::new(), ip_address: "10.0.0.5".into() };
+    let expected = CreatePortRequest {
+        name: "web-1".into(),
+        network: "blue".into(),
+        mac_address: "02:00:00:00:00:01".into(),
+        fixed_ips: vec![address],
+        ..CreatePortRequest::default()
+    };
+    assert_eq!(fake.ports(), [expected]);
+    let plugged = words("port plug web-1 --host web --netns inside --interface eth0");
+    assert_eq!(plugged, "Port web-1 is ACTIVE on host web, interface weft7 in namespace inside.\n");
+    let expected = PlugPortRequest {
+        port: "web-1".into(),
+        project: String::new(),
+        host: "web".into(),
+        netns: "inside".into(),
+        interface: "eth0".into(),
+        wait_milliseconds: 10_000,
+    };
+    assert_eq!(fake.plugs(), [expected]);
+    words("port plug slow --no-wait");
+    let waited = failed(&["--controller", &controller, "port", "plug", "slow"], 1);
+    assert!(waited.contains("port slow is still BUILD after 10 s"), "{waited}");
+    let list = words("port list --network blue");
+    assert!(list.starts_with("NAME ") && list.contains("web-1") && list.contains("DOWN"), "{list}");
+    assert!(words("host list").contains("connected, behind"));
+    assert!(words("host show web").contains("generation  1, acknowledged 0"));
+}
+
+#[test]
+fn programs_get_errors_as_json() {
+    let error = failed(&["flows", "add", "web", "nw_src=1.2.3.4,actions=drop", "--json"], 1);
+    let error: serde_json::Value = serde_json::from_str(&error).expect("one object");
+    assert_eq!(error["code"], "missing_prerequisite");
+    assert_eq!(error["field"], "column 1");
+}
+
+#[test]
 fn who_is_not_there_is_named() {
     let controller = failed(&["--controller", "http://127.0.0.1:1", "network", "list"], 1);
     assert!(controller.starts_with("weft: cannot reach the controller at http://127.0.0.1:1: "), "{controller}");
@@ -229,7 +294,8 @@ fn usage_errors_exit_with_two() {
         &["network", "create", "blue", "--segment", "99999999"],
         &["frobnicate"],
     ] {
-        assert!(failed(words, 2).contains("Usage"), "{words:?}");
+        let error = failed(words, 2);
+        assert!(error.starts_with("error: ") && error.contains("--help"), "{error}");
     }
 }
 

@@ -1,5 +1,4 @@
-//! The virtual switch. The way of a packet is told in [`worker`]: read it first; the switch as a whole in
-//! [`switch`].
+//! The virtual switch. The way of a packet is told in [`worker`]: read it first.
 
 pub mod agent;
 pub mod api;

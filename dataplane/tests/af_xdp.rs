@@ -332,7 +332,7 @@ fn a_flood_without_a_reader_costs_nobody_else_and_ends() {
     let memory = Memory::map(2048, 0).unwrap();
     let mut pool = Pool::new(memory);
     let mut drops = DropCounters::default();
-    let (_port, mut queues) = open(&host, take_all("nic", Mode::Auto), memory).unwrap();
+    let (port, mut queues) = open(&host, take_all("nic", Mode::Auto), memory).unwrap();
     queues[0].service(&mut pool);
     let held = pool.held(PortSlot::new(SLOT));
     assert_eq!(held, 512, "a quarter of the memory at most");
@@ -350,11 +350,58 @@ fn a_flood_without_a_reader_costs_nobody_else_and_ends() {
         frames.drain(..).for_each(|frame| pool.free(frame));
     }
     assert!((512..3000).contains(&got), "{got} frames");
+    let missed = port.missed();
+    assert!(missed > 0 && got as u64 + missed >= 3000, "{got} received, {missed} missed");
     flood(10);
     eventually("it receives again", || queues[0].receive(&mut pool, &mut frames, 64, &mut drops) > 0);
     frames.drain(..).for_each(|frame| pool.free(frame));
     queues[0].close(&mut pool);
+    assert_eq!(port.missed(), 0, "a closed queue counts no more");
     assert_eq!((pool.outstanding(), drops.iter().count()), (0, 0));
+}
+
+#[test]
+fn the_umem_outlives_the_socket_that_registered_it_and_the_interface() {
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    let memory = Memory::map(4096, 0).unwrap();
+    let mut pool = Pool::new(memory);
+    let mut drops = DropCounters::default();
+    let mut ports = Vec::new();
+    for name in ["one", "two", "three"] {
+        peer.veth(name, &host, name, 1);
+        ports.push(open(&host, take_all(name, Mode::Auto), memory).unwrap());
+        if name == "two" {
+            // The one that registered it goes before the third comes.
+            ports[0].1[0].service(&mut pool);
+            let (port, mut queues) = ports.remove(0);
+            drop(port);
+            queues[0].close(&mut pool);
+        }
+    }
+    for (_, queues) in &mut ports {
+        queues[0].service(&mut pool);
+    }
+    for (_, queues) in &mut ports {
+        let mut sent = vec![pool.frame(PortSlot::new(1), &[0xff; 60]).unwrap()];
+        queues[0].transmit(&mut pool, &mut sent, &mut drops);
+        assert_eq!(queues[0].counters().sent_packets, 1);
+    }
+    // Somebody deletes an interface under a port.
+    host.ip("link del two");
+    let two = &mut ports[0].1[0];
+    for _ in 0..2 {
+        let mut sent = vec![pool.frame(PortSlot::new(1), &[0xff; 60]).unwrap()];
+        two.transmit(&mut pool, &mut sent, &mut drops);
+    }
+    assert!(drops.total(DropReason::PortDown) > 0);
+    assert_eq!(two.receive(&mut pool, &mut Vec::new(), 64, &mut drops), 0);
+    for (port, mut queues) in ports {
+        drop(port);
+        queues[0].close(&mut pool);
+    }
+    assert_eq!(pool.outstanding(), 0);
+    drop(pool);
+    assert_eq!(memory.free(Class::Chunk), 4096);
 }
 
 #[test]

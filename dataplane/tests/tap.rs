@@ -3,6 +3,7 @@
 mod namespace;
 
 use namespace::{Forwarder, Namespace, eventually};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -204,6 +205,29 @@ fn several_queues_are_one_interface() {
     assert!(namespace.try_ip("link show eth0"));
     drop(queues);
     assert!(!namespace.try_ip("link show eth0"));
+}
+
+#[test]
+fn the_interface_may_be_deleted_at_any_time() {
+    let namespace = Namespace::new();
+    let (_, mut queue) = open_one(0, &settings("eth0", &namespace));
+    let mut pool = Pool::new(Memory::map(64, 64).unwrap());
+    let mut drops = DropCounters::default();
+    let mut frames = Vec::new();
+    let readable = |queue: &TapQueue| {
+        let mut polled = [PollFd::from_borrowed_fd(queue.descriptor().unwrap(), PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
+    };
+    namespace.ip("link del eth0");
+    assert!(readable(&queue), "the worker learns of it");
+    while queue.receive(&mut pool, &mut frames, 64, &mut drops) > 0 {}
+    assert!(!readable(&queue), "but only once");
+    frames.drain(..).for_each(|frame| pool.free(frame));
+    frames.push(pool.frame(PortSlot::new(1), &[0; 60]).unwrap());
+    queue.transmit(&mut pool, &mut frames, &mut drops);
+    assert_eq!(drops.iter().collect::<Vec<_>>(), [(PortSlot::new(1), DropReason::PortDown, 1)]);
+    queue.close(&mut pool);
+    assert_eq!((pool.outstanding(), queue.descriptor().is_none()), (0, true));
 }
 
 #[test]

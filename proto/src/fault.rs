@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 pub struct Fault {
     /// A stable word for programs: "overlapping_subnet".
     pub code: String,
-    /// The path of the request's field: "rules[3].match"; empty if none.
+    /// The path of the request's field: `rules[3].match`; empty if none.
     pub field: String,
     /// What is wrong, without a full stop.
     pub problem: String,
@@ -45,7 +45,7 @@ impl Fault {
         self
     }
 
-    /// The same fault, its field prefixed by the place of the object it is in: "rules[3]".
+    /// The same fault, its field prefixed by the place of the object it is in: `rules[3]`.
     #[must_use]
     pub fn within(mut self, place: &str) -> Self {
         self.field = if self.field.is_empty() { place.to_owned() } else { format!("{place}.{}", self.field) };

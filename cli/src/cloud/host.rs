@@ -64,7 +64,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("state", state(&host)),
                 ("generation", format!("{}, acknowledged {}", host.generation, host.acknowledged_generation)),
                 ("underlay", host.underlay_address.clone()),
-                ("underlay mtu", host.underlay_mtu.to_string()),
+                ("underlay mtu", if host.underlay_mtu == 0 { String::new() } else { host.underlay_mtu.to_string() }),
                 ("version", host.switch_version.clone()),
                 ("fault", host.fault.clone()),
             ];

@@ -67,7 +67,7 @@ pub fn switch(layout: &Layout, host: &str) -> Result<ProgramPlan> {
     Ok(plan)
 }
 
-/// What the DHCP client runs when something happens; it says what in `$0`. Writes all that it was told to
+/// What the DHCP client runs when something happens; it says what in `$0`. Writes what it was told to
 /// the file of the lease, in one step.
 const DHCP_SCRIPT: &str = r#"# Run by udhcpc, whose environment holds the options of the lease; written by `weft up`.
 case "$0" in
@@ -92,7 +92,9 @@ bound|renew)
             ip route replace default via "${router%% *}" dev "$interface"
         fi
     fi
-    env > "$WEFT_LEASE.new"
+    for name in ip mask router dns mtu lease hostname domain serverid staticroutes; do
+        eval "echo \"$name=\$$name\""
+    done > "$WEFT_LEASE.new"
     mv "$WEFT_LEASE.new" "$WEFT_LEASE"
     ;;
 esac

@@ -20,6 +20,9 @@ struct Notes {
     hosts: Vec<String>,
     authorizations: Vec<String>,
     networks: Vec<Network>,
+    subnets: Vec<CreateSubnetRequest>,
+    ports: Vec<CreatePortRequest>,
+    plugs: Vec<PlugPortRequest>,
 }
 
 /// The running servers; they end with the test.
@@ -77,6 +80,18 @@ impl Fake {
         self.notes.lock().unwrap().removals.clone()
     }
 
+    pub fn subnets(&self) -> Vec<CreateSubnetRequest> {
+        self.notes.lock().unwrap().subnets.clone()
+    }
+
+    pub fn ports(&self) -> Vec<CreatePortRequest> {
+        self.notes.lock().unwrap().ports.clone()
+    }
+
+    pub fn plugs(&self) -> Vec<PlugPortRequest> {
+        self.notes.lock().unwrap().plugs.clone()
+    }
+
     pub fn hosts_named(&self) -> Vec<String> {
         self.notes.lock().unwrap().hosts.clone()
     }
@@ -130,6 +145,17 @@ fn tap(number: u32, interface: &str) -> PortStatus {
         interface: interface.into(),
         state: if interface == "broken" { "failed: no such device".into() } else { "up".into() },
         ..PortStatus::default()
+    }
+}
+
+fn plugged(fixed_ips: &[FixedIp]) -> Port {
+    Port {
+        network_id: "n1".into(),
+        host_id: "h1".into(),
+        number: 7,
+        fixed_ips: fixed_ips.to_vec(),
+        status: "DOWN".into(),
+        ..Port::default()
     }
 }
 
@@ -298,8 +324,16 @@ impl Cloud for Service {
     }
 
     async fn create_subnet(&self, request: Request<CreateSubnetRequest>) -> Result<Response<Subnet>, Status> {
-        self.note(request);
-        Err(Status::unimplemented("not built in this fake"))
+        let request = self.note(request);
+        let subnet = Subnet {
+            id: "s1".into(),
+            name: request.name.clone(),
+            network_id: "n1".into(),
+            cidr: request.cidr.clone(),
+            ..Subnet::default()
+        };
+        self.0.lock().unwrap().subnets.push(request);
+        Ok(Response::new(subnet))
     }
 
     async fn list_subnets(&self, request: Request<ListSubnetsRequest>) -> Result<Response<ListSubnetsReply>, Status> {
@@ -313,8 +347,10 @@ impl Cloud for Service {
     }
 
     async fn create_port(&self, request: Request<CreatePortRequest>) -> Result<Response<Port>, Status> {
-        self.note(request);
-        Err(Status::unimplemented("not built in this fake"))
+        let request = self.note(request);
+        let port = Port { id: "o1".into(), name: request.name.clone(), ..plugged(&request.fixed_ips) };
+        self.0.lock().unwrap().ports.push(request);
+        Ok(Response::new(port))
     }
 
     async fn list_ports(
@@ -322,12 +358,21 @@ impl Cloud for Service {
         request: Request<ListCloudPortsRequest>,
     ) -> Result<Response<ListCloudPortsReply>, Status> {
         self.note(request);
-        Err(Status::unimplemented("not built in this fake"))
+        Ok(Response::new(ListCloudPortsReply { ports: vec![Port { name: "web-1".into(), ..plugged(&[]) }] }))
     }
 
     async fn plug_port(&self, request: Request<PlugPortRequest>) -> Result<Response<Port>, Status> {
-        self.note(request);
-        Err(Status::unimplemented("not built in this fake"))
+        let request = self.note(request);
+        let status = if request.port == "slow" { "BUILD" } else { "ACTIVE" };
+        let port = Port {
+            name: request.port.clone(),
+            netns: request.netns.clone(),
+            interface: "weft7".into(),
+            status: status.into(),
+            ..plugged(&[])
+        };
+        self.0.lock().unwrap().plugs.push(request);
+        Ok(Response::new(port))
     }
 
     async fn unplug_port(&self, request: Request<UnplugPortRequest>) -> Result<Response<Port>, Status> {
@@ -347,7 +392,8 @@ impl Cloud for Service {
 
     async fn list_hosts(&self, request: Request<ListHostsRequest>) -> Result<Response<ListHostsReply>, Status> {
         self.note(request);
-        Err(Status::unimplemented("not built in this fake"))
+        let host = Host { id: "h1".into(), name: "web".into(), connected: true, generation: 1, ..Host::default() };
+        Ok(Response::new(ListHostsReply { hosts: vec![host] }))
     }
 
     async fn delete_host(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {

@@ -1,1 +1,660 @@
+//! What the compiled tables do to packets, and that incremental compiling equals compiling everything.
+//!
+//! The tables are judged by their effects: [`walk`] does with a packet what OpenFlow says a switch does
+//! (5.1 to 5.5, apply-actions only: the fabric uses nothing else).
 
+use super::rule::output;
+use super::state::{HostState, cut, is_empty, matched};
+use super::*;
+use crate::limits::BUNDLE_PART_BYTES;
+use crate::model::{Change, HostReport, Mac, Planned, Port};
+use prost::Message as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use weft_proto::v1::{self, DropCause, Field, action};
+
+type Packet = BTreeMap<i32, Vec<u8>>;
+
+#[derive(Clone, Debug, PartialEq)]
+enum Fate {
+    Port(u32),
+    Tunnel { segment: u64, host: Ipv4Addr },
+    Arp(Mac),
+    Dhcp(Box<v1::DhcpReply>),
+    Dropped(DropCause),
+    Missed(u32),
+}
+
+fn matches(rule: &v1::Rule, packet: &Packet) -> bool {
+    rule.r#match.iter().all(|wanted| {
+        let value = packet.get(&wanted.field).cloned().unwrap_or_else(|| vec![0; wanted.value.len()]);
+        let mask = if wanted.mask.is_empty() { vec![0xff; value.len()] } else { wanted.mask.clone() };
+        value.iter().zip(&mask).map(|(byte, mask)| byte & mask).eq(wanted.value.iter().copied())
+    })
+}
+
+fn walk(state: &HostState, packet: &Packet) -> (Vec<Fate>, String) {
+    let mut packet = packet.clone();
+    let in_port = packet[&(Field::InPort as i32)].clone();
+    let mut fates = Vec::new();
+    let mut table = 0;
+    loop {
+        let candidates = state.rules.values().filter(|rule| rule.table == table && matches(rule, &packet));
+        let Some(rule) = candidates.max_by_key(|rule| rule.priority) else {
+            fates.push(Fate::Missed(table));
+            return (fates, String::new());
+        };
+        let origin = state.origins.get(&rule.cookie).cloned().expect("every cookie has an origin");
+        let instructions = rule.instructions.clone().unwrap();
+        for action in instructions.apply_actions {
+            match action.action.unwrap() {
+                action::Action::SetField(set) => drop(packet.insert(set.field, set.value)),
+                // Output to the ingress port is suppressed.
+                action::Action::Output(output) if output.port.to_be_bytes() == in_port.as_slice() => {}
+                action::Action::Output(output) if output.port == pipeline::TUNNEL_PORT => {
+                    let bytes = |field: Field| packet[&(field as i32)].clone();
+                    fates.push(Fate::Tunnel {
+                        segment: u64::from_be_bytes(bytes(Field::TunId).try_into().unwrap()),
+                        host: Ipv4Addr::from(<[u8; 4]>::try_from(bytes(Field::TunDst)).unwrap()),
+                    });
+                }
+                action::Action::Output(output) => fates.push(Fate::Port(output.port)),
+                action::Action::ArpReply(reply) => fates.push(Fate::Arp(Mac(reply.mac.try_into().unwrap()))),
+                action::Action::DhcpReply(reply) => fates.push(Fate::Dhcp(Box::new(reply))),
+                action::Action::Drop(drop) => fates.push(Fate::Dropped(drop.cause())),
+                other => panic!("the fabric does not use {other:?}"),
+            }
+        }
+        match instructions.goto_table {
+            Some(next) => {
+                assert!(next > table, "goto goes forward");
+                table = next;
+            }
+            None => return (fates, origin),
+        }
+    }
+}
+
+fn fates(state: &HostState, packet: &Packet) -> Vec<Fate> {
+    walk(state, packet).0
+}
+
+fn packet(in_port: u32, source: Mac, destination: [u8; 6], fields: &[(Field, &[u8])]) -> Packet {
+    let base = [
+        (Field::InPort, in_port.to_be_bytes().to_vec()),
+        (Field::EthSrc, source.0.to_vec()),
+        (Field::EthDst, destination.to_vec()),
+    ];
+    let more = fields.iter().map(|(field, value)| (*field, value.to_vec()));
+    base.into_iter().chain(more).map(|(field, value)| (field as i32, value)).collect()
+}
+
+fn ipv4(port: &Port, destination: [u8; 6]) -> Packet {
+    let source = port.addresses[0].address.octets();
+    packet(port.number, port.mac, destination, &[(Field::EthType, &[8, 0]), (Field::Ipv4Src, &source)])
+}
+
+fn arp(port: &Port, sender: Ipv4Addr, target: Ipv4Addr) -> Packet {
+    let fields: [(Field, &[u8]); 5] = [
+        (Field::EthType, &[8, 6]),
+        (Field::ArpOp, &[0, 1]),
+        (Field::ArpSha, &port.mac.0),
+        (Field::ArpSpa, &sender.octets()),
+        (Field::ArpTpa, &target.octets()),
+    ];
+    packet(port.number, port.mac, [0xff; 6], &fields)
+}
+
+fn dhcp(port: &Port, source: Ipv4Addr, destination: Ipv4Addr) -> Packet {
+    let fields: [(Field, &[u8]); 6] = [
+        (Field::EthType, &[8, 0]),
+        (Field::IpProto, &[17]),
+        (Field::Ipv4Src, &source.octets()),
+        (Field::Ipv4Dst, &destination.octets()),
+        (Field::UdpSrc, &[0, 68]),
+        (Field::UdpDst, &[0, 67]),
+    ];
+    packet(port.number, port.mac, [0xff; 6], &fields)
+}
+
+fn from_tunnel(segment: u32, destination: [u8; 6]) -> Packet {
+    let key = u64::from(segment).to_be_bytes();
+    packet(pipeline::TUNNEL_PORT, Mac([2, 0, 0, 0, 0, 9]), destination, &[(Field::TunId, &key)])
+}
+
+/// A model that is changed through planners only.
+#[derive(Default)]
+struct Cloud {
+    model: Model,
+    ids: u128,
+}
+
+impl Cloud {
+    fn id(&mut self) -> Uuid {
+        self.ids += 1;
+        Uuid::from_u128(self.ids)
+    }
+
+    fn make<T>(&mut self, plan: impl FnOnce(&Model, Uuid) -> Planned<T>) -> T {
+        let id = self.id();
+        let (changes, made) = plan(&self.model, id).expect("this is right");
+        changes.iter().for_each(|change| self.model.apply(change));
+        made
+    }
+
+    fn host(&mut self, name: &str, last: u8) -> Uuid {
+        let host = self.make(|model, id| model.create_host(&v1::CreateHostRequest { name: name.into() }, id));
+        let report = HostReport { underlay: Some([10, 9, 0, last].into()), underlay_mtu: 1500, version: "1".into() };
+        self.make(|model, _| model.report_host(host.id, &report));
+        host.id
+    }
+
+    fn network(&mut self, name: &str) -> u32 {
+        let request = v1::CreateNetworkRequest { name: name.into(), ..Default::default() };
+        let segment = self.make(|model, id| model.create_network(&request, id)).segment;
+        let request = v1::CreateSubnetRequest {
+            name: name.into(),
+            network: name.into(),
+            cidr: "10.0.0.0/24".into(),
+            dns_nameservers: vec!["10.0.0.2".into()],
+            host_routes: vec![v1::HostRoute { destination: "10.9.0.0/16".into(), nexthop: "10.0.0.9".into() }],
+            domain_name: "cloud.example".into(),
+            ..Default::default()
+        };
+        self.make(|model, id| model.create_subnet(&request, id));
+        segment
+    }
+
+    fn port(&mut self, network: &str, name: &str, host: &str) -> Port {
+        let request = v1::CreatePortRequest { name: name.into(), network: network.into(), ..Default::default() };
+        self.make(|model, id| model.create_port(&request, id));
+        let request = v1::PlugPortRequest { port: name.into(), host: host.into(), ..Default::default() };
+        self.make(|model, _| model.plug_port(&request))
+    }
+}
+
+/// Networks blue and red with the same addresses. Blue: web-1 and web-2 on one, web-3 on two; red: red-1 on one,
+/// red-3 on three. Host four has nothing.
+struct Scene {
+    cloud: Cloud,
+    hosts: [Uuid; 4],
+    blue: u32,
+    red: u32,
+    web: [Port; 3],
+    red_1: Port,
+}
+
+fn scene() -> Scene {
+    let mut cloud = Cloud::default();
+    cloud.make(|model, id| model.create_project(&v1::CreateProjectRequest { name: "default".into() }, id));
+    let hosts = [cloud.host("one", 1), cloud.host("two", 2), cloud.host("three", 3), cloud.host("four", 4)];
+    let (blue, red) = (cloud.network("blue"), cloud.network("red"));
+    let web =
+        [cloud.port("blue", "web-1", "one"), cloud.port("blue", "web-2", "one"), cloud.port("blue", "web-3", "two")];
+    let red_1 = cloud.port("red", "red-1", "one");
+    cloud.port("red", "red-3", "three");
+    Scene { cloud, hosts, blue, red, web, red_1 }
+}
+
+impl Scene {
+    fn state(&self, host: usize) -> HostState {
+        compile(&self.cloud.model, self.hosts[host])
+    }
+}
+
+#[test]
+fn unicast_finds_its_port_here_or_elsewhere() {
+    let scene = scene();
+    let one = scene.state(0);
+    assert_eq!(fates(&one, &ipv4(&scene.web[0], scene.web[1].mac.0)), [Fate::Port(scene.web[1].number)]);
+    let there = Fate::Tunnel { segment: scene.blue.into(), host: [10, 9, 0, 2].into() };
+    assert_eq!(fates(&one, &ipv4(&scene.web[0], scene.web[2].mac.0)), [there]);
+    let two = scene.state(1);
+    assert_eq!(fates(&two, &from_tunnel(scene.blue, scene.web[2].mac.0)), [Fate::Port(scene.web[2].number)]);
+    let (fate, origin) = walk(&one, &ipv4(&scene.web[0], [2, 9, 9, 9, 9, 9]));
+    assert_eq!(fate, [Fate::Dropped(DropCause::UnknownDestination)]);
+    assert_eq!(origin, "network blue: to a MAC that no port of it has");
+}
+
+#[test]
+fn networks_with_the_same_addresses_never_meet() {
+    let scene = scene();
+    let one = scene.state(0);
+    assert_eq!(scene.web[0].addresses[0].address, scene.red_1.addresses[0].address);
+    assert_eq!(fates(&one, &ipv4(&scene.red_1, scene.web[0].mac.0)), [Fate::Dropped(DropCause::UnknownDestination)]);
+    // Red's broadcast goes to host three, the only other one that has ports of red; blue's to host two.
+    let elsewhere = |segment: u32, last| Fate::Tunnel { segment: segment.into(), host: [10, 9, 0, last].into() };
+    assert_eq!(fates(&one, &ipv4(&scene.red_1, [0xff; 6])), [elsewhere(scene.red, 3)]);
+    let all = fates(&one, &ipv4(&scene.web[0], [0xff; 6]));
+    assert_eq!(all, [Fate::Port(scene.web[1].number), elsewhere(scene.blue, 2)]);
+    assert_eq!(fates(&one, &ipv4(&scene.web[0], [0x33, 0x33, 0, 0, 0, 1])), all);
+    // The owner of an address that both networks have is each network's own.
+    let asked = arp(&scene.red_1, scene.red_1.addresses[0].address, scene.web[1].addresses[0].address);
+    assert_ne!(fates(&one, &asked), [Fate::Arp(scene.web[1].mac)]);
+}
+
+#[test]
+fn what_came_through_the_tunnel_never_goes_back() {
+    let scene = scene();
+    let one = scene.state(0);
+    let here = [Fate::Port(scene.web[0].number), Fate::Port(scene.web[1].number)];
+    assert_eq!(fates(&one, &from_tunnel(scene.blue, [0xff; 6])), here);
+    for stray in [scene.web[2].mac.0, [2, 9, 9, 9, 9, 9]] {
+        assert_eq!(fates(&one, &from_tunnel(scene.blue, stray)), [Fate::Dropped(DropCause::UnknownDestination)]);
+    }
+    // Host two has nothing of red, host four nothing at all.
+    for host in [1, 3] {
+        let state = scene.state(host);
+        assert_eq!(fates(&state, &from_tunnel(scene.red, [0xff; 6])), [Fate::Dropped(DropCause::UnknownSegment)]);
+    }
+    let mut tagged = from_tunnel(scene.blue, [0xff; 6]);
+    tagged.insert(Field::VlanTci as i32, vec![0x10, 5]);
+    assert_eq!(fates(&one, &tagged), [Fate::Dropped(DropCause::Policy)]);
+}
+
+#[test]
+fn a_host_gets_only_what_its_ports_need() {
+    let scene = scene();
+    let four = scene.state(3);
+    assert_eq!(four.ports.keys().copied().collect::<Vec<_>>(), [pipeline::TUNNEL_PORT]);
+    assert_eq!(four.rules.len(), 3, "only what every host has");
+    let two = scene.state(1);
+    let segments: BTreeSet<_> = two.rules.values().filter_map(|rule| matched(rule, Field::Reg0)).collect();
+    assert_eq!(segments, [scene.blue.to_be_bytes().as_slice()].into());
+    assert!(two.origins.values().all(|text| !text.contains("red")));
+    assert_eq!(two.ports.keys().copied().collect::<Vec<_>>(), [scene.web[2].number, pipeline::TUNNEL_PORT]);
+}
+
+#[test]
+fn a_port_sends_only_from_its_own_addresses() {
+    let scene = scene();
+    let one = scene.state(0);
+    let web = &scene.web[0];
+    let own = web.addresses[0].address;
+    let spoofed = [Fate::Dropped(DropCause::Spoofed)];
+    let target = scene.web[1].mac.0;
+    let mut other_mac = ipv4(web, target);
+    other_mac.insert(Field::EthSrc as i32, scene.web[1].mac.0.to_vec());
+    let (fate, origin) = walk(&one, &other_mac);
+    assert_eq!((fate.as_slice(), origin.as_str()), (spoofed.as_slice(), "port web-1 (network blue): anti-spoofing"));
+    let mut other_address = ipv4(web, target);
+    other_address.insert(Field::Ipv4Src as i32, scene.web[1].addresses[0].address.octets().to_vec());
+    assert_eq!(fates(&one, &other_address), spoofed);
+    let ipv6 = packet(web.number, web.mac, target, &[(Field::EthType, &[0x86, 0xdd])]);
+    assert_eq!(fates(&one, &ipv6), spoofed);
+    let lldp = packet(web.number, web.mac, [1, 0x80, 0xc2, 0, 0, 0xe], &[(Field::EthType, &[0x88, 0xcc])]);
+    assert_eq!(fates(&one, &lldp), spoofed);
+    assert_eq!(fates(&one, &arp(web, scene.web[1].addresses[0].address, own)), spoofed);
+    let mut other_sha = arp(web, own, scene.web[1].addresses[0].address);
+    other_sha.insert(Field::ArpSha as i32, scene.web[1].mac.0.to_vec());
+    assert_eq!(fates(&one, &other_sha), spoofed);
+    // Address 0.0.0.0 is for DHCP clients alone, and only to everybody.
+    assert_eq!(fates(&one, &dhcp(web, Ipv4Addr::UNSPECIFIED, [10, 0, 0, 3].into())), spoofed);
+    let mut tagged = ipv4(web, target);
+    tagged.insert(Field::VlanTci as i32, vec![0x10, 5]);
+    assert_eq!(fates(&one, &tagged), [Fate::Dropped(DropCause::Policy)]);
+}
+
+#[test]
+fn arp_is_answered_for_the_whole_network() {
+    let scene = scene();
+    let one = scene.state(0);
+    let web = &scene.web[0];
+    let own = web.addresses[0].address;
+    for other in &scene.web[1..] {
+        assert_eq!(fates(&one, &arp(web, own, other.addresses[0].address)), [Fate::Arp(other.mac)]);
+    }
+    let subnet = scene.cloud.model.subnet_by_id(web.addresses[0].subnet).unwrap();
+    assert_eq!(fates(&one, &arp(web, own, subnet.dhcp.unwrap())), [Fate::Arp(subnet.dhcp_mac())]);
+    // A probe of another's address is answered: it is taken. One of its own is not: that would be a conflict.
+    let probe = |target| arp(web, Ipv4Addr::UNSPECIFIED, target);
+    assert_eq!(fates(&one, &probe(scene.web[2].addresses[0].address)), [Fate::Arp(scene.web[2].mac)]);
+    let flooded = fates(&one, &ipv4(web, [0xff; 6]));
+    assert_eq!(fates(&one, &probe(own)), flooded);
+    assert_eq!(fates(&one, &arp(web, own, own)), flooded);
+    assert_eq!(fates(&one, &arp(web, own, [10, 0, 0, 200].into())), flooded);
+}
+
+#[test]
+fn dhcp_is_answered_per_port() {
+    let scene = scene();
+    let one = scene.state(0);
+    let web = &scene.web[0];
+    let subnet = scene.cloud.model.subnet_by_id(web.addresses[0].subnet).unwrap();
+    let server = subnet.dhcp.unwrap();
+    let route = |destination: [u8; 4], prefix_length, next_hop: [u8; 4]| v1::ClasslessRoute {
+        destination: destination.to_vec(),
+        prefix_length,
+        next_hop: next_hop.to_vec(),
+    };
+    let expected = v1::DhcpReply {
+        address: web.addresses[0].address.octets().to_vec(),
+        prefix_length: 24,
+        server_address: server.octets().to_vec(),
+        server_mac: subnet.dhcp_mac().0.to_vec(),
+        router: vec![10, 0, 0, 1],
+        dns_servers: vec![vec![10, 0, 0, 2]],
+        mtu: 1450,
+        lease_seconds: 86_400,
+        host_name: "web-1".into(),
+        domain_name: "cloud.example".into(),
+        // RFC 3442: with routes of its own, the default route is one of them.
+        routes: vec![route([10, 9, 0, 0], 16, [10, 0, 0, 9]), route([0, 0, 0, 0], 0, [10, 0, 0, 1])],
+    };
+    let answer = [Fate::Dhcp(Box::new(expected))];
+    let own = web.addresses[0].address;
+    assert_eq!(fates(&one, &dhcp(web, Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST)), answer);
+    assert_eq!(fates(&one, &dhcp(web, own, server)), answer);
+    assert_eq!(fates(&one, &dhcp(web, own, Ipv4Addr::BROADCAST)), answer);
+}
+
+fn offered(fates: Vec<Fate>) -> v1::DhcpReply {
+    match fates.into_iter().next() {
+        Some(Fate::Dhcp(reply)) => *reply,
+        other => panic!("no DHCP reply: {other:?}"),
+    }
+}
+
+#[test]
+fn routes_are_offered_only_with_sense() {
+    let mut scene = scene();
+    let make = |cloud: &mut Cloud, name: &str, request: v1::CreateSubnetRequest| {
+        let network = v1::CreateNetworkRequest { name: name.into(), ..Default::default() };
+        cloud.make(|model, id| model.create_network(&network, id));
+        cloud.make(|model, id| model.create_subnet(&request, id));
+        let port = cloud.port(name, &format!("{name}-1"), "one");
+        let state = compile(&cloud.model, port.plug.as_ref().unwrap().host);
+        fates(&state, &dhcp(&port, Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST))
+    };
+    let base = |name: &str| v1::CreateSubnetRequest {
+        name: name.into(),
+        network: name.into(),
+        cidr: "10.5.0.0/24".into(),
+        ..Default::default()
+    };
+    let plain = offered(make(&mut scene.cloud, "plain", base("plain")));
+    assert_eq!((plain.router.as_slice(), plain.routes.len()), ([10, 5, 0, 1].as_slice(), 0));
+    let own_default = vec![v1::HostRoute { destination: "0.0.0.0/0".into(), nexthop: "10.5.0.7".into() }];
+    let request = v1::CreateSubnetRequest { host_routes: own_default, ..base("own") };
+    let own = offered(make(&mut scene.cloud, "own", request));
+    assert_eq!((own.routes.len(), own.routes[0].next_hop.as_slice()), (1, [10, 5, 0, 7].as_slice()));
+    let request = v1::CreateSubnetRequest { gateway_ip: "none".into(), ..base("none") };
+    let none = offered(make(&mut scene.cloud, "none", request));
+    assert!(none.router.is_empty() && none.routes.is_empty());
+    // Without DHCP, the request travels as any broadcast does.
+    let request = v1::CreateSubnetRequest { disable_dhcp: true, ..base("off") };
+    assert_eq!(make(&mut scene.cloud, "off", request), []);
+}
+
+#[test]
+fn rules_keep_the_rules_of_the_field_table() {
+    let scene = scene();
+    for rule in scene.state(0).rules.values() {
+        assert_eq!(&weft_proto::digest::canonical(rule.clone()), rule);
+        assert_ne!(rule.cookie, 0);
+        for wanted in &rule.r#match {
+            let row = weft_proto::field::info(wanted.field()).unwrap();
+            assert_eq!(wanted.value.len(), row.bytes, "{}", row.name);
+            for need in row.prerequisites {
+                let value = matched(rule, need.field).unwrap_or_else(|| panic!("{} needs {:?}", row.name, need.field));
+                let value = value.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+                assert!(need.values.contains(&value), "{} needs {:?}", row.name, need);
+            }
+        }
+        for action in &rule.instructions.as_ref().unwrap().apply_actions {
+            if let Some(action::Action::SetField(set)) = &action.action {
+                let row = weft_proto::field::info(set.field()).unwrap();
+                assert!(row.writable && set.value.len() == row.bytes, "{}", row.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn without_an_underlay_there_is_no_tunnel() {
+    let mut scene = scene();
+    let report = HostReport { underlay: None, underlay_mtu: 0, version: "1".into() };
+    let [one, two, ..] = scene.hosts;
+    scene.cloud.make(|model, _| model.report_host(one, &report));
+    let state = scene.state(0);
+    assert!(!state.ports.contains_key(&pipeline::TUNNEL_PORT));
+    assert_eq!(fates(&state, &ipv4(&scene.web[0], [0xff; 6])), [Fate::Port(scene.web[1].number)]);
+    let lost = [Fate::Dropped(DropCause::UnknownDestination)];
+    assert_eq!(fates(&state, &ipv4(&scene.web[0], scene.web[2].mac.0)), lost);
+    let to_tunnel = output(pipeline::TUNNEL_PORT);
+    let uses_it = |rule: &v1::Rule| rule.instructions.as_ref().unwrap().apply_actions.contains(&to_tunnel);
+    assert!(!state.rules.values().any(uses_it));
+    // And nobody sends there.
+    let state = compile(&scene.cloud.model, two);
+    assert_eq!(fates(&state, &ipv4(&scene.web[2], scene.web[0].mac.0)), lost);
+}
+
+/// What a switch does with a bundle.
+fn apply(state: &mut HostState, bundle: v1::Bundle) {
+    if bundle.replace_owner == i32::from(v1::Owner::Fabric) {
+        *state = HostState::default();
+    }
+    if !bundle.tables.is_empty() {
+        state.tables = bundle.tables;
+    }
+    for number in &bundle.remove_ports {
+        assert!(state.ports.remove(number).is_some(), "a port is removed that was there");
+    }
+    state.ports.extend(bundle.add_ports.into_iter().map(|port| (port.number, port)));
+    for rule in &bundle.remove_rules {
+        assert!(state.rules.remove(&state::RuleIdentity::of(rule)).is_some(), "a rule is removed that was there");
+    }
+    state.rules.extend(bundle.add_rules.into_iter().map(|rule| (state::RuleIdentity::of(&rule), rule)));
+    state.origins.extend(bundle.origins.into_iter().map(|origin| (origin.cookie, origin.text)));
+}
+
+/// Equal but for origins of what is no more, which nobody removes.
+fn assert_same(mut held: HostState, wanted: &HostState, context: &str) {
+    held.origins.retain(|cookie, _| wanted.origins.contains_key(cookie));
+    assert!(held == *wanted, "{context}");
+}
+
+fn digests(state: &HostState) -> v1::Digests {
+    let mut tables: BTreeMap<u32, u64> = BTreeMap::new();
+    for rule in state.rules.values() {
+        let sum = tables.entry(rule.table).or_default();
+        *sum = sum.wrapping_add(weft_proto::digest::of(rule));
+    }
+    v1::Digests {
+        tables: tables.into_iter().map(|(table, rules)| v1::TableDigest { table, rules }).collect(),
+        ports: weft_proto::digest::sum(state.ports.values()),
+        address_sets: weft_proto::digest::sum(state.address_sets.values()),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn bundles_lead_where_they_should() {
+    let scene = scene();
+    let (one, two) = (scene.state(0), scene.state(1));
+    let mut held = HostState::default();
+    apply(&mut held, one.whole());
+    assert_same(held.clone(), &one, "whole");
+    assert!(is_empty(&one.bundle_to(&one)));
+    apply(&mut held, one.bundle_to(&two));
+    assert_same(held, &two, "step");
+    assert!(one.agrees_with(&digests(&one)) && !one.agrees_with(&digests(&two)));
+    // A table that holds nothing may be listed.
+    let mut listed = digests(&one);
+    listed.tables.push(v1::TableDigest { table: 99, rules: 0 });
+    assert!(one.agrees_with(&listed));
+    listed.ports += 1;
+    assert!(!one.agrees_with(&listed));
+}
+
+#[test]
+fn a_port_that_changes_goes_before_it_comes_again() {
+    let scene = scene();
+    let one = scene.state(0);
+    let mut moved = one.clone();
+    let number = scene.web[0].number;
+    if let Some(v1::port_spec::Kind::Tap(tap)) = &mut moved.ports.get_mut(&number).unwrap().kind {
+        tap.netns = "elsewhere".into();
+    }
+    let (step, unfinished) = one.step_towards(moved.clone());
+    assert!(unfinished);
+    let bundle = one.bundle_to(&step);
+    assert_eq!((bundle.remove_ports.as_slice(), bundle.add_ports.len()), ([number].as_slice(), 0));
+    let (last, unfinished) = step.step_towards(moved.clone());
+    assert!(!unfinished && last == moved);
+    let bundle = step.bundle_to(&last);
+    assert_eq!((bundle.remove_ports.len(), bundle.add_ports.len()), (0, 1));
+}
+
+#[test]
+fn large_bundles_are_cut_and_lose_nothing() {
+    let mut whole = HostState::default();
+    pipeline::lay(&mut whole, true);
+    for index in 0..20_000_u32 {
+        let cookie = rule::cookie("test", &index.to_string());
+        whole.origin(cookie, format!("rule {index}"));
+        whole.add(rule::RuleBuilder::new(40, 100, cookie).segment(index).apply(vec![output(index + 1)]));
+    }
+    let bundle = v1::Bundle { term: 3, generation: 7, base_generation: 6, ..whole.whole() };
+    let parts = cut(bundle);
+    assert!(parts.len() > 1);
+    let mut held = HostState::default();
+    let mut merged = v1::Bundle::default();
+    for (index, part) in parts.iter().enumerate() {
+        assert!(part.encoded_len() <= BUNDLE_PART_BYTES, "{}", part.encoded_len());
+        assert_eq!((part.term, part.generation, part.base_generation), (3, 7, 6));
+        assert_eq!(part.more, index + 1 < parts.len());
+        merged.merge(part.encode_to_vec().as_slice()).unwrap();
+    }
+    apply(&mut held, merged);
+    assert_same(held, &whole, "cut");
+    assert_eq!(cut(v1::Bundle::default()), [v1::Bundle::default()]);
+}
+
+/// splitmix64: the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = self.0;
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((value ^ (value >> 31)) % limit as u64).unwrap()
+    }
+
+    fn name(&mut self, kind: &str, of: usize) -> String {
+        format!("{kind}-{}", self.below(of))
+    }
+}
+
+/// Something that somebody may ask for; most of it makes sense.
+fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
+    let only = |planned: Result<(Vec<Change>, _), _>| planned.map(|(changes, ())| (changes, ()));
+    let ((network, port), (host, last)) = ((random.name("net", 4), random.name("port", 12)), {
+        let host = random.below(5);
+        (format!("host-{host}"), u8::try_from(host).unwrap())
+    });
+    match random.below(12) {
+        0 => {
+            let request = v1::CreateNetworkRequest { name: network.clone(), ..Default::default() };
+            // One of a name, so that names are not ambiguous.
+            if model.network(&network, "", "").is_ok() {
+                return only(Ok((Vec::new(), ())));
+            }
+            model.create_network(&request, id).map(|(changes, _)| (changes, ()))
+        }
+        1 => {
+            let request = v1::CreateSubnetRequest {
+                name: format!("sub-{}", id.as_u128()),
+                network,
+                cidr: format!("10.{}.0.0/24", random.below(3)),
+                disable_dhcp: random.below(3) == 0,
+                ..Default::default()
+            };
+            model.create_subnet(&request, id).map(|(changes, _)| (changes, ()))
+        }
+        2 => match model.subnets().nth(random.below(6)) {
+            Some(subnet) => only(model.delete_subnet(&subnet.id.to_string(), "")),
+            None => only(Ok((Vec::new(), ()))),
+        },
+        3 => only(model.delete_network(&network, "")),
+        4 => model.create_host(&v1::CreateHostRequest { name: host }, id).map(|(changes, _)| (changes, ())),
+        5 => model.delete_host(&host).map(|(changes, _)| (changes, ())),
+        6 => {
+            let underlay =
+                (random.below(4) > 0).then(|| Ipv4Addr::new(10, 9, u8::try_from(random.below(2)).unwrap(), last));
+            let report = HostReport { underlay, underlay_mtu: 1500, version: "1".into() };
+            let host = model.host(&host, "")?.id;
+            only(model.report_host(host, &report))
+        }
+        7 | 8 => {
+            if model.port(&port, "", "").is_ok() {
+                return only(Ok((Vec::new(), ())));
+            }
+            let request = v1::CreatePortRequest { name: port, network, ..Default::default() };
+            model.create_port(&request, id).map(|(changes, _)| (changes, ()))
+        }
+        9 | 10 => {
+            let plug = v1::PlugPortRequest { port: port.clone(), host, ..Default::default() };
+            let unplug = v1::UnplugPortRequest { port, ..Default::default() };
+            let planned = model.plug_port(&plug).or_else(|_| model.unplug_port(&unplug));
+            planned.map(|(changes, _)| (changes, ()))
+        }
+        _ => only(model.delete_port(&port, "")),
+    }
+}
+
+/// The heart of incremental compiling: compiling only the hosts that changes touch, and sending only what
+/// differs, each switch holds what compiling everything says, after every change.
+#[test]
+fn incremental_equals_full_after_random_changes() {
+    let mut done = BTreeMap::new();
+    let mut refused = 0;
+    let mut untouched = 0;
+    for seed in 0..40 {
+        let mut random = Random(seed);
+        let mut cloud = Cloud::default();
+        cloud.make(|model, id| model.create_project(&v1::CreateProjectRequest { name: "default".into() }, id));
+        let mut held: BTreeMap<Uuid, HostState> = BTreeMap::new();
+        for step in 0..150 {
+            let id = cloud.id();
+            let Ok((changes, ())) = random_change(&cloud.model, &mut random, id) else {
+                refused += 1;
+                continue;
+            };
+            let mut hosts = BTreeSet::new();
+            for change in &changes {
+                *done.entry(change.subject().0).or_insert(0) += 1;
+                hosts.extend(touched(&cloud.model, change));
+                cloud.model.apply(change);
+                hosts.extend(touched(&cloud.model, change));
+            }
+            held.retain(|host, _| cloud.model.host_by_id(*host).is_some());
+            hosts.retain(|host| cloud.model.host_by_id(*host).is_some());
+            for host in &hosts {
+                let wanted = compile(&cloud.model, *host);
+                let state = held.entry(*host).or_default();
+                loop {
+                    let (next, unfinished) = state.clone().step_towards(wanted.clone());
+                    let bundle = state.bundle_to(&next);
+                    apply(state, bundle);
+                    if !unfinished {
+                        break;
+                    }
+                }
+                let (kept, cookies) = (std::mem::take(&mut state.origins), &wanted.origins);
+                state.origins = kept.into_iter().filter(|(cookie, _)| cookies.contains_key(cookie)).collect();
+            }
+            untouched += usize::from(!changes.is_empty() && hosts.len() < cloud.model.hosts().count());
+            for host in cloud.model.hosts() {
+                let context = format!("seed {seed}, step {step}, host {}, after {changes:?}", host.name);
+                let state = held.get(&host.id).cloned().expect("a new host is touched");
+                assert_same(state, &compile(&cloud.model, host.id), &context);
+            }
+        }
+    }
+    // It would prove nothing if nothing had happened, or if every change had touched every host.
+    assert!(done.len() == 5 && done.values().all(|&count| count > 50), "{done:?}, {refused} refused");
+    assert!(untouched > 500, "{untouched}");
+}

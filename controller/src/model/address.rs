@@ -115,7 +115,7 @@ impl Ipv4Prefix {
 
     /// The addresses that hosts may have, ascending.
     pub fn hosts(self) -> impl DoubleEndedIterator<Item = Ipv4Addr> {
-        (u32::from(self.address) + 1..u32::from(self.last())).map(Ipv4Addr::from)
+        (u32::from(self.address).saturating_add(1)..u32::from(self.last())).map(Ipv4Addr::from)
     }
 
     /// Reads "10.0.0.0/24"; `field` is where it came from.

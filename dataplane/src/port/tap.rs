@@ -4,7 +4,7 @@
 //! Frames carry a virtio-net header (see [`super::virtio`]), so that checksums stay partial and 64 KB
 //! segments cross as one frame. The interface is created where it belongs, never moved, and lives as
 //! long as the queues' descriptors: it is gone when the port is closed or the process is, however it
-//! died.
+//! died. The descriptors also keep its namespace alive if that is removed meanwhile.
 //!
 //! [`Tap::open`] is for the thread that opens ports; a [`TapQueue`] belongs to one worker.
 
@@ -15,6 +15,7 @@ use crate::drop::{DropCounters, DropReason};
 use crate::limits::SEGMENTS;
 use crate::packet::frame::Frame;
 use crate::packet::pool::Pool;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -223,8 +224,13 @@ fn open_here(slot: PortSlot, settings: &TapSettings) -> Result<(Tap, Vec<TapQueu
         chains: true,
         max_frame: settings.mtu as usize + LINK_HEADER,
     };
-    let queue =
-        |descriptor| TapQueue { slot, descriptor: Some(descriptor), offloads, counters: QueueCounters::default() };
+    let queue = |descriptor| TapQueue {
+        slot,
+        descriptor: Some(descriptor),
+        deleted: false,
+        offloads,
+        counters: QueueCounters::default(),
+    };
     Ok((tap, descriptors.into_iter().map(queue).collect()))
 }
 
@@ -291,6 +297,9 @@ pub struct TapQueue {
     slot: PortSlot,
     /// `None` once it is closed.
     descriptor: Option<OwnedFd>,
+    /// Somebody deleted the interface. The descriptor is then an eventfd that is never readable: the
+    /// TAP's own would be readable for ever.
+    deleted: bool,
     offloads: Offloads,
     counters: QueueCounters,
 }
@@ -306,8 +315,9 @@ impl PortQueue for TapQueue {
     /// A frame is read into a chunk and what does not fit there into a run behind it, so that small
     /// frames cost a chunk and all headers lie in the first segment.
     fn receive(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, budget: usize, drops: &mut DropCounters) -> usize {
-        let Some(descriptor) = &self.descriptor else { return 0 };
+        let Some(descriptor) = self.descriptor.as_ref().filter(|_| !self.deleted) else { return 0 };
         let before = frames.len();
+        let mut deleted = false;
         // Taken at the first large frame that could come, kept from frame to frame, given back at the
         // end: hundreds of idle TAPs hold no runs.
         let mut spare: Option<(Frame, usize)> = None;
@@ -340,8 +350,9 @@ impl PortQueue for TapQueue {
                     chunk = Some((head, head_room));
                     continue;
                 }
-                // EAGAIN: nothing more. EBADFD: the interface was deleted. Neither is news to count.
-                Err(_) => {
+                // Nothing more, usually.
+                Err(error) => {
+                    deleted = error == Errno::BADFD;
                     chunk = Some((head, head_room));
                     break;
                 }
@@ -376,12 +387,17 @@ impl PortQueue for TapQueue {
         for (unused, _) in chunk.into_iter().chain(spare) {
             pool.free(unused);
         }
+        if deleted {
+            self.deleted = true;
+            self.descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok();
+        }
         frames.len() - before
     }
 
     fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, drops: &mut DropCounters) {
         for frame in frames.drain(..) {
-            match self.descriptor.as_ref().map_or(Err(DropReason::PortDown), |descriptor| send(descriptor, &frame)) {
+            let descriptor = self.descriptor.as_ref().filter(|_| !self.deleted);
+            match descriptor.map_or(Err(DropReason::PortDown), |descriptor| send(descriptor, &frame)) {
                 Ok(()) => {
                     self.counters.sent_packets += 1;
                     self.counters.sent_bytes += frame.len() as u64;

@@ -33,6 +33,7 @@ const FULL_LOOK: Duration = Duration::from_secs(30);
 /// Bytes of unread messages before the kernel drops some.
 const MESSAGE_BUFFER: u32 = 4 << 20;
 
+type Published<T> = watch::Receiver<Arc<Vec<T>>>;
 type Wants = mpsc::UnboundedReceiver<BTreeSet<Ipv4Addr>>;
 
 /// What has to be looked at again.
@@ -112,7 +113,7 @@ impl Watcher {
         Ok(watcher)
     }
 
-    pub fn subscribe(&self) -> (watch::Receiver<Arc<Vec<Interface>>>, watch::Receiver<Arc<Vec<NextHop>>>) {
+    pub fn subscribe(&self) -> (Published<Interface>, Published<NextHop>) {
         (self.published_interfaces.subscribe(), self.published.subscribe())
     }
 

@@ -52,12 +52,12 @@ pub(super) fn parse(action: Word<'_>, inner: Word<'_>) -> Result<DhcpReply, Faul
             }
         }
     }
-    for needed in ["address", "server", "mac"] {
+    for needed in ["address", "server", "mac", "lease"] {
         if !seen.contains(&needed) {
             return Err(action.fault(
                 "missing_field",
                 format!("dhcp_reply needs {needed}"),
-                "Write at least dhcp_reply(address=10.0.0.5/24,server=10.0.0.2,mac=02:00:00:00:00:02).",
+                "Write at least dhcp_reply(address=10.0.0.5/24,server=10.0.0.2,mac=02:00:00:00:00:02,lease=86400).",
             ));
         }
     }
@@ -93,9 +93,7 @@ pub(super) fn format(reply: &DhcpReply) -> String {
     if reply.mtu != 0 {
         words.push(format!("mtu={}", reply.mtu));
     }
-    if reply.lease_seconds != 0 {
-        words.push(format!("lease={}", reply.lease_seconds));
-    }
+    words.push(format!("lease={}", reply.lease_seconds));
     for (name, text) in [("host", &reply.host_name), ("domain", &reply.domain_name)] {
         if !text.is_empty() {
             words.push(format!("{name}={}", escape(text)));

@@ -2,10 +2,10 @@
 //!
 //! `table=0,priority=100,in_port=1,ip,nw_src=10.0.0.0/24,actions=dec_ttl,output:2`
 //!
-//! In reading order: [`scan`] cuts a line into words with their columns; [`value`] reads and writes one
-//! field's value; [`name`] finds fields by any of their names; [`matching`] does lists of matches and
-//! described packets; [`action`] actions and instructions, with [`dhcp`] for the one long action;
-//! [`rule`] whole rules and filters; [`effect`] what a trace reports.
+//! In reading order: `scan` cuts a line into words with their columns; `value` reads and writes one
+//! field's value; `name` finds fields by any of their names; `matching` does lists of matches and
+//! described packets; `action` actions and instructions, with `dhcp` for the one long action;
+//! `rule` whole rules and filters; `effect` what a trace reports.
 //!
 //! Invariants: for every valid rule, `parse_rule(format_rule(rule))` is `digest::canonical(rule)`.
 //! Parsing never panics, whatever the input, and every error names its column, what is wrong and what

@@ -169,7 +169,7 @@ fn errors_name_place_problem_and_remedy() {
         (
             "actions=dhcp_reply(address=10.0.0.5/24,server=10.0.0.2)",
             9,
-            "dhcp_reply needs mac. Write at least dhcp_reply(address=10.0.0.5/24,server=10.0.0.2,mac=02:00:00:00:00:02).",
+            "dhcp_reply needs mac. Write at least dhcp_reply(address=10.0.0.5/24,server=10.0.0.2,mac=02:00:00:00:00:02,lease=86400).",
         ),
         (
             "tcp_dst,actions=drop",
@@ -209,7 +209,7 @@ fn foreign_bytes_are_printed_not_refused() {
     assert_eq!(format_match(&[FieldMatch { field: 99, ..Default::default() }]), "field99=?");
     let reply = v1::DhcpReply { host_name: "a b,c)".into(), ..Default::default() };
     let text = format_action(&v1::Action { action: Some(Kind::DhcpReply(reply)) });
-    assert_eq!(text, "dhcp_reply(address=0x/0,server=0x,mac=0x,host=a%20b%2cc%29)");
+    assert_eq!(text, "dhcp_reply(address=0x/0,server=0x,mac=0x,lease=0,host=a%20b%2cc%29)");
 }
 
 /// A value of a field and perhaps a mask, canonical: no bit outside the mask, no mask of all ones.
@@ -326,9 +326,7 @@ fn any_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
             })
         });
     let port = prop_oneof![1..=crate::PORT_MAX, Just(crate::PORT_IN_PORT)];
-    let ip = matches.iter().any(|matched| {
-        matched.field() == Field::EthType && matches!(matched.value.as_slice(), [0x08, 0x00] | [0x86, 0xdd])
-    });
+    let ip = info(Field::IpTtl).is_some_and(|row| allowed(row, &matches));
     prop_oneof![
         port.prop_map(|port| Kind::Output(v1::Output { port })),
         set,

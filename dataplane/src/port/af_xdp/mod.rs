@@ -1,6 +1,6 @@
 //! The AF_XDP port: a network interface of the host, its frames straight in packet memory.
 //!
-//! An XDP program on the interface (see [`program`]) gives the frames that are ours to one socket per
+//! An XDP program on the interface (see `program.rs`) gives the frames that are ours to one socket per
 //! queue; everything else goes on to the kernel, the host's own SSH included. The program is held by a
 //! descriptor in [`AfXdp`]: it is gone when that is dropped or the process ends, however.
 //!
@@ -29,7 +29,7 @@ use std::collections::BTreeSet;
 use std::io::Error as IoError;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// The largest MTU of an interface, bytes: a frame, the kernel's 256 bytes before it and, in native
@@ -161,6 +161,7 @@ pub struct AfXdp {
     pub detail: String,
     /// What of its traffic is ours: the map and what it holds. `None`: everything.
     endpoints: Option<Mutex<Endpoints>>,
+    watched: Vec<Weak<OwnedFd>>,
     /// Hold the program on the interface and the interface promiscuous.
     link: OwnedFd,
     _promiscuous: Option<OwnedFd>,
@@ -226,6 +227,7 @@ impl AfXdp {
         let copying = if native { Copying::Avoid } else { Copying::Always };
         let share = (BUFFERS_PER_PORT / 2).min(memory.total(Class::Chunk) as u32 / 4) / wanted;
         let mut queues = Vec::with_capacity(wanted as usize);
+        let mut watched = Vec::with_capacity(wanted as usize);
         let mut zero_copy = true;
         for queue in 0..wanted {
             let socket = Socket::bind(memory, index, queue, copying).map_err(|error| match error.raw_os_error() {
@@ -236,6 +238,7 @@ impl AfXdp {
             bpf::set(&sockets, queue.to_ne_bytes(), bpf::descriptor_number(socket.descriptor()))
                 .map_err(failed("registering an AF_XDP socket", kernel))?;
             zero_copy &= socket.zero_copy;
+            watched.push(socket.watch());
             let (map, target) = (Arc::clone(&sockets), share.clamp(1, RING));
             queues.push(AfXdpQueue::new(slot, socket, map, memory, target, mtu as usize + LINK_HEADER));
         }
@@ -252,9 +255,25 @@ impl AfXdp {
             if receive == 1 { "" } else { "s" },
             if zero_copy { "zero-copy" } else { "copy" },
         );
-        let port =
-            Self { interface: name.clone(), index, mac, mtu, detail, endpoints, link, _promiscuous: promiscuous };
+        let port = Self {
+            interface: name.clone(),
+            index,
+            mac,
+            mtu,
+            detail,
+            endpoints,
+            watched,
+            link,
+            _promiscuous: promiscuous,
+        };
         Ok((port, queues))
+    }
+
+    /// Frames that the kernel dropped because the worker did not keep up or the port had no buffers
+    /// left. No worker saw them: they are in no other count.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        socket::missed(&self.watched)
     }
 
     /// Changes which UDP packets are ours, while it runs: those to one of these (local address, port)

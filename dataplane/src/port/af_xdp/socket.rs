@@ -146,6 +146,11 @@ impl Socket {
         Ok(Self { descriptor: Arc::new(socket), interface, queue, receive, transmit, fill, completion, zero_copy })
     }
 
+    /// For [`missed`].
+    pub fn watch(&self) -> Weak<OwnedFd> {
+        Arc::downgrade(&self.descriptor)
+    }
+
     /// For poll(2): readable when frames wait.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         (*self.descriptor).as_fd()
@@ -185,6 +190,18 @@ impl Socket {
             Err(error) => error.raw_os_error() != Some(libc::EBUSY),
         }
     }
+}
+
+/// Frames of these sockets that the kernel dropped because they had no chunk or no place in the receive
+/// ring for it. Sockets that are closed count no more.
+pub(super) fn missed(sockets: &[Weak<OwnedFd>]) -> u64 {
+    let _nobody_closes_one_now = registrations();
+    let statistics = |socket: &Weak<OwnedFd>| sockopt::xdp_statistics(&*socket.upgrade()?).ok();
+    sockets
+        .iter()
+        .filter_map(statistics)
+        .map(|statistics| statistics.rx_dropped + statistics.rx_ring_full.unwrap_or(0))
+        .sum()
 }
 
 /// `membarrier(MEMBARRIER_CMD_GLOBAL)` is the kernel's `synchronize_rcu`. Kernels with `nohz_full`
