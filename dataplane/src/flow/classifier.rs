@@ -132,11 +132,14 @@ impl Classifier {
         });
         let subtable = &mut self.subtables[index];
         let new = rank(&rule);
+        let rises = subtable.highest() < Some(new);
         *subtable.ranks.entry(new).or_default() += 1;
         let entries = subtable.values.entry(place.compact()).or_default();
         let at = entries.partition_point(|entry| rank(&entry.rule) >= new);
         entries.insert(at, Entry { rule, added: version, removed: u64::MAX });
-        self.sort();
+        if rises {
+            self.sort();
+        }
     }
 
     /// Lets the rule disappear from a place at `version`; false if it is not (or no longer) there.
@@ -155,6 +158,7 @@ impl Classifier {
         let Some(subtable) = self.subtables.iter_mut().find(|subtable| subtable.mask == place.mask) else { return };
         let compact = place.compact();
         let Some(entries) = subtable.values.get_mut(&compact) else { return };
+        let highest = subtable.ranks.last_key_value().map(|(&rank, _)| rank);
         let ranks = &mut subtable.ranks;
         entries.retain(|entry| {
             let gone = entry.removed <= version;
@@ -170,8 +174,10 @@ impl Classifier {
         if entries.is_empty() {
             subtable.values.remove(&compact);
         }
-        self.subtables.retain(|subtable| !subtable.values.is_empty());
-        self.sort();
+        if subtable.highest() != highest {
+            self.subtables.retain(|subtable| !subtable.values.is_empty());
+            self.sort();
+        }
     }
 
     fn sort(&mut self) {
