@@ -6,7 +6,8 @@
 //! - [`bundle`]: a bundle is checked, whole, against what is there; the result is a plan.
 //! - [`apply`]: the plan is carried out: ports opened, tables and topology changed in one commit, ports
 //!   closed. What fails is undone.
-//! - [`ports`], [`open`]: the register of ports, and how each kind is opened.
+//! - [`ports`], [`open`], [`queues`]: the register of ports, how each kind is opened, and how queues are
+//!   shared out among workers.
 //! - [`underlay`]: addresses and ways to remote tunnel ends, as the kernel knows them.
 //! - [`query`]: dumps, traces, statistics; [`punts`]: packet-ins to listeners.
 //!
@@ -22,6 +23,7 @@ mod origins;
 mod ports;
 mod punts;
 mod query;
+mod queues;
 #[cfg(test)]
 mod tests;
 mod underlay;

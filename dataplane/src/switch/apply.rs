@@ -11,6 +11,7 @@
 use super::bundle::{self, Plan};
 use super::open::Device;
 use super::ports::{Port, Ports, Totals};
+use super::queues::QueueSet;
 use super::{State, Switch};
 use crate::flow::message::owner_from_message;
 use crate::flow::rule::Owner;
@@ -103,7 +104,6 @@ impl Switch {
 
     /// Steps 1 to 4 of the module comment.
     fn change_ports(&self, plan: &Plan, mut change: Change, state: &mut State) -> Result<Committed, Fault> {
-        let before = self.totals();
         for number in &plan.close_first {
             let port = state.ports.get(*number).expect("the plan names ports that exist");
             self.close(port.slot, port.device.as_deref());
@@ -140,7 +140,7 @@ impl Switch {
             if !plan.close_first.contains(&port.spec.number) {
                 self.close(port.slot, port.device.as_deref());
             }
-            next.retire(port.slot, &before, &self.totals());
+            next.release(port.slot);
         }
         state.ports = next;
         Ok(done)
@@ -191,11 +191,17 @@ impl Switch {
         Ok((opened.device, opened.queues))
     }
 
-    /// Hands a port's queues to the workers, in turn.
+    /// Hands a port's queues to the workers, in turn; a worker that gets several gets them as one.
     fn give(&self, slot: PortSlot, queues: Queues) {
         let workers = self.workers.read().expect("no panic under this lock");
+        let mut shares: Vec<Queues> = workers.iter().map(|_| Vec::new()).collect();
         for (index, queue) in queues.into_iter().enumerate() {
-            workers[index % workers.len()].add_queue(slot, queue);
+            shares[index % workers.len()].push(queue);
+        }
+        for (worker, share) in workers.iter().zip(shares) {
+            if let Some(queue) = QueueSet::of(share) {
+                worker.add_queue(slot, queue);
+            }
         }
     }
 
@@ -234,7 +240,7 @@ fn reserve(ports: &mut Ports) -> Result<PortSlot, Fault> {
         Fault::invalid(
             "limit_exceeded",
             "add_ports",
-            format!("the switch has {} ports already", crate::limits::PORTS),
+            format!("the switch has {} ports already", crate::limits::PORTS - 1),
             "Remove ports first.",
         )
         .with_status(Code::ResourceExhausted)
