@@ -1,6 +1,7 @@
 //! The virtual switch. The way of a packet is told in [`worker`]: read it first.
 
 pub mod clock;
+pub mod connection;
 pub mod drop;
 pub mod egress;
 pub mod flow;
