@@ -85,6 +85,16 @@ reasons! {
     Consumed = "consumed",
     /// An ARP or DHCP message to the switch itself that makes no sense.
     BadRequest = "bad_request",
+    /// The zone, or the worker, has as many connections as it may.
+    ConnectionLimit = "connection_limit",
+    /// No port of the external address is free towards this destination, or none was found in time.
+    NatPortsExhausted = "nat_ports_exhausted",
+    /// It belongs to no connection and cannot begin one, or contradicts its connection's protocol.
+    InvalidState = "invalid_state",
+    /// The rule that admitted its connection is gone.
+    PolicyChanged = "policy_changed",
+    /// The connection it begins would have the addresses and ports of another one.
+    ConnectionClash = "connection_clash",
     /// The worker stopped while it held the frame.
     Stopped = "stopped",
 }

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod connection;
 pub mod drop;
 pub mod egress;
 pub mod flow;

@@ -101,3 +101,37 @@ pub const BUNDLE_BYTES: usize = 512 * 1024 * 1024;
 
 /// Calls that the controller may have passed on and not yet got answers for.
 pub const RELAYED_CALLS: usize = 64;
+
+/// Connections: how many, and how long they last without a packet, in microseconds.
+pub mod connection {
+    /// Records of one worker, unless the configuration says otherwise: 32 MiB.
+    pub const DEFAULT_RECORDS: usize = 131_072;
+    /// Connections of one zone in one worker, unless the configuration says otherwise: no zone can take
+    /// more than half of the table.
+    pub const DEFAULT_PER_ZONE: u32 = 65_536;
+    /// Random NAT ports tried for one connection.
+    pub const NAT_TRIES: u32 = 32;
+
+    const SECOND: u64 = 1_000_000;
+    const MINUTE: u64 = 60 * SECOND;
+
+    /// RFC 5382, REQ-5: at least 2 hours and 4 minutes.
+    pub const TCP_ESTABLISHED: u64 = 124 * MINUTE;
+    /// Opening or closing. RFC 5382, REQ-5: at least 4 minutes.
+    pub const TCP_TRANSITORY: u64 = 4 * MINUTE;
+    /// After a RST. RFC 7857, 2.2 recommends 4 minutes because a RST may be forged; here only one that lies in
+    /// the receiver's window is believed (RFC 5961, 3.2), and the retransmissions it ends take seconds.
+    pub const TCP_RESET: u64 = 10 * SECOND;
+    /// Without a reply. RFC 4787, REQ-5: at least 2 minutes.
+    pub const UDP_UNREPLIED: u64 = 2 * MINUTE;
+    /// With one. RFC 4787, REQ-5c: 5 minutes or more recommended.
+    pub const UDP_REPLIED: u64 = 5 * MINUTE;
+    /// ICMP queries. RFC 5508, REQ-2: at least 60 seconds.
+    pub const ICMP: u64 = MINUTE;
+    /// SCTP, open: longer than several heartbeats (RFC 9260, 16: every 30 s); no RFC demands one, TCP's is taken.
+    pub const SCTP_OPEN: u64 = TCP_ESTABLISHED;
+    /// SCTP, opening or closing.
+    pub const SCTP_TRANSITORY: u64 = TCP_TRANSITORY;
+    /// Other protocols: as Linux does (nf_conntrack_generic_timeout).
+    pub const OTHER: u64 = 10 * MINUTE;
+}
