@@ -4,7 +4,8 @@
 //! 1. **Receive** ([`Worker::round`]): a batch of at most [`BATCH`] frames from one queue, in turn.
 //! 2. **Parse** ([`Worker::parse`]): a tunnel packet for us is taken out of its tunnel first and enters by
 //!    the tunnel port; then each frame is parsed once, to a flow key.
-//! 3. **Flow cache** ([`Worker::batch`]): a hit's program runs at once; the rest is set aside.
+//! 3. **Flow cache** ([`Worker::batch`]): a hit's program runs at once, if the connections it was compiled for
+//!    are still as it saw them; the rest is set aside.
 //! 4. **Miss** ([`Worker::miss`]): what an older version of the tables says is held against what changed
 //!    since; if that concerns it, or nothing is known, the tables are walked (`flow/resolve.rs`) within the
 //!    port's budget, and the result is compiled to a program and cached.
@@ -19,13 +20,14 @@
 //! ports and its wake-up descriptor. Control reaches it as commands, between batches.
 
 use crate::clock;
+use crate::connection::{Connections, Contents, EndReason, Options, Passing, Start};
 use crate::drop::DropReason;
 use crate::egress::{Outgoing, PuntSink};
 use crate::flow::cache::{Cache, Found};
 use crate::flow::key::FlowKey;
 use crate::flow::message;
-use crate::flow::program::Egress;
-use crate::flow::resolve::View;
+use crate::flow::program::{Egress, Program};
+use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, resolve};
 use crate::flow::tables::{Progress, Tables};
 use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, MISSES_PER_BATCH, PORTS};
 use crate::packet::frame::Frame;
@@ -90,6 +92,7 @@ enum Command {
     RemoveQueues(PortSlot, Sender<()>),
     Report(Sender<WorkerReport>),
     Cache(usize, Sender<Vec<v1::CacheEntry>>),
+    Trace(Box<(FlowKey, Contents)>, Sender<v1::TraceReply>),
     Stop,
 }
 
@@ -126,6 +129,7 @@ pub struct Worker {
     tunnels: HashMap<(Ipv4Addr, u16), (u32, PortSlot)>,
 
     cache: Cache,
+    connections: Connections,
     outgoing: Outgoing,
     slots: Vec<PortSlot>,
     frames: Vec<Frame>,
@@ -228,12 +232,16 @@ impl Worker {
                 }
             };
             match self.cache.lookup(&key, self.version) {
-                Found::Hit(entry) => {
+                Found::Hit(entry)
+                    if self.cache.program(entry).admits(&frame, &key, &layout, &mut self.connections, self.now) =>
+                {
                     self.cache.counters.hits += 1;
                     self.outgoing.enter(ingress);
                     self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
                 }
-                Found::Stale(_) | Found::Miss => self.missed.push(Missed { frame, key, layout, ingress }),
+                Found::Hit(_) | Found::Stale(_) | Found::Miss => {
+                    self.missed.push(Missed { frame, key, layout, ingress })
+                }
             }
         }
         let mut missed = std::mem::take(&mut self.missed);
@@ -282,26 +290,74 @@ impl Worker {
         let Missed { frame, key, layout, ingress } = missed;
         self.outgoing.enter(ingress);
         // An earlier packet of the batch may have made the entry.
-        let entry = match self.cache.lookup(&key, self.version) {
-            Found::Hit(entry) => {
+        let found = self.cache.lookup(&key, self.version);
+        let state = self.tables.read();
+        let (version, topology, now) = (self.version, &self.topology, self.now);
+        let good = match found {
+            Found::Hit(entry) => Some(entry),
+            Found::Stale(entry) => self.cache.renew(entry, &key, &state, version).then_some(entry),
+            Found::Miss => None,
+        };
+        if let Some(entry) = good
+            && self.cache.program(entry).admits(&frame, &key, &layout, &mut self.connections, self.now)
+        {
+            if let Found::Hit(_) = found {
                 self.cache.counters.hits += 1;
-                entry
-            }
-            found => {
+            } else {
                 self.cache.counters.misses += 1;
-                let state = self.tables.read();
-                let view = View { state: &state, version: self.version, topology: &self.topology };
-                let credit = &mut self.credits[ingress.index()];
-                let may_walk = || spend(credit, self.rounds, self.active);
-                let entry = self.cache.renew(found, &key, &view, self.now, may_walk);
-                drop(state);
-                match entry {
-                    Some(entry) => entry,
-                    None => return self.outgoing.discard(frame, DropReason::MissBudget),
+            }
+            return self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
+        }
+        self.cache.counters.misses += 1;
+        if !spend(&mut self.credits[ingress.index()], self.rounds, self.active) {
+            drop(state);
+            return self.outgoing.discard(frame, DropReason::MissBudget);
+        }
+        let contents = Contents::read(frame.head(), &key, &layout);
+        let connections = Connected::Now(&self.connections);
+        let view = View { state: &state, version, topology, connections, now };
+        let resolution = resolve(&view, &Packet { key: &key, contents }, &mut Unobserved);
+        drop(state);
+        if let Found::Hit(entry) | Found::Stale(entry) = found {
+            self.cache.remove(entry);
+        }
+        if let Err(reason) = self.remember(&resolution, &contents.passing(frame.len())) {
+            return self.outgoing.discard(frame, reason);
+        }
+        if resolution.cacheable {
+            let entry = self.cache.insert(&key, resolution, self.version, self.now);
+            self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
+        } else {
+            resolution.rules.iter().for_each(|rule| rule.counters.add(1, frame.len() as u64));
+            Program::compile(&resolution).run(frame, &key, layout, &mut self.outgoing);
+        }
+    }
+
+    /// What a walk means for connections. A packet that goes nowhere begins none and keeps none alive.
+    fn remember(&mut self, resolution: &Resolution, passing: &Passing) -> Result<(), DropReason> {
+        for &id in &resolution.refused {
+            self.connections.close(id, EndReason::PolicyChanged);
+        }
+        if resolution.drop.is_some() {
+            return Ok(());
+        }
+        let mut begun = Vec::new();
+        for prepared in &resolution.commits {
+            match self.connections.commit(prepared, passing, self.now) {
+                Ok(id) => begun.push(id),
+                Err(reason) => {
+                    // All zones or none.
+                    for id in begun {
+                        self.connections.close(id, EndReason::Withdrawn);
+                    }
+                    return Err(reason);
                 }
             }
-        };
-        self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
+        }
+        for track in &resolution.tracks {
+            self.connections.advance(track, passing, self.now);
+        }
+        Ok(())
     }
 
     /// What need not be done per packet.
@@ -314,6 +370,8 @@ impl Worker {
         // Every entry is looked at once a second or so.
         let share = self.cache.len() / 8 + 64;
         self.cache.sweep(share, self.now.saturating_sub(CACHE_IDLE_MICROSECONDS));
+        let share = self.connections.len() / 8 + 64;
+        self.connections.expire(self.now, share);
     }
 
     fn sleep(&mut self) {
@@ -357,6 +415,11 @@ impl Worker {
             }
             Command::Cache(limit, reply) => {
                 let _ = reply.send(self.busiest(limit));
+            }
+            Command::Trace(packet, reply) => {
+                let (key, contents) = *packet;
+                let packet = Packet { key: &key, contents };
+                let _ = reply.send(self.tables.trace(&packet, Connected::Now(&self.connections)));
             }
             Command::Stop => {}
         }
@@ -430,6 +493,7 @@ impl WorkerHandle {
     ) -> std::io::Result<Self> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (commands, receiver) = channel();
+        let (connections, _) = Connections::open(Options::default(), Start::read()).map_err(std::io::Error::other)?;
         let progress = Arc::new(Progress::default());
         tables.enrol(progress.clone());
         let worker = {
@@ -449,6 +513,7 @@ impl WorkerHandle {
                     numbers: vec![0; PORTS],
                     tunnels: HashMap::new(),
                     cache: Cache::default(),
+                    connections,
                     outgoing: Outgoing::new(Pool::new(memory), punts),
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),
@@ -508,6 +573,13 @@ impl WorkerHandle {
     #[must_use]
     pub fn cache(&self, limit: usize) -> Vec<v1::CacheEntry> {
         self.ask(|reply| Command::Cache(limit, reply))
+    }
+
+    /// Walks the tables for a packet, among this worker's connections, and writes the walk down; nothing is
+    /// counted, sent or remembered.
+    #[must_use]
+    pub fn trace(&self, key: FlowKey, contents: Contents) -> v1::TraceReply {
+        self.ask(|reply| Command::Trace(Box::new((key, contents)), reply))
     }
 
     /// Stops the thread: queues are closed, buffers returned.

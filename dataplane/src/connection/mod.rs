@@ -40,6 +40,7 @@
 //!
 //! | file | |
 //! |---|---|
+//! | `contents` | what is looked at in a packet besides its key |
 //! | `tuple` | what tells connections apart |
 //! | `protocol` | state machines: functions |
 //! | `record`, `file` | the layout, the mapping |
@@ -48,6 +49,7 @@
 //! | `table` | [`Connections`] |
 //! | `directory` | who owns what, among workers |
 
+mod contents;
 mod directory;
 mod file;
 mod index;
@@ -61,6 +63,7 @@ mod tuple;
 #[cfg(test)]
 mod tests;
 
+pub use contents::Contents;
 pub use directory::{Directory, Refusal};
 pub use file::OpenError;
 pub use nat::{Nat, SourceNat};

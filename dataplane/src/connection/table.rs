@@ -165,6 +165,12 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Where it would be.
+    #[must_use]
+    pub fn zone(&self) -> u32 {
+        self.zone
+    }
+
     /// The first packet's tuple after NAT.
     #[must_use]
     pub fn translated(&self) -> Tuple {
@@ -475,6 +481,14 @@ impl Connections {
                 }
             }
         }
+    }
+
+    /// What rules see of an ICMP error that quotes this tuple; nothing changes.
+    #[must_use]
+    pub fn observe_error(&self, zone: u32, quoted: &Tuple, now: u64) -> Observation {
+        let related = self.related(zone, quoted, now);
+        let state = related.map_or(CtState::TRACKED | CtState::INVALID, |related| related.state);
+        Observation { state, mark: related.map_or(0, |related| related.mark), track: None, translated: None }
     }
 
     /// What a cached program does per packet and connection: checks that the program still holds, and if

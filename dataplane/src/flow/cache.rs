@@ -20,8 +20,9 @@ use super::buckets::Buckets;
 use super::key::FlowKey;
 use super::log::Passed;
 use super::program::Program;
-use super::resolve::{Resolution, Unobserved, View, resolve};
+use super::resolve::Resolution;
 use super::rule::Rule;
+use super::state::FlowState;
 use crate::limits::{CACHE_ENTRIES, CACHE_MASKS};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -174,6 +175,12 @@ impl Cache {
         self.entries[number as usize].as_ref().expect("numbers are of entries that exist")
     }
 
+    /// The program of an entry, to be asked whether it admits a packet.
+    #[must_use]
+    pub fn program(&self, number: EntryNumber) -> &Program {
+        &self.entry(number).program
+    }
+
     /// The program of an entry, for a packet of so many bytes, which is counted.
     pub fn take(&mut self, number: EntryNumber, bytes: usize, now: u64) -> &Program {
         let entry = self.entries[number as usize].as_mut().expect("numbers are of entries that exist");
@@ -186,36 +193,20 @@ impl Cache {
         &entry.program
     }
 
-    /// Gives a good entry for a packet whose lookup found none: the stale one, if nothing that changed
-    /// since concerns it; else a new one, for which the tables are walked. `None`: `may_walk` refused.
-    pub fn renew(
-        &mut self,
-        found: Found,
-        key: &FlowKey,
-        view: &View<'_>,
-        now: u64,
-        may_walk: impl FnOnce() -> bool,
-    ) -> Option<EntryNumber> {
-        if let Found::Stale(number) = found {
-            let entry = self.entries[number as usize].as_mut().expect("numbers are of entries that exist");
-            if view.state.unaffected(&entry.passed, entry.version, key, &entry.stable) {
-                entry.version = view.version;
-                return Some(number);
-            }
+    /// Whether a stale entry is good at this version too, because nothing that changed since concerns
+    /// it; then it says so from now on.
+    pub fn renew(&mut self, number: EntryNumber, key: &FlowKey, state: &FlowState, version: u64) -> bool {
+        let entry = self.entries[number as usize].as_mut().expect("numbers are of entries that exist");
+        let good = state.unaffected(&entry.passed, entry.version, key, &entry.stable);
+        if good {
+            entry.version = version;
         }
-        if !may_walk() {
-            return None;
-        }
-        if let Found::Stale(number) = found {
-            self.remove(number);
-        }
-        let resolution = resolve(view, key, &mut Unobserved);
-        Some(self.insert(key, resolution, view.version, now))
+        good
     }
 
     /// Makes an entry for a packet that was resolved at `version`, and gives its number. An entry with
     /// the same mask and values is replaced.
-    fn insert(&mut self, key: &FlowKey, resolution: Resolution, version: u64, now: u64) -> EntryNumber {
+    pub fn insert(&mut self, key: &FlowKey, resolution: Resolution, version: u64, now: u64) -> EntryNumber {
         let mask = resolution.consulted;
         let value = key.masked(&mask);
         if !self.consulted.covers(&mask) {

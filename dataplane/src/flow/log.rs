@@ -22,6 +22,9 @@ pub struct Passed {
     pub table: u8,
     /// Less than [`PARTITIONS`].
     pub partition: Option<u16>,
+    /// Whether it was another packet's walk: that which began a connection this one belongs to. Its values
+    /// are not known here, so every newer change of the partition concerns it.
+    pub others: bool,
 }
 
 /// The table number under which changes of ports and paths are recorded.
@@ -87,6 +90,7 @@ impl ChangeLog {
         let mut newer = self.partitions.iter().filter(|(index, partition)| concerns(index) && partition.last > since);
         newer.all(|(_, partition)| {
             partition.forgotten <= since
+                && !passed.others
                 && partition
                     .changes
                     .iter()
@@ -116,7 +120,7 @@ mod tests {
     fn only_changes_that_could_match_affect_an_entry() {
         let mut log = ChangeLog::default();
         let entry = on_port(1, 6);
-        let passed = Passed { table: 0, partition: Some(partition(&[0, 0, 0, 1])) };
+        let passed = Passed { table: 0, partition: Some(partition(&[0, 0, 0, 1])), others: false };
         let good = |log: &ChangeLog, since, stable: &FlowKey| log.unaffected(passed, since, &entry.value, stable);
 
         log.record(&on_port(2, 6), Field::InPort, 5);
@@ -139,7 +143,7 @@ mod tests {
     fn forgotten_changes_count_as_matching() {
         let mut log = ChangeLog::default();
         let entry = on_port(1, 6);
-        let passed = Passed { table: 0, partition: Some(partition(&[0, 0, 0, 1])) };
+        let passed = Passed { table: 0, partition: Some(partition(&[0, 0, 0, 1])), others: false };
         for version in 1..=CHANGES_PER_PARTITION as u64 + 1 {
             log.record(&on_port(1, 17), Field::InPort, version);
         }

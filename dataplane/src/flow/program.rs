@@ -7,6 +7,7 @@ use super::action::SetField;
 use super::key::FlowKey;
 use super::resolve::{Effect, Resolution, TunnelOutput};
 use super::rewrite::rewrite;
+use crate::connection::{Connections, Contents, Touched, Track};
 use crate::drop::DropReason;
 use crate::packet::checksum;
 use crate::packet::frame::{Checksum, Frame};
@@ -42,6 +43,8 @@ impl Step {
 /// See the module comment.
 #[derive(Debug)]
 pub struct Program {
+    /// Connections that every packet of the entry belongs to; at most a few zones.
+    tracks: Box<[Track]>,
     steps: Box<[Step]>,
     /// Why, if no step consumes the frame.
     drop: DropReason,
@@ -90,7 +93,39 @@ impl Program {
         while steps.last().is_some_and(|step| !step.consumes()) {
             steps.pop();
         }
-        Self { steps: steps.into(), drop: resolution.drop.unwrap_or(DropReason::NoOutput) }
+        Self {
+            tracks: resolution.tracks.as_slice().into(),
+            steps: steps.into(),
+            drop: resolution.drop.unwrap_or(DropReason::NoOutput),
+        }
+    }
+
+    /// Whether it holds for a packet, as far as connections go; if so, and the packet is sent, it is counted
+    /// for them. Otherwise the tables must be walked.
+    pub fn admits(
+        &self,
+        frame: &Frame,
+        key: &FlowKey,
+        layout: &Layout,
+        connections: &mut Connections,
+        now: u64,
+    ) -> bool {
+        if self.tracks.is_empty() {
+            return true;
+        }
+        let contents = Contents::read(frame.head(), key, layout);
+        let passing = contents.passing(frame.len());
+        if let ([track], false) = (&*self.tracks, self.steps.is_empty()) {
+            return connections.touch(track, &passing, now) == Touched::Passed;
+        }
+        let passed = |track: &Track| connections.check(track, &contents.transport, now) == Touched::Passed;
+        let admitted = self.tracks.iter().all(passed);
+        if admitted && !self.steps.is_empty() {
+            for track in &self.tracks {
+                connections.advance(track, &passing, now);
+            }
+        }
+        admitted
     }
 
     /// Runs it on a frame. `key` and `layout` are what the frame was parsed to.

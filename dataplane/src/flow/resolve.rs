@@ -10,6 +10,12 @@
 //!   held against them (`log.rs`);
 //! - the rules passed, which count the packet, and the tables and partitions passed.
 //!
+//! **Connections** (`connection/`) are looked at here and changed by the worker: the result names those that
+//! the packet belongs to ([`Track`]: the program checks them first, each time), those it begins if it is
+//! output ([`Prepared`]), and those that rules would no longer admit. Of a connection that follows policy,
+//! the walk of its first packet is repeated as if it were new; what that walk passed belongs to what this
+//! one depends on. What belongs to no connection, or begins one, is not to be cached.
+//!
 //! Values that are only checked (the TTL) are checked when the program runs, and are not consulted here.
 
 use super::action::{Action, Instructions, SetField};
@@ -17,6 +23,7 @@ use super::key::FlowKey;
 use super::log::{Passed, TOPOLOGY, partition};
 use super::rule::Rule;
 use super::state::FlowState;
+use crate::connection::{ConnectionId, Connections, Contents, Observation, Prepared, Track};
 use crate::drop::DropReason;
 use crate::packet::tunnel::VxlanHeader;
 use crate::port::PortSlot;
@@ -27,6 +34,8 @@ use std::sync::Arc;
 use weft_proto::PORT_IN_PORT;
 use weft_proto::v1::Field;
 
+mod track;
+
 /// What is walked: the state under its read lock, at a version.
 pub struct View<'a> {
     /// The tables.
@@ -35,6 +44,35 @@ pub struct View<'a> {
     pub version: u64,
     /// Ports and paths at that version.
     pub topology: &'a Topology,
+    /// The worker's connections.
+    pub connections: Connected<'a>,
+    /// Microseconds of [`crate::clock`].
+    pub now: u64,
+}
+
+/// What a walk sees of connections.
+#[derive(Clone, Copy)]
+pub enum Connected<'a> {
+    /// Those there are.
+    Now(&'a Connections),
+    /// None: every packet that can begin one does.
+    AsNew,
+}
+
+/// The packet that walks.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// As parsed.
+    pub key: &'a FlowKey,
+    /// What connections look at besides.
+    pub contents: Contents,
+}
+
+impl<'a> From<&'a FlowKey> for Packet<'a> {
+    /// A packet of which only the key is known.
+    fn from(key: &'a FlowKey) -> Self {
+        Self { key, contents: Contents::unknown(key) }
+    }
 }
 
 /// Who wants to see the walk. The worker does not ([`Unobserved`]).
@@ -139,29 +177,20 @@ pub struct Resolution {
     pub passed: Vec<Passed>,
     /// Set if no effect consumes the packet.
     pub drop: Option<DropReason>,
+    /// Connections the packet belongs to, as they are after it.
+    pub tracks: Vec<Track>,
+    /// Connections it begins, if it is output: all or none.
+    pub commits: Vec<Prepared>,
+    /// Connections that rules no longer admit.
+    pub refused: Vec<ConnectionId>,
+    /// Whether other packets of the same key will fare the same.
+    pub cacheable: bool,
 }
 
 /// Walks the tables from table 0.
-pub fn resolve(view: &View<'_>, key: &FlowKey, observer: &mut impl Observer) -> Resolution {
-    let mut walk = Walk::new(view, key);
-    let mut table = 0;
-    let verdict = loop {
-        let found = view.state.table(table).and_then(|state| {
-            walk.pass_table(table, state.partition_field());
-            state.classifier.lookup(&walk.key, view.version, &mut walk.consulted, &walk.written)
-        });
-        if found.is_none() && view.state.table(table).is_none() {
-            walk.pass_table(table, Field::InPort);
-        }
-        observer.searched(table, found);
-        let Some(rule) = found else { break Err(DropReason::TableMiss) };
-        walk.rules.push(rule.clone());
-        match walk.execute(rule) {
-            Ok(Some(next)) => table = next,
-            Ok(None) => break walk.execute_action_set(rule),
-            Err(reason) => break Err(reason),
-        }
-    };
+pub fn resolve(view: &View<'_>, packet: &Packet<'_>, observer: &mut impl Observer) -> Resolution {
+    let mut walk = Walk::new(view, packet);
+    let verdict = walk.run(observer);
     walk.finish(verdict)
 }
 
@@ -175,6 +204,7 @@ struct PassedTable {
 
 struct Walk<'a> {
     view: &'a View<'a>,
+    packet: &'a Packet<'a>,
     /// The packet as it is now.
     key: FlowKey,
     in_port: u32,
@@ -190,6 +220,14 @@ struct Walk<'a> {
     tables: Vec<PassedTable>,
     topology: Vec<Passed>,
     set: ActionSet,
+    /// What was found in each zone.
+    zones: Vec<(u32, Observation)>,
+    /// Zones that a commit was asked for, whether something new begins there or not.
+    committed: Vec<u32>,
+    commits: Vec<Prepared>,
+    refused: Vec<ConnectionId>,
+    others: Vec<Passed>,
+    cacheable: bool,
 }
 
 /// OpenFlow's action set: at most one action of each kind [1.3.5, 5.10].
@@ -204,12 +242,14 @@ struct ActionSet {
 }
 
 impl<'a> Walk<'a> {
-    fn new(view: &'a View<'a>, key: &FlowKey) -> Self {
+    fn new(view: &'a View<'a>, packet: &'a Packet<'a>) -> Self {
+        let key = packet.key;
         let mut consulted = FlowKey::ZERO;
         // Output to the ingress port is suppressed, so every result depends on it.
         consulted.in_port = [0xff; 4];
         Self {
             view,
+            packet,
             key: *key,
             in_port: key.port(),
             consulted,
@@ -221,6 +261,33 @@ impl<'a> Walk<'a> {
             tables: Vec::new(),
             topology: Vec::new(),
             set: ActionSet::default(),
+            zones: Vec::new(),
+            committed: Vec::new(),
+            commits: Vec::new(),
+            refused: Vec::new(),
+            others: Vec::new(),
+            cacheable: true,
+        }
+    }
+
+    /// From table 0 to the end.
+    fn run(&mut self, observer: &mut impl Observer) -> Result<(), DropReason> {
+        let mut table = 0;
+        loop {
+            let found = self.view.state.table(table).and_then(|state| {
+                self.pass_table(table, state.partition_field());
+                state.classifier.lookup(&self.key, self.view.version, &mut self.consulted, &self.written)
+            });
+            if found.is_none() && self.view.state.table(table).is_none() {
+                self.pass_table(table, Field::InPort);
+            }
+            observer.searched(table, found);
+            let Some(rule) = found else { return Err(DropReason::TableMiss) };
+            self.rules.push(rule.clone());
+            match self.execute(rule)? {
+                Some(next) => table = next,
+                None => return self.execute_action_set(rule),
+            }
         }
     }
 
@@ -311,6 +378,7 @@ impl<'a> Walk<'a> {
                 cookie: rule.cookie,
             }),
             Action::Drop(reason) => return Err(*reason),
+            Action::Track(track) => return self.track(track),
             Action::ArpReply(mac) => {
                 self.consult(Field::EthType);
                 self.effects.push(Effect::ArpReply(*mac));
@@ -392,7 +460,7 @@ impl<'a> Walk<'a> {
     }
 
     fn pass_topology(&mut self, what: &[u8]) {
-        self.topology.push(Passed { table: TOPOLOGY, partition: Some(partition(what)) });
+        self.topology.push(Passed { table: TOPOLOGY, partition: Some(partition(what)), others: false });
     }
 
     fn output(&mut self, port: u32) {
@@ -472,12 +540,24 @@ impl<'a> Walk<'a> {
         let tables = self.tables.iter().map(|passed| Passed {
             table: passed.table,
             partition: (passed.written || all_ones(consulted.field(passed.field))).then_some(passed.partition),
+            others: false,
         });
-        let passed = tables.chain(self.topology).collect();
+        let passed = tables.chain(self.topology).chain(self.others).collect();
         // Pipeline fields start from zero for every packet: nothing to match.
         let mut from_packet = consulted;
         from_packet.words_mut()[super::key::PACKET_WORDS..].fill(0);
-        Resolution { consulted: from_packet, stable, effects: self.effects, rules: self.rules, passed, drop }
+        Resolution {
+            consulted: from_packet,
+            stable,
+            effects: self.effects,
+            rules: self.rules,
+            passed,
+            drop,
+            tracks: self.zones.iter().filter_map(|(_, seen)| seen.track).collect(),
+            commits: self.commits,
+            refused: self.refused,
+            cacheable: self.cacheable,
+        }
     }
 }
 

@@ -10,7 +10,7 @@
 //! path only.
 
 use super::key::FlowKey;
-use super::resolve::{View, resolve};
+use super::resolve::{Connected, Packet, View, resolve};
 use super::rule::{Owner, Rule, RuleId};
 use super::state::{FlowState, Member, Remains, mask_of};
 use super::trace::Trace;
@@ -338,13 +338,14 @@ impl Tables {
     /// Walks the tables for a packet and writes the walk down; nothing is counted or sent. The reply's
     /// `origin` texts are left empty: the switch fills them from its cookies.
     #[must_use]
-    pub fn trace(&self, key: &FlowKey) -> v1::TraceReply {
+    pub fn trace(&self, packet: &Packet<'_>, connections: Connected<'_>) -> v1::TraceReply {
         let state = self.read();
         let version = self.version();
         let topology = state.topology(version);
         let mut trace = Trace::default();
-        let resolution = resolve(&View { state: &state, version, topology: &topology }, key, &mut trace);
-        trace.reply(&state, key, &topology, &resolution)
+        let view = View { state: &state, version, topology: &topology, connections, now: crate::clock::now() };
+        let resolution = resolve(&view, packet, &mut trace);
+        trace.reply(&state, packet.key, &topology, &resolution)
     }
 }
 

@@ -346,7 +346,11 @@ fn icmp<'a>(packet: &'a [u8], l4: usize, key: &mut FlowKey) -> Result<&'a Icmp, 
     key.l4_src = [0, icmp.kind];
     key.l4_dst = [0, icmp.code];
     // Echo and the old timestamp, information and address mask messages (RFC 792, RFC 950); ICMPv6's echo.
-    let identified = if key.eth_type == [0x08, 0x00] { matches!(icmp.kind, 0 | 8 | 13..=18) } else { matches!(icmp.kind, 128 | 129) };
+    let identified = if key.eth_type == [0x08, 0x00] {
+        matches!(icmp.kind, 0 | 8 | 13..=18)
+    } else {
+        matches!(icmp.kind, 128 | 129)
+    };
     if identified && let Some(identifier) = packet.get(l4 + 4..l4 + 6) {
         key.icmp_identifier.copy_from_slice(identifier);
     }

@@ -2,9 +2,11 @@
 //! [`Switch::remove_rules`], which is a bundle made from a filter.
 
 use super::Switch;
+use crate::connection::Contents;
 use crate::drop::DropReason;
 use crate::flow::key::FlowKey;
 use crate::flow::message::{self, owner_from_message};
+use crate::flow::resolve::{Connected, Packet};
 use crate::flow::rule::{Owner, Rule};
 use crate::flow::trace::rule_state;
 use crate::packet::memory::Class;
@@ -122,8 +124,8 @@ impl Switch {
     /// # Errors
     /// A packet that is described wrongly.
     pub fn trace(&self, request: &v1::TraceRequest) -> Result<v1::TraceReply, Fault> {
-        let key = match traced_key(request)? {
-            Ok(key) => key,
+        let (key, contents) = match traced(request)? {
+            Ok(packet) => packet,
             Err(reason) => {
                 return Ok(v1::TraceReply {
                     drop_reason: reason.word().to_owned(),
@@ -132,7 +134,11 @@ impl Switch {
                 });
             }
         };
-        let mut reply = self.tables.trace(&key);
+        // Connections are the workers' own: one of them looks.
+        let mut reply = match self.workers.read().expect("no panic under this lock").first() {
+            Some(worker) => worker.trace(key, contents),
+            None => self.tables.trace(&Packet { key: &key, contents }, Connected::AsNew),
+        };
         let state = self.state();
         for rule in reply.steps.iter_mut().filter_map(|step| step.rule.as_mut()) {
             let cookie = rule.rule.as_ref().map_or(0, |rule| rule.cookie);
@@ -229,7 +235,7 @@ impl Switch {
 }
 
 /// The key of the packet to trace; or why it would be dropped before any table.
-fn traced_key(request: &v1::TraceRequest) -> Result<Result<FlowKey, DropReason>, Fault> {
+fn traced(request: &v1::TraceRequest) -> Result<Result<(FlowKey, Contents), DropReason>, Fault> {
     let refuse = |field: &str, problem: String, remedy: &str| Err(Fault::invalid("bad_trace", field, problem, remedy));
     match (request.packet.is_empty(), request.frame.is_empty()) {
         (true, true) => refuse("packet", "no packet is given".to_owned(), "Give its fields or a whole frame."),
@@ -242,7 +248,7 @@ fn traced_key(request: &v1::TraceRequest) -> Result<Result<FlowKey, DropReason>,
             }
             let mut key = FlowKey::ZERO;
             let parsed = parse_bytes(&request.frame, request.frame.len(), request.in_port, &mut key);
-            Ok(parsed.map(|_| key))
+            Ok(parsed.map(|layout| (key, Contents::read(&request.frame, &key, &layout))))
         }
         (false, true) => {
             let mut key = message::key_from_packet(&request.packet)?;
@@ -255,7 +261,7 @@ fn traced_key(request: &v1::TraceRequest) -> Result<Result<FlowKey, DropReason>,
             if key.port() == 0 {
                 return refuse("packet", "the packet comes in by no port".to_owned(), "Give in_port=NUMBER.");
             }
-            Ok(Ok(key))
+            Ok(Ok((key, Contents::unknown(&key))))
         }
     }
 }

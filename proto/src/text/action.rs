@@ -382,7 +382,11 @@ fn track(word: Word<'_>, inner: Word<'_>) -> Result<v1::ConnectionTrack, Fault> 
         }
     }
     if !track.commit && (track.follow_policy || track.mark != 0) {
-        return Err(word.fault("bad_value", "follow_policy and mark are of the connection that ct begins", "Add commit."));
+        return Err(word.fault(
+            "bad_value",
+            "follow_policy and mark are of the connection that ct begins",
+            "Add commit.",
+        ));
     }
     Ok(track)
 }

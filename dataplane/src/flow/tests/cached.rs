@@ -71,8 +71,8 @@ fn cached(cache: &mut Cache, tables: &Tables, key: &FlowKey, now: u64) -> String
     let entry = match cache.lookup(key, version) {
         Found::Hit(entry) => entry,
         found => {
-            let view = View { state: &state, version, topology: &topology };
-            cache.renew(found, key, &view, now, || true).unwrap()
+            let view = view(&state, version, &topology);
+            renew(cache, found, key, &view, now)
         }
     };
     cache.take(entry, 60, now).to_string()
@@ -81,8 +81,8 @@ fn cached(cache: &mut Cache, tables: &Tables, key: &FlowKey, now: u64) -> String
 fn fresh(tables: &Tables, key: &FlowKey) -> String {
     let (state, version) = (tables.read(), tables.version());
     let topology = state.topology(version);
-    let view = View { state: &state, version, topology: &topology };
-    Program::compile(&resolve(&view, key, &mut Unobserved)).to_string()
+    let view = view(&state, version, &topology);
+    Program::compile(&resolve(&view, &key.into(), &mut Unobserved)).to_string()
 }
 
 proptest! {
@@ -148,9 +148,8 @@ fn a_change_elsewhere_does_not_empty_the_cache() {
     let Found::Stale(number) = cache.lookup(&key, tables.version()) else { panic!("the version moved") };
     let (state, version) = (tables.read(), tables.version());
     let topology = state.topology(version);
-    let view = View { state: &state, version, topology: &topology };
-    let kept = cache.renew(Found::Stale(number), &key, &view, 0, || panic!("no walk is needed"));
-    assert_eq!(kept, Some(number));
+    let view = view(&state, version, &topology);
+    assert!(cache.renew(number, &key, view.state, view.version), "no walk is needed");
 }
 
 #[test]

@@ -4,9 +4,12 @@ mod cached;
 mod random;
 mod walk;
 
+use super::cache::{Cache, EntryNumber, Found};
 use super::key::FlowKey;
 use super::message;
+use super::resolve::{Connected, Unobserved, View, resolve};
 use super::rule::Rule;
+use super::state::FlowState;
 use super::tables::{Change, Tables};
 use crate::port::PortSlot;
 use crate::topology::{Path, PortInfo, PortKind, Topology};
@@ -48,6 +51,23 @@ pub(super) fn topology() -> Topology {
         },
     );
     topology
+}
+
+/// A view without connections.
+pub(super) fn view<'a>(state: &'a FlowState, version: u64, topology: &'a Topology) -> View<'a> {
+    View { state, version, topology, connections: Connected::AsNew, now: 0 }
+}
+
+/// What a worker does with a packet that found no good entry.
+pub(super) fn renew(cache: &mut Cache, found: Found, key: &FlowKey, view: &View<'_>, now: u64) -> EntryNumber {
+    if let Found::Stale(number) = found {
+        if cache.renew(number, key, view.state, view.version) {
+            return number;
+        }
+        cache.remove(number);
+    }
+    let resolution = resolve(view, &key.into(), &mut Unobserved);
+    cache.insert(key, resolution, view.version, now)
 }
 
 /// Tables with these rules and [`topology`].

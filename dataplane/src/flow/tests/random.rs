@@ -245,7 +245,7 @@ fn event() -> impl Strategy<Value = Event> {
 fn fresh(tables: &Tables, key: &FlowKey) -> Resolution {
     let (state, version) = (tables.read(), tables.version());
     let topology = state.topology(version);
-    resolve(&View { state: &state, version, topology: &topology }, key, &mut Unobserved)
+    resolve(&view(&state, version, &topology), &key.into(), &mut Unobserved)
 }
 
 fn program(resolution: &Resolution) -> String {
@@ -259,8 +259,8 @@ fn cached(cache: &mut Cache, tables: &Tables, key: &FlowKey, now: u64) -> String
     let entry = match cache.lookup(key, version) {
         Found::Hit(entry) => entry,
         found => {
-            let view = View { state: &state, version, topology: &topology };
-            cache.renew(found, key, &view, now, || true).unwrap()
+            let view = view(&state, version, &topology);
+            renew(cache, found, key, &view, now)
         }
     };
     format!("{:?}", cache.take(entry, 60, now))

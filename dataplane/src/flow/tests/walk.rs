@@ -1,18 +1,19 @@
 //! What the walk decides, and what it says it depends on.
 
 use super::{packet, rule, tables};
+use crate::flow::resolve::Connected;
 use crate::flow::tables::{Change, SetChange};
 use weft_proto::text;
 
 /// The effects of a packet, as text; or why it is dropped.
 fn outcome(rules: &[&str], line: &str) -> String {
-    let reply = tables(rules).trace(&packet(line));
+    let reply = tables(rules).trace(&(&packet(line)).into(), Connected::AsNew);
     let effects: Vec<String> = reply.effects.iter().map(text::format_effect).collect();
     if reply.drop_reason.is_empty() { effects.join(", ") } else { format!("drop {}", reply.drop_reason) }
 }
 
 fn consulted(rules: &[&str], line: &str) -> String {
-    text::format_match(&tables(rules).trace(&packet(line)).consulted)
+    text::format_match(&tables(rules).trace(&(&packet(line)).into(), Connected::AsNew).consulted)
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn tags_move_when_pushed_and_popped() {
 #[test]
 fn a_tunnel_needs_a_destination_and_gets_a_header() {
     let rules = ["table=0,actions=set_field:42->tun_id,set_field:10.99.0.2->tun_dst,output:20"];
-    let reply = tables(&rules).trace(&packet("in_port=1,tcp"));
+    let reply = tables(&rules).trace(&(&packet("in_port=1,tcp")).into(), Connected::AsNew);
     let Some(weft_proto::v1::effect::Effect::Output(output)) = &reply.effects.last().unwrap().effect else { panic!() };
     assert_eq!((output.port, output.tunnel_id, output.tunnel_destination.as_slice()), (20, 42, &[10, 99, 0, 2][..]));
 }
@@ -101,7 +102,9 @@ fn a_tunnel_needs_a_destination_and_gets_a_header() {
 #[test]
 fn address_sets_match_their_members_as_they_change() {
     let tables = tables(&["table=0,ip,nw_src=@web,actions=output:2", "table=0,priority=1,actions=output:3"]);
-    let port = || match &tables.trace(&packet("in_port=1,tcp,ip_src=10.0.0.5")).effects[0].effect {
+    let port = || match &tables.trace(&(&packet("in_port=1,tcp,ip_src=10.0.0.5")).into(), Connected::AsNew).effects[0]
+        .effect
+    {
         Some(weft_proto::v1::effect::Effect::Output(output)) => output.port,
         other => panic!("{other:?}"),
     };

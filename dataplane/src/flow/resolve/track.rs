@@ -1,0 +1,102 @@
+//! `ct` in a walk: which connection the packet belongs to, what rules see of it, what is to be remembered.
+//! Looks and prepares; the worker changes.
+
+use super::{Connected, Packet, View, Walk};
+use super::{Passed, Unobserved};
+use crate::connection::{ConnectionId, Connections, Contents, CtState, Nat, New, Observation, Tuple, flag};
+use crate::drop::DropReason;
+use crate::flow::action::ConnectionTrack;
+use crate::flow::key::FlowKey;
+
+impl Walk<'_> {
+    /// Looks the connection up, lets rules see it, and notes what is to be remembered.
+    pub(super) fn track(&mut self, track: &ConnectionTrack) -> Result<(), DropReason> {
+        self.consult_tuple();
+        let tuple = Tuple::of(&self.key, self.key.icmp_identifier);
+        let known = self.zones.iter().find(|(zone, _)| *zone == track.zone).map(|(_, seen)| *seen);
+        let seen = match known {
+            Some(seen) => seen,
+            None => {
+                let seen = self.observe(track.zone, tuple.as_ref());
+                self.zones.push((track.zone, seen));
+                seen
+            }
+        };
+        self.cacheable &= seen.track.is_some();
+        let mut mask = FlowKey::ZERO;
+        (mask.ct_state, mask.ct_mark) = (0xff, [0xff; 4]);
+        let mut value = FlowKey::ZERO;
+        (value.ct_state, value.ct_mark) = (seen.state.0, seen.mark.to_be_bytes());
+        self.write(&value, &mask);
+        let Some(commit) = track.commit else { return Ok(()) };
+        self.committed.push(track.zone);
+        let (Connected::Now(connections), Some(tuple)) = (self.view.connections, tuple) else { return Ok(()) };
+        if seen.track.is_some() || !seen.state.has(CtState::NEW) || known.is_some_and(|_| self.begins(track.zone)) {
+            return Ok(());
+        }
+        let new = New {
+            zone: track.zone,
+            tuple,
+            transport: self.packet.contents.transport,
+            first: self.packet.key,
+            nat: Nat::default(),
+            mark: commit.mark,
+            follow_policy: commit.follow_policy,
+        };
+        self.commits.push(connections.prepare(&new, self.view.now)?);
+        Ok(())
+    }
+
+    /// Whether a commit in this zone was prepared before.
+    fn begins(&self, zone: u32) -> bool {
+        self.commits.iter().any(|prepared| prepared.zone() == zone)
+    }
+
+    fn observe(&mut self, zone: u32, tuple: Option<&Tuple>) -> Observation {
+        let contents = &self.packet.contents;
+        let connections = match self.view.connections {
+            Connected::Now(connections) => connections,
+            Connected::AsNew => return contents.as_new(tuple),
+        };
+        if let Some(quoted) = &contents.quoted {
+            return connections.observe_error(zone, quoted, self.view.now);
+        }
+        let seen = connections.observe(zone, tuple, &contents.transport, self.view.now);
+        let Some(track) = seen.track else { return seen };
+        if connections.get(track.id).is_none_or(|record| !record.has(flag::FOLLOW_POLICY)) {
+            return seen;
+        }
+        if self.still_admitted(zone, connections, track.id) {
+            return seen;
+        }
+        self.refused.push(track.id);
+        contents.as_new(tuple)
+    }
+
+    /// Walks the first packet of a connection again, as if it were new.
+    fn still_admitted(&mut self, zone: u32, connections: &Connections, id: ConnectionId) -> bool {
+        let Some(record) = connections.get(id) else { return false };
+        let first = record.first_key();
+        let view = View { connections: Connected::AsNew, ..*self.view };
+        let packet = Packet { key: &first, contents: Contents::unknown(&first) };
+        let mut walk = Walk::new(&view, &packet);
+        let verdict = walk.run(&mut Unobserved);
+        let committed = walk.committed.contains(&zone);
+        let again = walk.finish(verdict);
+        self.others.extend(again.passed.into_iter().map(|passed| Passed { others: true, ..passed }));
+        again.drop.is_none() && committed
+    }
+
+    /// What a connection is told apart by.
+    fn consult_tuple(&mut self) {
+        let mut mask = FlowKey::ZERO;
+        (mask.eth_type, mask.ip_proto, mask.ip_frag) = ([0xff; 2], 0xff, 0xff);
+        match u16::from_be_bytes(self.key.eth_type) {
+            0x0800 => (mask.ipv4_src, mask.ipv4_dst) = ([0xff; 4], [0xff; 4]),
+            0x86dd => (mask.ipv6_src, mask.ipv6_dst) = ([0xff; 16], [0xff; 16]),
+            _ => {}
+        }
+        (mask.l4_src, mask.l4_dst, mask.icmp_identifier) = ([0xff; 2], [0xff; 2], [0xff; 2]);
+        self.consulted.union_except(&mask, &self.written);
+    }
+}
