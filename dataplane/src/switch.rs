@@ -131,6 +131,9 @@ impl Switch {
         self.tables.set_topology(topology);
         let mut workers = self.workers.write().expect("no panic under this lock");
         for port in state.ports.iter() {
+            if let Some(device) = &port.device {
+                device.release();
+            }
             workers.iter().for_each(|worker| worker.remove_queues(port.slot));
         }
         state.ports = Ports::default();
