@@ -129,7 +129,7 @@ impl Outgoing {
 
     /// Sends everything that waits, each frame in the form its port can take.
     pub fn flush(&mut self) {
-        for slot in std::mem::take(&mut self.waiting) {
+        for slot in self.waiting.drain(..) {
             let Some(port) = self.ports.get_mut(&slot) else { continue };
             let offloads = port.queue.offloads();
             for frame in port.frames.drain(..) {

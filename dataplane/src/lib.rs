@@ -1,4 +1,5 @@
-//! The virtual switch. The way of a packet is told in [`worker`]: read it first.
+//! The virtual switch. The way of a packet is told in [`worker`]: read it first; the switch as a whole in
+//! [`switch`].
 
 pub mod agent;
 pub mod api;

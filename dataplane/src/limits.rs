@@ -50,6 +50,9 @@ pub const MASKS_PER_TABLE: usize = 512;
 /// Members of one address set.
 pub const ADDRESS_SET_MEMBERS: usize = 65_536;
 
+/// Places in classifiers: one of each rule, but of a rule that names an address set one for each member.
+pub const PLACES: usize = 4_000_000;
+
 /// Actions of one rule, apply and write together.
 pub const ACTIONS_PER_RULE: usize = 1024;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use weft_proto::v1;
 use weft_tests::bench::{Bench, Switch, address};
 use weft_tests::{eventually, run, serial, weft};
-use weft_up::capture::{Capture, packet_socket};
+use weft_up::capture::{Capture, Direction, packet_socket};
 use weft_up::check::remains::xdp_program;
 use weft_up::frame::{self, End};
 use weft_up::namespace::{self, run_inside};
@@ -373,7 +373,7 @@ fn hostile_frames_are_counted_under_their_reasons_and_the_switch_lives() {
 
     assert!(switch.program.ended().is_none(), "the switch ended: {:?}", switch.program.obituary());
     let marker = b"after all that noise";
-    let capture = Capture::start(&victim, "eth0", marker).expect("the port made an interface");
+    let capture = Capture::start(&victim, "eth0", Direction::Arriving, marker).expect("the port made an interface");
     let (from, to) = ends();
     socket.send(&frame::udp(from, to, (1000, 2000), marker)).expect("the interface is up");
     assert_eq!(capture.wait_for(1, Duration::from_secs(3)), 1, "an ordinary frame does not pass any more");

@@ -10,6 +10,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Which way watched frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// They arrive at the interface.
+    Arriving,
+    /// They arrive at it or leave it.
+    Both,
+}
+
 /// A running capture. Dropping it stops it.
 pub struct Capture {
     stop: Arc<AtomicBool>,
@@ -18,13 +27,15 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Watches, from before this returns, what arrives at and leaves `interface`, for frames that contain
-    /// `marker`.
+    /// Watches `interface`, from before this returns, for frames that contain `marker`.
     ///
     /// # Errors
     /// If there is no such namespace or interface, or no right to watch it.
-    pub fn start(namespace: &str, interface: &str, marker: &[u8]) -> Result<Self> {
+    pub fn start(namespace: &str, interface: &str, direction: Direction, marker: &[u8]) -> Result<Self> {
         let socket = packet_socket(namespace, interface)?;
+        if direction == Direction::Arriving {
+            socket.ignore_outgoing()?;
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(AtomicUsize::new(0));
         let (stopped, count, marker) = (Arc::clone(&stop), Arc::clone(&seen), marker.to_vec());

@@ -17,7 +17,7 @@ use super::instance::{self, Instance, InstancePlan};
 use super::interrupt;
 use super::layout::{Layout, UNDERLAY};
 use super::namespace::{ip, run_inside};
-use super::program::{Program, ProgramPlan};
+use super::program::{Program, ProgramPlan, last_lines};
 use super::record::{self, Record};
 use super::settings;
 use anyhow::{Context, Result, bail};
@@ -334,16 +334,37 @@ impl Cloud {
         self.programs.iter_mut().filter_map(Program::obituary).collect()
     }
 
-    /// The last log lines of the controller and the switches.
+    /// What may explain a failure: the last log lines of the controller, the switches and the clients without a lease,
+    /// and the switches' drops.
     #[must_use]
-    pub fn log_excerpt(&self, lines: usize) -> String {
-        let servers =
-            self.programs.iter().filter(|program| program.plan.log.extension().is_some_and(|kind| kind == "log"));
-        servers
-            .map(|program| {
-                format!("  {}:\n{}", program.plan.name, super::program::last_lines(&program.plan.log, lines))
-            })
-            .collect()
+    pub fn evidence(&self) -> String {
+        let leaseless = self.instances.iter().filter(|instance| instance.lease().is_none());
+        let leaseless: Vec<usize> = leaseless.filter_map(|instance| instance.client).collect();
+        let mut text = String::new();
+        for (place, program) in self.programs.iter().enumerate() {
+            let server = program.plan.log.extension().is_some_and(|kind| kind == "log");
+            if server || leaseless.contains(&place) {
+                text += &format!("  {}:\n{}", program.plan.name, last_lines(&program.plan.log, 8));
+            }
+        }
+        for host in &self.hosts {
+            let reply = host
+                .switch
+                .switch(|mut switch| async move { switch.list_drops(v1::ListDropsRequest::default()).await });
+            let drops = reply.map_or_else(
+                |error| format!("{error:#}"),
+                |reply| {
+                    reply
+                        .drops
+                        .iter()
+                        .map(|drop| format!("{} {}", drop.packets, drop.reason))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                },
+            );
+            text += &format!("  drops of host {}: {drops}\n", host.name);
+        }
+        text
     }
 
     /// Kills the controller as a crash would.

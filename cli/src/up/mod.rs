@@ -155,7 +155,7 @@ fn bring_up(layout: Layout, hosts: usize, progress: Progress) -> Result<Cloud> {
     let all: Vec<usize> = (0..cloud.instances.len()).collect();
     let missing = cloud.start_clients(&all, Duration::from_secs(15))?;
     if !missing.is_empty() {
-        bail!("no lease for {} within 15 s. The last log lines:\n{}", missing.join(", "), cloud.log_excerpt(8));
+        bail!("no lease for {} within 15 s. What the programs say:\n{}", missing.join(", "), cloud.evidence());
     }
     Ok(cloud)
 }

@@ -60,6 +60,25 @@ impl PacketSocket {
         if sent < 0 { Err(Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// From now on gives only what arrives at the interface, not what leaves it.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` before kernel 4.20.
+    pub fn ignore_outgoing(&self) -> Result<()> {
+        let yes: libc::c_int = 1;
+        // SAFETY: `yes` lives through the call and the length is its own.
+        let set = unsafe {
+            libc::setsockopt(
+                self.descriptor.as_raw_fd(),
+                libc::SOL_PACKET,
+                PACKET_IGNORE_OUTGOING,
+                (&raw const yes).cast(),
+                size_of::<libc::c_int>() as u32,
+            )
+        };
+        if set < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Waits for one frame; gives its length in `buffer`, or `None` after `patience`. A frame that is
     /// longer than the buffer is cut.
     ///
@@ -121,6 +140,9 @@ struct IdentifierAttributes {
     next_id: u32,
     open_flags: u32,
 }
+
+/// See packet(7); not in the `libc` crate for every target.
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
 const BPF_PROG_LOAD: i64 = 5;
 const BPF_PROG_GET_FD_BY_ID: i64 = 13;

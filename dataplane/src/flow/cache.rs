@@ -59,6 +59,8 @@ struct Entry {
     used: u64,
     /// Whether it is listed in `dirty`.
     dirty: bool,
+    /// Whether it stands in the table of its mask, which may have come later than the entry.
+    tabled: bool,
 }
 
 struct MaskTable {
@@ -251,6 +253,7 @@ impl Cache {
             bytes_before: 0,
             used: now,
             dirty: false,
+            tabled: false,
         };
         let number = self.free.pop().unwrap_or(self.entries.len() as u32);
         if number as usize == self.entries.len() {
@@ -269,6 +272,9 @@ impl Cache {
                 };
                 let replaced = table.table.insert(hash(hasher, &value, &mask, words), number, hash_of);
                 table.entries += 1;
+                if let Some(entry) = &mut self.entries[number as usize] {
+                    entry.tabled = true;
+                }
                 if let Some(replaced) = replaced {
                     self.remove(replaced);
                 }
@@ -305,7 +311,9 @@ impl Cache {
     pub fn remove(&mut self, number: EntryNumber) {
         let Some(mut entry) = self.entries[number as usize].take() else { return };
         settle(&mut entry);
-        if let Some(table) = self.masks.iter_mut().find(|table| table.mask == entry.mask) {
+        if entry.tabled
+            && let Some(table) = self.masks.iter_mut().find(|table| table.mask == entry.mask)
+        {
             table.table.remove(hash(&self.hasher, &entry.value, &entry.mask, table.words), number);
             table.entries -= 1;
         }

@@ -71,7 +71,7 @@ impl Program {
     pub fn compile(resolution: &Resolution) -> Self {
         let steps = resolution.effects.iter().filter_map(|effect| {
             Some(match effect {
-                Effect::Rewrite(set) => Step::Rewrite(Box::new(set.clone())),
+                Effect::Rewrite(set) => Step::Rewrite(set.clone()),
                 Effect::PushVlan(ether_type) => Step::PushVlan(*ether_type),
                 Effect::PopVlan => Step::PopVlan,
                 Effect::DecTtl => Step::DecTtl,
@@ -112,11 +112,7 @@ impl Program {
 /// A step that changes the frame and leaves it.
 fn change(step: &Step, frame: &mut Frame, layout: &mut Layout) -> Result<(), DropReason> {
     match step {
-        Step::Rewrite(set) => {
-            if !rewrite(frame, layout, set) {
-                return Err(DropReason::BadAction);
-            }
-        }
+        Step::Rewrite(set) => return rewrite(frame, layout, set).then_some(()).ok_or(DropReason::BadAction),
         Step::PushVlan(ether_type) => {
             let head = frame.push_front(4).ok_or(DropReason::NoHeadroom)?;
             head.copy_within(4..16, 0);
@@ -183,9 +179,9 @@ fn consume(step: &Step, mut frame: Frame, key: &FlowKey, egress: &mut impl Egres
             Err(reason) => egress.discard(frame, reason),
         },
         Step::Punt { max_length, reason, table, cookie } => {
-            let mut bytes = frame.to_vec();
-            let total_length = bytes.len() as u32;
-            bytes.truncate(*max_length as usize);
+            let total_length = frame.len() as u32;
+            let mut bytes = vec![0; frame.len().min(*max_length as usize)];
+            frame.copy_range(0, &mut bytes);
             let packet = v1::PacketIn {
                 in_port: key.port(),
                 reason: *reason,

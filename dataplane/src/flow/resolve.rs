@@ -54,7 +54,7 @@ impl Observer for Unobserved {
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Rewrite fields of the packet.
-    Rewrite(SetField),
+    Rewrite(Box<SetField>),
     /// Push a tag.
     PushVlan(u16),
     /// Remove the outer tag.
@@ -183,6 +183,8 @@ struct Walk<'a> {
     written: FlowKey,
     /// Bits that no longer have the packet's original value.
     changed: FlowKey,
+    /// Whether the packet's own TTL was decremented: each bit of it then depends on all of them.
+    decremented: bool,
     effects: Vec<Effect>,
     rules: Vec<Arc<Rule>>,
     tables: Vec<PassedTable>,
@@ -213,6 +215,7 @@ impl<'a> Walk<'a> {
             consulted,
             written: FlowKey::ZERO,
             changed: FlowKey::ZERO,
+            decremented: false,
             effects: Vec::new(),
             rules: Vec::new(),
             tables: Vec::new(),
@@ -294,6 +297,11 @@ impl<'a> Walk<'a> {
                 }
                 self.key.ip_ttl = self.key.ip_ttl.saturating_sub(1);
                 self.changed.ip_ttl = 0xff;
+                if self.written.ip_ttl != 0xff {
+                    // Carries cross whatever was written of it: what it is now depends on the packet.
+                    self.written.ip_ttl = 0;
+                    self.decremented = true;
+                }
                 self.effects.push(Effect::DecTtl);
             }
             Action::Punt { max_length, reason } => self.effects.push(Effect::Punt {
@@ -353,7 +361,7 @@ impl<'a> Walk<'a> {
             self.key.vlan_tci[0] |= 0x10;
         }
         if on_packet {
-            self.effects.push(Effect::Rewrite(set.clone()));
+            self.effects.push(Effect::Rewrite(Box::new(set.clone())));
         }
         Ok(())
     }
@@ -454,6 +462,9 @@ impl<'a> Walk<'a> {
             .is_some_and(|effect| !effect.consumes() && !matches!(effect, Effect::Undeliverable { .. }))
         {
             self.effects.pop();
+        }
+        if self.decremented && self.consulted.ip_ttl != 0 {
+            self.consulted.ip_ttl = 0xff;
         }
         let mut stable = FlowKey::ZERO;
         stable.union_except(&self.consulted, &self.changed);

@@ -2,7 +2,7 @@
 //! right, incrementally (RFC 1624). Of a partial checksum only the pseudo-header's part is kept.
 
 use super::action::SetField;
-use super::key::FlowKey;
+use super::key::{FlowKey, PACKET_WORDS, place};
 use crate::packet::checksum;
 use crate::packet::frame::{Checksum, Frame};
 use crate::packet::parse::Layout;
@@ -35,9 +35,10 @@ enum Covered {
 fn write(frame: &mut Frame, layout: &Layout, field: Field, value: &FlowKey, mask: &FlowKey) -> bool {
     let (l3, l4) = (layout.l3 as usize, layout.l4 as usize);
     let head = frame.head();
-    let Some(&version) = head.get(l3) else { return false };
-    let version6 = version >> 4 == 6;
+    // A frame may end with its Ethernet header; then it has no field that lies behind.
+    let version6 = head.get(l3).is_some_and(|version| version >> 4 == 6);
     let (at, covered) = match field {
+        _ if !is_in_frame(field) => return true,
         Field::EthDst => (0, Covered::No),
         Field::EthSrc => (6, Covered::No),
         Field::VlanTci => (ETHERNET, Covered::No),
@@ -59,7 +60,7 @@ fn write(frame: &mut Frame, layout: &Layout, field: Field, value: &FlowKey, mask
         Field::TcpDst | Field::UdpDst | Field::SctpDst => (l4 + 2, Covered::Transport),
         Field::IcmpType | Field::Icmpv6Type => (l4, Covered::Transport),
         Field::IcmpCode | Field::Icmpv6Code => (l4 + 1, Covered::Transport),
-        _ => return true,
+        _ => return false,
     };
     let (value, mut mask) = (value.field(field).to_vec(), mask.field(field).to_vec());
     if field == Field::VlanTci {
@@ -89,6 +90,13 @@ fn write(frame: &mut Frame, layout: &Layout, field: Field, value: &FlowKey, mask
         Covered::HeaderAndPseudo | Covered::Pseudo => update_transport(frame, layout, version6, true, &old, &new),
         Covered::Transport => update_transport(frame, layout, version6, false, &old, &new),
     }
+}
+
+/// Metadata, registers and the tunnel's fields stand in the key only: a set-field may name them beside
+/// others, and the walk has written them.
+fn is_in_frame(field: Field) -> bool {
+    let pipeline = place(field).0 >= PACKET_WORDS * 8;
+    !pipeline && !matches!(field, Field::TunId | Field::TunSrc | Field::TunDst)
 }
 
 /// IPv6's traffic class straddles the first two bytes; no checksum covers it.
@@ -127,8 +135,8 @@ fn update_transport(frame: &mut Frame, layout: &Layout, version6: bool, pseudo: 
         return true;
     }
     if protocol == Some(17) {
-        if sum == [0, 0] && !version6 {
-            return true; // no checksum (RFC 768)
+        if sum == [0, 0] {
+            return true; // no checksum (RFC 768; over IPv6, tunnels may do without: RFC 6935)
         }
         let updated = checksum::update(sum, old, new);
         field.copy_from_slice(if updated == [0, 0] { &[0xff, 0xff] } else { &updated });

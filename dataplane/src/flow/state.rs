@@ -57,6 +57,8 @@ pub struct FlowState {
     topology_log: ChangeLog,
     /// Rules now, all tables.
     pub count: usize,
+    /// Places that they stand in.
+    pub places: usize,
 }
 
 impl FlowState {
@@ -156,6 +158,7 @@ impl FlowState {
         }
         table.count += 1;
         self.count += 1;
+        self.places += places.len();
         true
     }
 
@@ -165,6 +168,7 @@ impl FlowState {
         let places = self.places(id);
         let table = self.tables.get_mut(&id.table).expect("the rule was found in it");
         let field = table.partition_field();
+        self.places -= places.len();
         for place in places {
             table.classifier.remove(&place, &rule, version);
             table.log.record(&place, field, version);
@@ -176,29 +180,31 @@ impl FlowState {
         true
     }
 
-    /// The members a set will have after a change.
+    /// The rules that name a set, with their tables.
+    pub fn users<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u8, &'a Arc<Rule>)> {
+        self.tables.iter().flat_map(move |(&number, table)| {
+            let rules = table.by_set.values().filter(|rule| rule.id.set.as_ref().is_some_and(|set| *set.set == *name));
+            rules.map(move |rule| (number, rule))
+        })
+    }
+
+    /// The members of a set; none if there is no such set.
     #[must_use]
-    pub fn members_after(&self, change: &SetChange) -> BTreeSet<Member> {
-        let now = |name| self.sets.get(name).cloned().unwrap_or_default();
-        match change {
-            SetChange::Set(_, members) => members.iter().copied().collect(),
-            SetChange::Extend(name, members) => now(name).into_iter().chain(members.iter().copied()).collect(),
-            SetChange::Shrink(name, members) => {
-                now(name).into_iter().filter(|member| !members.contains(member)).collect()
-            }
-            SetChange::Remove(_) => BTreeSet::new(),
-        }
+    pub fn members_of(&self, name: &Arc<str>) -> BTreeSet<Member> {
+        self.sets.get(name).cloned().unwrap_or_default()
     }
 
     /// Changes an address set, and with it the places of the rules that name it.
     pub fn change_set(&mut self, change: &SetChange, version: u64, remains: &mut Vec<Remains>) {
-        let after = self.members_after(change);
         let name = change.name();
         let before = self.sets.remove(name).unwrap_or_default();
+        let mut after = before.clone();
+        change.apply(&mut after);
         for (&number, table) in &mut self.tables {
             let field = table.partition_field();
             let users = table.by_set.values().filter(|rule| rule.id.set.as_ref().is_some_and(|set| set.set == *name));
             for rule in users {
+                self.places = self.places + after.len() - before.len();
                 for member in after.difference(&before) {
                     let place = place_of(&rule.id, *member);
                     table.classifier.insert(&place, rule.clone(), version);
@@ -247,11 +253,22 @@ impl FlowState {
     }
 }
 
+/// The mask of a rule's places for a set's members of this prefix length.
+#[must_use]
+pub fn mask_of(id: &RuleId, length: u8) -> FlowKey {
+    let set = id.set.as_ref().expect("only rules with a set have members' places");
+    let mut mask = id.mask;
+    let bits = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+    mask.field_mut(set.field).copy_from_slice(&bits.to_be_bytes());
+    mask
+}
+
 fn place_of(id: &RuleId, (address, length): Member) -> Match {
     let set = id.set.as_ref().expect("only rules with a set have members' places");
-    let mut place = Match { value: id.value, mask: id.mask };
-    let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-    place.mask.field_mut(set.field).copy_from_slice(&mask.to_be_bytes());
-    place.value.field_mut(set.field).copy_from_slice(&(u32::from(address) & mask).to_be_bytes());
+    let mut place = Match { value: id.value, mask: mask_of(id, length) };
+    place.value.field_mut(set.field).copy_from_slice(&address.octets());
+    for (byte, mask) in place.value.field_mut(set.field).iter_mut().zip(place.mask.field(set.field)) {
+        *byte &= mask;
+    }
     place
 }

@@ -12,11 +12,11 @@
 use super::key::FlowKey;
 use super::resolve::{View, resolve};
 use super::rule::{Owner, Rule, RuleId};
-use super::state::{FlowState, Member, Remains};
+use super::state::{FlowState, Member, Remains, mask_of};
 use super::trace::Trace;
 use crate::limits;
 use crate::topology::Topology;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -59,6 +59,18 @@ impl SetChange {
     pub fn name(&self) -> &Arc<str> {
         match self {
             Self::Set(name, _) | Self::Extend(name, _) | Self::Shrink(name, _) | Self::Remove(name) => name,
+        }
+    }
+
+    /// Does to the set's members what it says.
+    pub fn apply(&self, members: &mut BTreeSet<Member>) {
+        match self {
+            Self::Set(_, new) => *members = new.iter().copied().collect(),
+            Self::Extend(_, more) => members.extend(more),
+            Self::Shrink(_, fewer) => fewer.iter().for_each(|member| {
+                members.remove(member);
+            }),
+            Self::Remove(_) => members.clear(),
         }
     }
 }
@@ -189,7 +201,7 @@ impl Tables {
         let _alone = self.commits.lock().expect("a commit panicked");
         let mut remove = change.remove;
         if let Some(owner) = change.replace_owner {
-            let keep: HashSet<&RuleId> = change.add.iter().map(|rule| &rule.id).collect();
+            let keep: Identities = change.add.iter().map(|rule| &rule.id).collect();
             let state = self.read();
             let rules = state.tables().flat_map(|(_, table)| FlowState::rules_of(table));
             let gone = rules.filter(|rule| rule.id.owner == owner && !keep.contains(&rule.id));
@@ -336,40 +348,83 @@ impl Tables {
     }
 }
 
+type Identities<'a> = HashSet<&'a RuleId, foldhash::fast::RandomState>;
+
 fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetChange]) -> Result<(), Fault> {
     let refuse = |field: String, problem: String, remedy: &str| {
         Err(Fault::invalid("limit_exceeded", field, problem, remedy).with_status(tonic::Code::ResourceExhausted))
     };
-    let new = add.iter().filter(|rule| state.find(&rule.id).is_none()).count();
-    let gone = remove.iter().filter(|id| state.find(id).is_some()).count();
-    if state.count + new - gone.min(state.count + new) > limits::RULES {
+    // Each identity counts once, however often the change names it.
+    let wanted: Identities = add.iter().map(|rule| &rule.id).collect();
+    let unwanted: Identities = remove.iter().filter(|id| !wanted.contains(id)).collect();
+    let new = wanted.iter().filter(|id| state.find(id).is_none()).count();
+    let gone = unwanted.iter().filter(|id| state.find(id).is_some()).count();
+    if state.count + new - gone > limits::RULES {
         let problem = format!("the switch would have more than {} rules", limits::RULES);
         return refuse("add_rules".into(), problem, "Remove rules first.");
     }
-    let mut masks: BTreeSet<(u8, &[u64])> = BTreeSet::new();
-    for (index, rule) in add.iter().enumerate() {
-        let table = state.table(rule.id.table);
-        if table.is_some_and(|table| table.classifier.has_mask(&rule.id.mask)) {
-            continue;
-        }
-        masks.insert((rule.id.table, rule.id.mask.words()));
-        let new = masks.iter().filter(|(number, _)| *number == rule.id.table).count();
-        if table.map_or(0, |table| table.classifier.masks()) + new > limits::MASKS_PER_TABLE {
-            let problem =
-                format!("table {} would have more than {} different masks", rule.id.table, limits::MASKS_PER_TABLE);
-            return refuse(
-                format!("add_rules[{index}].match"),
-                problem,
-                "Match the same fields in more rules, or use another table.",
-            );
-        }
-    }
+    let mut after: HashMap<&Arc<str>, BTreeSet<Member>> = HashMap::new();
     for set in sets {
-        if state.members_after(set).len() > limits::ADDRESS_SET_MEMBERS {
+        // One change may follow another of the same set.
+        let members = after.entry(set.name()).or_insert_with(|| state.members_of(set.name()));
+        set.apply(members);
+        if members.len() > limits::ADDRESS_SET_MEMBERS {
             let problem =
                 format!("address set {} would have more than {} members", set.name(), limits::ADDRESS_SET_MEMBERS);
             return refuse("set_address_sets".into(), problem, "Use larger prefixes, or several sets.");
         }
     }
+    let mut masks: HashSet<(u8, FlowKey), foldhash::fast::RandomState> = HashSet::default();
+    let mut new_masks: HashMap<u8, usize> = HashMap::new();
+    let mut too_many = |number: u8, mask: FlowKey| {
+        let table = state.table(number);
+        if !masks.insert((number, mask)) || table.is_some_and(|table| table.classifier.has_mask(&mask)) {
+            return false;
+        }
+        let new = new_masks.entry(number).or_default();
+        *new += 1;
+        table.map_or(0, |table| table.classifier.masks()) + *new > limits::MASKS_PER_TABLE
+    };
+    let masks_of =
+        |number: u8| format!("table {number} would have more than {} different masks", limits::MASKS_PER_TABLE);
+    // A rule with a set has a mask for each prefix length in it, and a place for each member.
+    let mut places = state.places;
+    for (name, members) in &after {
+        for (number, rule) in state.users(name) {
+            places += members.len().saturating_sub(state.sets().get(*name).map_or(0, BTreeSet::len));
+            if lengths(members).into_iter().any(|length| too_many(number, mask_of(&rule.id, length))) {
+                let remedy = "Use the same prefix lengths in all sets, or another table.";
+                return refuse("set_address_sets".into(), masks_of(number), remedy);
+            }
+        }
+    }
+    for (index, rule) in add.iter().enumerate() {
+        let (number, new) = (rule.id.table, usize::from(state.find(&rule.id).is_none()));
+        let over = match &rule.id.set {
+            None => {
+                places += new;
+                too_many(number, rule.id.mask)
+            }
+            Some(set) => {
+                let members = after.entry(&set.set).or_insert_with(|| state.members_of(&set.set));
+                places += members.len() * new;
+                lengths(members).into_iter().any(|length| too_many(number, mask_of(&rule.id, length)))
+            }
+        };
+        if over {
+            let remedy = "Match the same fields in more rules, or use another table.";
+            return refuse(format!("add_rules[{index}].match"), masks_of(number), remedy);
+        }
+    }
+    if places > limits::PLACES {
+        let problem =
+            format!("rules and the members of the sets they name would be more than {} together", limits::PLACES);
+        return refuse("add_rules".into(), problem, "Name large sets in fewer rules, or use larger prefixes.");
+    }
     Ok(())
+}
+
+/// The different prefix lengths.
+fn lengths(members: &BTreeSet<Member>) -> BTreeSet<u8> {
+    members.iter().map(|&(_, length)| length).collect()
 }

@@ -87,7 +87,7 @@ fn effect_to_messages(effect: &Effect, key: &FlowKey, topology: &Topology) -> Ve
     let action =
         |action: &Action| message::action_to_message(action).into_iter().map(v1::effect::Effect::Action).collect();
     let effects: Vec<v1::effect::Effect> = match effect {
-        Effect::Rewrite(set) => action(&Action::SetField(Box::new(set.clone()))),
+        Effect::Rewrite(set) => action(&Action::SetField(set.clone())),
         Effect::PushVlan(ether_type) => action(&Action::PushVlan(*ether_type)),
         Effect::PopVlan => action(&Action::PopVlan),
         Effect::DecTtl => action(&Action::DecTtl),

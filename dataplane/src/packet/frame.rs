@@ -59,7 +59,7 @@ pub struct Gso {
 pub struct Frame {
     /// Start of the first segment's buffer.
     base: NonNull<u8>,
-    memory: &'static Memory,
+    pub(super) memory: &'static Memory,
     pub(super) buffer: BufferId,
     /// Capacity of the first buffer, bytes.
     capacity: u32,
@@ -287,7 +287,11 @@ impl Frame {
 
     /// Hangs the segments of `other` behind those of this frame. `other`'s own descriptor (checksum
     /// state, GSO) is forgotten.
+    ///
+    /// # Panics
+    /// If `other` lies in another memory: links are buffers' numbers in one.
     pub fn append(&mut self, other: Frame) {
+        assert!(std::ptr::eq(self.memory, other.memory), "a chain lies in one memory");
         // SAFETY: both chains are ours.
         unsafe {
             *self.memory.link(other.buffer) =

@@ -96,7 +96,11 @@ impl Pool {
     }
 
     /// Takes the frame's buffers back.
+    ///
+    /// # Panics
+    /// If the frame lies in another memory: its buffers' numbers mean others here, which have owners.
     pub fn free(&mut self, frame: Frame) {
+        assert!(std::ptr::eq(frame.memory, self.memory), "a frame comes home to the memory it is from");
         let port = frame.charged;
         for id in frame.into_buffers() {
             self.give(id, port);
@@ -211,6 +215,21 @@ mod tests {
         pool.free(one);
         frames.into_iter().for_each(|frame| pool.free(frame));
         assert_eq!(pool.outstanding(), 0);
+    }
+
+    #[test]
+    fn frames_of_two_memories_do_not_mix() {
+        let (memory, other) = (Memory::map(64, 0).unwrap(), Memory::map(64, 0).unwrap());
+        let (mut pool, mut foreign) = (Pool::new(memory), Pool::new(other));
+        let port = PortSlot::new(1);
+        let quiet = |action: &mut dyn FnMut()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(action)).is_err();
+        // Taken in, its buffer would have two owners here.
+        let mut frame = Some(foreign.chunk(port).unwrap());
+        assert!(quiet(&mut || pool.free(frame.take().unwrap())));
+        let (mut own, mut frame) = (pool.chunk(port).unwrap(), Some(foreign.chunk(port).unwrap()));
+        assert!(quiet(&mut || own.append(frame.take().unwrap())));
+        pool.free(own);
+        assert_eq!((pool.cached(Class::Chunk), pool.outstanding()), (64, 0));
     }
 
     #[test]

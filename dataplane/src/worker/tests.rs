@@ -172,6 +172,8 @@ fn every_header_rewrite_keeps_the_checksums_right() {
         ("udp6", "set_field:4242->udp_dst"),
         ("icmp6", "set_field:129->icmpv6_type"),
         ("sctp", "set_field:4242->sctp_src"),
+        // Fields of the key beside fields of a frame that has no transport header.
+        ("arp", "set_field:0x1->reg0,set_field:7->tun_id,set_field:02:00:00:00:00:55->eth_src"),
         ("arp", "set_field:02:00:00:00:00:55->arp_sha,set_field:10.0.0.77->arp_tpa"),
         ("", "set_field:02:00:00:00:00:55->eth_src,push_vlan:0x8100,set_field:0x1064->vlan_tci"),
         ("vlan_tci=0x1000/0x1000", "strip_vlan"),
@@ -208,6 +210,26 @@ fn every_header_rewrite_keeps_the_checksums_right() {
         assert!(seen > 0, "no sample frame is {kind}");
         bench.finish();
     }
+}
+
+#[test]
+fn a_frame_of_nothing_but_ethernet_can_be_rewritten() {
+    let bench = bench(&["table=0,actions=set_field:02:00:00:00:00:55->eth_dst,output:2"]);
+    bench.send(1, sample::ethernet(&[], 0x88b5, &[]));
+    assert_eq!(bench.receive(2)[..6], [2, 0, 0, 0, 0, 0x55]);
+    bench.finish();
+}
+
+#[test]
+fn a_datagram_without_a_checksum_gets_none() {
+    // Over IPv6 too: tunnels may send so (RFC 6935), and half a checksum is a wrong one.
+    let bench = bench(&["table=0,udp6,actions=set_field:4242->udp_dst,set_field:2001:db8::9->ipv6_dst,output:2"]);
+    let mut frame = sample::ethernet(&[], 0x86dd, &sample::ipv6(&[], 17, &sample::udp(false, b"payload")));
+    frame[60..62].fill(0);
+    bench.send(1, frame);
+    let done = bench.receive(2);
+    assert_eq!((&done[56..58], &done[60..62]), (&4242_u16.to_be_bytes()[..], &[0, 0][..]));
+    bench.finish();
 }
 
 #[test]
@@ -289,17 +311,20 @@ fn a_bundle_is_never_half_seen() {
     // Two rules that always send to ports 2 and 3 alike; between commits both change together.
     let bench = bench(&["table=0,actions=set_field:0x1->reg0,goto_table:1", "table=1,reg0=0x1,actions=output:2"]);
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let sent = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let sender = {
-        let (peer, stop) = (bench.peers[0].clone(), stop.clone());
+        let (peer, stop, sent) = (bench.peers[0].clone(), stop.clone(), sent.clone());
         std::thread::spawn(move || {
-            let mut sent = 0_u64;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                sent += u64::from(peer.send(udp_frame()).is_ok());
+                let taken = u64::from(peer.send(udp_frame()).is_ok());
+                sent.fetch_add(taken, std::sync::atomic::Ordering::Relaxed);
             }
-            sent
         })
     };
-    for round in 0..200 {
+    // On a busy machine the commits could all be done before the sender gets its turn.
+    let deadline = Instant::now() + PATIENCE;
+    let enough = || sent.load(std::sync::atomic::Ordering::Relaxed) > 1000 || Instant::now() > deadline;
+    for round in (0..).take_while(|round| *round < 200 || !enough()) {
         // Under a half-seen bundle register 1 would meet no rule for it, or register 2 none.
         let register = round % 2 + 2;
         let add = format!("table=0,actions=set_field:0x{register:x}->reg0,goto_table:1");
@@ -318,7 +343,8 @@ fn a_bundle_is_never_half_seen() {
         while bench.peers[1].take().is_some() {}
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    let sent = sender.join().unwrap();
+    sender.join().unwrap();
+    let sent = sent.load(std::sync::atomic::Ordering::Relaxed);
     let deadline = Instant::now() + PATIENCE;
     while bench.worker.report().packets < sent && Instant::now() < deadline {
         let _ = bench.peers[1].take_all();
@@ -341,6 +367,25 @@ fn punts_reach_the_listener_until_it_is_full() {
         (2, 20, 3, 7, 1)
     );
     assert_eq!(bench.dropped(1), [(1, "punt_overrun", 1)]);
+    bench.finish();
+}
+
+#[test]
+fn a_port_without_a_number_waits_until_it_has_one() {
+    let bench = bench(&["table=0,actions=output:2"]);
+    let slot = PortSlot::new(5);
+    let (queue, peer) = pair(slot).unwrap();
+    bench.worker.add_queue(slot, Box::new(queue));
+    peer.send(tcp_frame()).unwrap();
+    bench.send(1, udp_frame());
+    assert_eq!(bench.receive(2), udp_frame());
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(bench.peers[1].take().is_none(), "rules that name no port are not for ports that are none");
+    let mut topology = (*bench.tables.topology()).clone();
+    let kind = PortKind::Device { slot, up: true };
+    topology.ports.insert(5, PortInfo { name: "port5".into(), kind });
+    bench.tables.set_topology(topology);
+    assert_eq!(bench.receive(2), tcp_frame());
     bench.finish();
 }
 

@@ -131,8 +131,8 @@ pub fn run(layout: Layout, hosts: usize, broken: Option<&str>) -> Result<Vec<&'s
         }
     }
     interrupt::check()?;
-    if !failed.is_empty() && broken.is_none() {
-        println!("\nThe last log lines:\n{}", cloud.log_excerpt(8));
+    if failed.iter().any(|name| Some(*name) != broken) {
+        println!("\nWhat the programs say:\n{}", cloud.evidence());
     }
     let start = Instant::now();
     let result = remains::clean(&mut cloud, &mut before, broken == Some(CLEAN.0));

@@ -3,7 +3,7 @@
 
 use super::traffic;
 use crate::api;
-use crate::capture::{Capture, packet_socket};
+use crate::capture::{Capture, Direction, packet_socket};
 use crate::cloud::Cloud;
 use crate::frame::{self, BROADCAST, End};
 use crate::instance::{Instance, PROJECTS};
@@ -39,7 +39,7 @@ fn marker(line: &str, part: &str) -> Vec<u8> {
 }
 
 fn watch(instance: &Instance, marker: &[u8]) -> Result<Capture> {
-    Capture::start(&instance.namespace, &instance.interface, marker)
+    Capture::start(&instance.namespace, &instance.interface, Direction::Arriving, marker)
 }
 
 fn broadcast_of(instance: &Instance) -> End {
@@ -134,8 +134,9 @@ pub fn broadcast(cloud: &mut Cloud, _: bool) -> Result<String> {
     let expected = watch(to, &marker)?;
     let underlay = cloud.layout.underlay_namespace();
     // On the bridge's side of the cable: on the host's side XDP would take tunnel packets before a capture sees them.
-    let second_cable = Capture::start(&underlay, &Layout::cable(&cloud.hosts[to.plan.host].name), &marker)?;
-    let third_cable = Capture::start(&underlay, &Layout::cable(&third.name), &marker)?;
+    let second_cable =
+        Capture::start(&underlay, &Layout::cable(&cloud.hosts[to.plan.host].name), Direction::Both, &marker)?;
+    let third_cable = Capture::start(&underlay, &Layout::cable(&third.name), Direction::Both, &marker)?;
     let socket = packet_socket(&from.namespace, &from.interface)?;
     socket.send(&frame::udp(from.end(), broadcast_of(from), (BROADCAST_PORT, BROADCAST_PORT), &marker))?;
     if expected.wait_for(1, PATIENCE) == 0 {

@@ -1,6 +1,7 @@
 //! Tests of the whole walk: rules as text, packets as text or frames.
 
 mod cached;
+mod random;
 mod walk;
 
 use super::key::FlowKey;

@@ -142,3 +142,90 @@ fn an_owner_is_replaced_without_touching_the_other() {
     let done = tables.commit(change).unwrap();
     assert_eq!((done.added, done.removed, tables.count()), (0, 1, 2));
 }
+
+#[test]
+fn a_large_set_changes_at_once() {
+    let tables = tables(&["table=0,ip,nw_src=@web,actions=output:2"]);
+    let members = |range: std::ops::Range<u32>| range.map(|last| ((0x0a00_0000 + last).into(), 32)).collect::<Vec<_>>();
+    let began = std::time::Instant::now();
+    for set in
+        [SetChange::Set("web".into(), members(0..65_536)), SetChange::Shrink("web".into(), members(20_000..65_536))]
+    {
+        tables.commit(Change { sets: vec![set], ..Change::default() }).unwrap();
+    }
+    assert_eq!(tables.address_sets()[0].1.len(), 20_000);
+    // Each member against each other one would be three billion comparisons.
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+/// A commit costs what it changes, also where the rules have many masks.
+#[test]
+fn a_bundle_of_many_rules_is_quick() {
+    let tables = tables(&[]);
+    let with = |number: u32, masks: u32| {
+        let mut rule = rule("table=0,actions=output:2");
+        rule.id.priority = (number % 1000) as u16;
+        rule.id.mask.metadata = (u64::from(number % masks) + 1).to_be_bytes();
+        (rule.id.mask.ipv4_dst, rule.id.value.ipv4_dst) = ([0xff; 4], number.to_be_bytes());
+        rule
+    };
+    for masks in [1, 500] {
+        let began = std::time::Instant::now();
+        let add: Vec<_> = (0..100_000).map(|number| with(number, masks)).collect();
+        let ids: Vec<_> = add.iter().map(|rule| rule.id.clone()).collect();
+        let made = began.elapsed();
+        tables.commit(Change { add, ..Change::default() }).unwrap();
+        let added = began.elapsed();
+        tables.commit(Change { remove: ids, ..Change::default() }).unwrap();
+        let removed = began.elapsed();
+        println!("{masks} masks: made {made:?}, added {:?}, removed {:?}", added - made, removed - added);
+        assert_eq!(tables.count(), 0);
+        assert!(removed - made < std::time::Duration::from_secs(20), "{masks} masks: {:?}", removed - made);
+    }
+}
+
+#[test]
+fn naming_a_rule_twice_does_not_widen_the_limits() {
+    let tables = tables(&["table=0,in_port=1,actions=output:2"]);
+    // Two changes of one set, each within its limit, together beyond it.
+    let members =
+        |third: u8| (0..40_000_u32).map(move |last| ((u32::from(third) << 16 | last).into(), 32)).collect::<Vec<_>>();
+    let sets = vec![SetChange::Extend("web".into(), members(1)), SetChange::Extend("web".into(), members(2))];
+    assert_eq!(tables.commit(Change { sets, ..Change::default() }).unwrap_err().code, "limit_exceeded");
+    assert!(tables.address_sets().is_empty());
+}
+
+#[test]
+fn sets_do_not_go_past_the_limits_of_masks_and_places() {
+    let tables = tables(&[]);
+    let lengths = || (0..=32_u8).map(|length| ([0, 0, 0, 0].into(), length)).collect::<Vec<_>>();
+    let naming = |number: u8, web: &str| {
+        let mut rule = rule(&format!("table=0,ip,nw_src=@{web},actions=output:2"));
+        rule.id.mask.metadata[7] = number;
+        rule
+    };
+    let code = |change: Change| tables.commit(change).unwrap_err().code;
+    // Twenty masks are few, but each has every prefix length.
+    let add = || (1..=20).map(|number| naming(number, "web")).collect::<Vec<_>>();
+    let sets = || vec![SetChange::Set("web".into(), lengths())];
+    assert_eq!(code(Change { add: add(), sets: sets(), ..Change::default() }), "limit_exceeded");
+    tables.commit(Change { add: add(), ..Change::default() }).unwrap();
+    assert_eq!(code(Change { sets: sets(), ..Change::default() }), "limit_exceeded");
+    // A hundred rules are few, but each stands in the place of every member.
+    let many = (0..50_000_u32).map(|last| (last.into(), 32)).collect();
+    tables.commit(Change { sets: vec![SetChange::Set("many".into(), many)], ..Change::default() }).unwrap();
+    let add = (0..100).map(|priority| {
+        let mut rule = naming(1, "many");
+        rule.id.priority = priority;
+        rule
+    });
+    assert_eq!(code(Change { add: add.collect(), ..Change::default() }), "limit_exceeded");
+    assert_eq!((tables.count(), tables.read().places), (20, 0));
+    let one = naming(1, "many");
+    tables.commit(Change { add: vec![one], ..Change::default() }).unwrap();
+    let shrink = vec![SetChange::Shrink("many".into(), vec![([0, 0, 0, 7].into(), 32)])];
+    tables.commit(Change { sets: shrink, ..Change::default() }).unwrap();
+    assert_eq!(tables.read().places, 49_999);
+    tables.commit(Change { remove: vec![naming(1, "many").id], ..Change::default() }).unwrap();
+    assert_eq!(tables.read().places, 0);
+}
