@@ -136,7 +136,10 @@ impl Switch {
     /// Adds a port as a person would.
     #[track_caller]
     pub fn add_port(&self, number: u32, kind: &str) {
-        let _added = weft(&["ports", "add", &self.host, &number.to_string(), kind]).success();
+        let number = number.to_string();
+        // Interfaces in different namespaces may have one name; ports may not.
+        let name = format!("port{number}");
+        let _added = weft(&["ports", "add", &self.host, &number, kind, "--name", &name]).success();
     }
 
     /// Adds rules as a person would.

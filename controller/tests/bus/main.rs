@@ -31,10 +31,15 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start() -> Self {
-        Self::on(tempfile::tempdir().unwrap()).await
+        Self::patient(Duration::from_secs(30)).await
     }
 
-    async fn on(directory: tempfile::TempDir) -> Self {
+    /// With a bound on what a switch may take.
+    pub(crate) async fn patient(patience: Duration) -> Self {
+        Self::on(tempfile::tempdir().unwrap(), patience).await
+    }
+
+    async fn on(directory: tempfile::TempDir, patience: Duration) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (socket, file) = (directory.path().join("controller.sock"), directory.path().join("controller.redb"));
         let (ready, is_ready) = tokio::sync::oneshot::channel();
@@ -46,7 +51,7 @@ impl Running {
                     opened => break opened.unwrap(),
                 }
             };
-            let controller = Controller::start(Arc::new(store)).unwrap();
+            let controller = Controller::start(Arc::new(store), patience).unwrap();
             let socket = Socket::bind(&socket).await.unwrap();
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
             ready.send(tcp.local_addr().unwrap().port()).unwrap();
@@ -59,7 +64,7 @@ impl Running {
     /// Stops it, and starts another on the same store.
     pub(crate) async fn restart(mut self) -> Self {
         self.runtime.take().unwrap().shutdown_background();
-        Self::on(self.directory.take().unwrap()).await
+        Self::on(self.directory.take().unwrap(), Duration::from_secs(30)).await
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -283,3 +283,28 @@ async fn a_port_that_fails_at_its_host_shows_it() {
     complete(&refused);
     assert_eq!(refused.code, "in_use");
 }
+
+#[tokio::test]
+async fn a_switch_that_does_not_answer_is_disconnected() {
+    let running = Running::patient(Duration::from_millis(300)).await;
+    let mut cloud = running.cloud().await;
+    cloud.host("one").await;
+    cloud.network("blue").await;
+    cloud.port("blue", "web").await;
+    let switch = FakeSwitch::new("one", 1);
+    let stream = switch.connect(running.channel().await);
+    cloud.until("one", "the acknowledgement", |host| host.acknowledged_generation == 1).await;
+    // Nothing is owed: it may be silent for as long as it likes.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(stream.open());
+    switch.held().mute = true;
+    cloud.plug("web", "one", 0).await;
+    let fault = stream.ended().await;
+    complete(&fault);
+    assert_eq!(fault.code, "unresponsive");
+    cloud.until("one", "the disconnection", |host| !host.connected).await;
+    // It comes back and catches up.
+    switch.held().mute = false;
+    let _stream = switch.connect(running.channel().await);
+    assert_eq!(cloud.plug("web", "one", 10_000).await.status, "ACTIVE");
+}

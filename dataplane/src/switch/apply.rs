@@ -64,7 +64,7 @@ impl Switch {
         let resolve = plan.replace
             || !plan.remove.is_empty()
             || plan.add.iter().any(|rule| rule.instructions.tunnel_destinations().next().is_some());
-        let mut change = Change {
+        let change = Change {
             settings: std::mem::take(&mut plan.settings),
             replace_owner: plan.replace.then_some(plan.owner),
             add: std::mem::take(&mut plan.add),
@@ -72,12 +72,7 @@ impl Switch {
             sets: std::mem::take(&mut plan.sets),
             topology: None,
         };
-        let done = if changes_ports {
-            self.change_ports(&plan, change, state)?
-        } else {
-            change.topology = None;
-            self.tables.commit(change)?
-        };
+        let done = if changes_ports { self.change_ports(&plan, change, state)? } else { self.tables.commit(change)? };
         if let Some((term, generation)) = plan.position {
             (state.term, state.generation) = (term, generation);
         }
@@ -188,6 +183,15 @@ impl Switch {
                 .with_status(Code::Unavailable));
         }
         let opened = self.opener.open(slot, spec, self.memory, workers)?;
+        let queues = opened.queues.len();
+        if queues < workers {
+            tracing::warn!(
+                port = spec.name,
+                queues,
+                workers,
+                "the port has fewer queues than there are workers: what the others send to it is dropped (port_down); use fewer workers or a port of more queues"
+            );
+        }
         Ok((opened.device, opened.queues))
     }
 

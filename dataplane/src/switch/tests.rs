@@ -14,10 +14,13 @@ use weft_proto::fault::Fault;
 use weft_proto::v1::action::Action as Wire;
 use weft_proto::v1::{self, Field, port_spec::Kind};
 
+/// Of tunnels.
+type Ends = BTreeSet<(Ipv4Addr, u16)>;
+
 #[derive(Clone, Default)]
 struct TestPorts {
     peers: Arc<Mutex<HashMap<u32, MemoryPeer>>>,
-    filters: Arc<Mutex<HashMap<u32, BTreeSet<(Ipv4Addr, u16)>>>>,
+    filters: Arc<Mutex<HashMap<u32, Ends>>>,
     /// Numbers that are open.
     open: Arc<Mutex<BTreeSet<u32>>>,
     /// Numbers that cannot be opened.
@@ -27,7 +30,7 @@ struct TestPorts {
 struct TestFilter(TestPorts, u32);
 
 impl TunnelFilter for TestFilter {
-    fn set(&self, ends: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), String> {
+    fn set(&self, ends: &Ends) -> Result<(), String> {
         self.0.filters.lock().unwrap().insert(self.1, ends.clone());
         Ok(())
     }
