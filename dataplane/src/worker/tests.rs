@@ -1,5 +1,7 @@
 //! A whole worker on memory ports: frames in, frames out, every frame accounted for.
 
+mod tracked;
+
 use super::{WorkerHandle, WorkerSettings};
 use crate::drop::DropReason;
 use crate::egress::PuntSink;
@@ -90,6 +92,15 @@ impl Bench {
             message::rule_from_message(&parsed, 0).unwrap_or_else(|fault| panic!("{line}: {fault}"))
         };
         self.tables.commit(Change { add: rules.iter().map(rule).collect(), ..Change::default() }).unwrap();
+    }
+
+    fn remove(&self, rules: &[&str]) {
+        let id = |line: &&str| {
+            let mut parsed = text::parse_rule(line).unwrap_or_else(|fault| panic!("{line}: {fault}"));
+            parsed.owner = v1::Owner::Manual.into();
+            message::rule_from_message(&parsed, 0).unwrap_or_else(|fault| panic!("{line}: {fault}")).id
+        };
+        self.tables.commit(Change { remove: rules.iter().map(id).collect(), ..Change::default() }).unwrap();
     }
 
     fn send(&self, port: usize, frame: impl Into<MemoryFrame>) {

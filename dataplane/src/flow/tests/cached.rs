@@ -1,11 +1,11 @@
 //! The cache against a fresh walk: whatever changes in between, the program a packet gets is the one that
 //! a walk at that moment gives.
 
-use super::{rule, tables};
+use super::{renew, rule, tables, view};
 use crate::flow::cache::{Cache, Found};
 use crate::flow::key::FlowKey;
 use crate::flow::program::Program;
-use crate::flow::resolve::{Unobserved, View, resolve};
+use crate::flow::resolve::{Unobserved, resolve};
 use crate::flow::tables::{Change, SetChange, Tables};
 use proptest::prelude::*;
 

@@ -4,13 +4,13 @@
 //! Rules are made directly, not from text: what is consulted must be right whatever is matched.
 //! Priorities are unique in a table: which of two rules of one rank wins is nobody's promise.
 
-use super::{rule, tables, topology};
+use super::{renew, rule, tables, topology, view};
 use crate::drop::DropReason;
 use crate::flow::action::{Action, Instructions, SetField};
 use crate::flow::cache::{Cache, Found};
 use crate::flow::key::FlowKey;
 use crate::flow::program::Program;
-use crate::flow::resolve::{Resolution, Unobserved, View, resolve};
+use crate::flow::resolve::{Resolution, Unobserved, resolve};
 use crate::flow::rule::{Owner, Rule, RuleCounters, RuleId, SetMatch};
 use crate::flow::tables::{Change, SetChange, TableSettings, Tables};
 use crate::topology::{Path, PortKind};
