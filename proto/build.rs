@@ -1,7 +1,7 @@
 //! Compiles the `.proto` files with `protox`, so that no `protoc` is needed.
 
 use prost::Message as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
@@ -15,16 +15,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("weft.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
-    let commit = std::process::Command::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=12"])
-        .output()
-        .ok()
-        .filter(|output| output.status.success())
-        .map_or_else(|| "unknown commit".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let commit = git(&["describe", "--always", "--dirty", "--abbrev=12"]).unwrap_or_else(|| "unknown commit".into());
     println!("cargo:rustc-env=WEFT_COMMIT={commit}");
-    println!("cargo:rerun-if-changed=../.git/HEAD");
+    // It grows with every commit and checkout. A file that does not exist must not be named: cargo would
+    // build everything anew each time. That is why it is asked for: in a linked worktree .git is no folder.
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
+        println!("cargo:rerun-if-changed={log}");
+    }
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }
     Ok(())
+}
+
+/// What git says; `None` without git or outside a repository.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = std::process::Command::new("git").args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -12,7 +12,7 @@ use crate::store::{Store, StoreError, record, term};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tonic::Code;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
@@ -28,12 +28,15 @@ pub struct Controller {
     pub term: u64,
     /// To the hosts.
     pub links: Links,
+    /// How long a switch may take to acknowledge a bundle, or to answer a comparison.
+    pub patience: Duration,
     started: Instant,
 }
 
 impl Controller {
-    /// Begins a term on a store; the first start makes the default project. Blocks on the disk.
-    pub fn start(store: Arc<dyn Store>) -> Result<Arc<Self>, StoreError> {
+    /// Begins a term on a store; the first start makes the default project. Blocks on the disk. A switch that does
+    /// not answer within `patience` is disconnected.
+    pub fn start(store: Arc<dyn Store>, patience: Duration) -> Result<Arc<Self>, StoreError> {
         let term = term::begin(&*store)?;
         let mut model = record::load(&*store)?;
         if model.project(DEFAULT_PROJECT, "").is_err() {
@@ -48,6 +51,7 @@ impl Controller {
             writer: tokio::sync::Mutex::new(term),
             term: term.number,
             links: Links::default(),
+            patience,
             started: Instant::now(),
         }))
     }
@@ -100,10 +104,11 @@ impl Controller {
     pub async fn report_host(self: &Arc<Self>, host: Uuid, report: HostReport) -> Result<(), Fault> {
         let controller = Arc::clone(self);
         self.transact(move |model| {
-            if let Some(other) = model.host_of_underlay(host, report.underlay) {
-                if controller.links.of(other.id).standing().0 {
+            match model.host_of_underlay(host, report.underlay) {
+                Some(other) if controller.links.of(other.id).standing().0 => {
                     return Err(underlay_taken(other, report.underlay));
                 }
+                _ => {}
             }
             model.report_host(host, &report)
         })

@@ -2,17 +2,18 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use std::fs::Permissions;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use weft_controller::api::server::{Socket, serve};
 use weft_controller::config::{Config, Flags, LogFormat};
 use weft_controller::controller::Controller;
+use weft_controller::limits;
 use weft_controller::store::FileStore;
 
 fn main() -> ExitCode {
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let done = runtime.block_on(run(&config));
         // Transactions under way may end; nothing else is worth waiting for.
-        runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+        runtime.shutdown_timeout(Duration::from_secs(2));
         done
     });
     match done {
@@ -54,7 +55,9 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     private_directory(&config.state_directory)?;
     let token = token(&config.state_directory.join("admin.token"))?;
     // The store first: it is what two controllers cannot both have.
-    let store = FileStore::open(&config.state_directory.join("controller.redb"))?;
+    let file = config.state_directory.join("controller.redb");
+    let store = FileStore::open(&file)?;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
     if let Some(directory) = config.socket.parent() {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}, for the socket", directory.display()))?;
@@ -71,7 +74,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
             Some((listener, Arc::clone(&token)))
         }
     };
-    let controller = Controller::start(Arc::new(store))?;
+    let controller = Controller::start(Arc::new(store), Duration::from_secs(limits::ACKNOWLEDGE_SECONDS))?;
     // Last: whoever finds the token finds us listening.
     if let Some(copy) = &config.token_file {
         write_private(copy, &token).with_context(|| format!("cannot copy the token to {}", copy.display()))?;
@@ -93,15 +96,21 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     serve(controller, socket, tcp, stop).await
 }
 
-/// Makes a directory that only its owner can enter, or checks that it is one.
+/// Makes a directory that only its owner can enter. One that exists keeps its rights: it may be shared.
 fn private_directory(path: &Path) -> anyhow::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("cannot make the state directory {}", path.display()))?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o700))
-        .with_context(|| format!("cannot close the state directory {} to others", path.display()))
+    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    match made.and_then(|()| std::fs::DirBuilder::new().mode(0o700).create(path)) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot make the state directory {}", path.display()));
+        }
+    }
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        tracing::warn!("the state directory {} is open to others: close it with chmod 700", path.display());
+    }
+    Ok(())
 }
 
 /// The administrator's token; made at the first start.

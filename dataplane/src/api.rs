@@ -313,3 +313,6 @@ pub async fn serve(switch: Arc<Switch>, socket: &mut Socket, mut stop: watch::Re
         } => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

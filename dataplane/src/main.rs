@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use weft_dataplane::config::{Flags, LogFormat, Settings, UnderlaySettings};
 use weft_dataplane::packet::memory::Memory;
-use weft_dataplane::switch::{KernelPorts, Switch, SwitchSettings, follow_underlay};
+use weft_dataplane::switch::{KernelPorts, Switch, SwitchSettings, UnderlayState, follow_underlay};
 use weft_dataplane::underlay::Underlay;
 use weft_dataplane::worker::WorkerSettings;
 use weft_dataplane::{agent, api};
@@ -80,6 +80,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let (underlay, next_hops) = Underlay::start().await?;
     let underlay = Arc::new(underlay);
     switch.set_resolver(Box::new(underlay.clone()));
+    // The first Hello must already know the underlay's address.
+    let known =
+        UnderlayState { interfaces: underlay.interfaces().borrow().clone(), next_hops: next_hops.borrow().clone() };
+    let taken = switch.clone();
+    tokio::task::spawn_blocking(move || taken.set_underlay(known)).await?;
     let follower = tokio::spawn(follow_underlay(switch.clone(), underlay.interfaces(), next_hops));
 
     let opened = match settings.underlay {

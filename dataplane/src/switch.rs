@@ -3,15 +3,16 @@
 //! ways to reach the same methods.
 //!
 //! In reading order:
-//! - [`bundle`]: a bundle is checked, whole, against what is there; the result is a plan.
-//! - [`apply`]: the plan is carried out: ports opened, tables and topology changed in one commit, ports
+//! - `bundle`: a bundle is checked, whole, against what is there; the result is a plan.
+//! - `apply`: the plan is carried out: ports opened, tables and topology changed in one commit, ports
 //!   closed. What fails is undone.
-//! - [`ports`], [`open`]: the register of ports, and how each kind is opened.
-//! - [`underlay`]: addresses and ways to remote tunnel ends, as the kernel knows them.
-//! - [`query`]: dumps, traces, statistics; [`punts`]: packet-ins to listeners.
+//! - `ports`, `open`, `queues`: the register of ports, how each kind is opened, and how queues are
+//!   shared out among workers.
+//! - `underlay`: addresses and ways to remote tunnel ends, as the kernel knows them.
+//! - `query`: dumps, traces, statistics; `punts`: packet-ins to listeners.
 //!
 //! Invariants:
-//! - One change at a time: [`State`]'s lock is held for the length of a bundle. Workers never take it.
+//! - One change at a time: `State`'s lock is held for the length of a bundle. Workers never take it.
 //! - Everything that waits for workers or for the kernel blocks: async callers use `spawn_blocking`.
 //! - Nothing here depends on the controller: without it everything stays as it is.
 
@@ -22,6 +23,7 @@ mod origins;
 mod ports;
 mod punts;
 mod query;
+mod queues;
 #[cfg(test)]
 mod tests;
 mod underlay;
@@ -129,6 +131,9 @@ impl Switch {
         self.tables.set_topology(topology);
         let mut workers = self.workers.write().expect("no panic under this lock");
         for port in state.ports.iter() {
+            if let Some(device) = &port.device {
+                device.release();
+            }
             workers.iter().for_each(|worker| worker.remove_queues(port.slot));
         }
         state.ports = Ports::default();

@@ -173,6 +173,10 @@ impl Worker {
         for index in 0..self.slots.len() {
             self.look_at_version();
             let slot = self.slots[index];
+            if self.numbers[slot.index()] == 0 {
+                // Coming or going: without a number its frames would pass every rule that names no port.
+                continue;
+            }
             let mut frames = std::mem::take(&mut self.frames);
             let count = self.outgoing.receive(slot, &mut frames, BATCH);
             if count > 0 {

@@ -79,6 +79,7 @@ where
 
     fn call(&mut self, mut request: http::Request<In>) -> Self::Future {
         let caller = self.door.caller(request.headers());
+        tracing::debug!(method = request.uri().path(), user = caller.as_ref().map(|caller| &caller.user), "call");
         if let Err(fault) = authorise(request.uri().path(), caller.as_ref()) {
             return futures_util::future::Either::Right(ready(Ok(fault.into_status().into_http())));
         }

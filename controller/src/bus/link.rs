@@ -144,8 +144,13 @@ impl Link {
     pub fn describe(&self, host: &mut v1::Host) {
         let state = self.lock();
         host.connected = state.session.is_some();
-        host.generation = state.generation + u64::from(state.dirty);
         host.acknowledged_generation = state.confirmed.as_ref().map_or(0, |confirmed| confirmed.number);
+        // Numbers that were refused, or lost with a stream, are passed over.
+        host.generation = match &state.outstanding {
+            _ if state.dirty => state.generation + 1,
+            Some(outstanding) => outstanding.number,
+            None => host.acknowledged_generation,
+        };
         host.fault = state.fault.as_ref().map(ToString::to_string).unwrap_or_default();
         host.ports.clone_from(&state.ports);
     }

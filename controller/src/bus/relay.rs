@@ -59,9 +59,7 @@ pub async fn call(link: &Arc<Link>, host: &str, method: &str, request: Vec<u8>) 
     let id = link.calls.add(Waiting { replies: sender, queued: Arc::clone(&queued), overrun: false })?;
     // From here on, dropping it cleans up.
     let replies = Replies { id, link: Arc::clone(link), outbound, replies, queued };
-    let message = ToSwitch {
-        message: Some(to_switch::Message::Call(Call { id, method: method.to_owned(), request: request.into() })),
-    };
+    let message = ToSwitch { message: Some(to_switch::Message::Call(Call { id, method: method.to_owned(), request })) };
     let sent =
         tokio::time::timeout(Duration::from_secs(limits::RELAY_SECONDS), replies.outbound.send(Ok(message))).await;
     match sent {

@@ -158,7 +158,7 @@ impl Task {
         Fault::invalid(
             "unresponsive",
             "",
-            format!("the switch of host {:?} did not answer within {} seconds", self.name, limits::ACKNOWLEDGE_SECONDS),
+            format!("the switch of host {:?} did not answer within {:?}", self.name, self.controller.patience),
             "It may connect again; if it stays so, look at its log.",
         )
         .with_status(Code::DeadlineExceeded)
@@ -181,7 +181,7 @@ impl Task {
         }
         if self.basis == Basis::Unknown {
             self.send(to_switch::Message::Compare(v1::CompareRequest {})).await?;
-            self.phase = Phase::Comparing(Instant::now() + Duration::from_secs(limits::ACKNOWLEDGE_SECONDS));
+            self.phase = Phase::Comparing(Instant::now() + self.controller.patience);
             return Ok(());
         }
         if !self.own().is_some_and(|state| state.dirty) {
@@ -255,14 +255,13 @@ impl Task {
             self.send(to_switch::Message::Bundle(part)).await?;
         }
         self.last_sent = Instant::now();
-        self.phase = Phase::Sent(self.last_sent + Duration::from_secs(limits::ACKNOWLEDGE_SECONDS));
+        self.phase = Phase::Sent(self.last_sent + self.controller.patience);
         Ok(())
     }
 
     async fn send(&self, message: to_switch::Message) -> Result<(), Fault> {
         let message = ToSwitch { message: Some(message) };
-        let wait = Duration::from_secs(limits::ACKNOWLEDGE_SECONDS);
-        match tokio::time::timeout(wait, self.session.outbound.send(Ok(message))).await {
+        match tokio::time::timeout(self.controller.patience, self.session.outbound.send(Ok(message))).await {
             // A closed stream shows itself in `inbound`.
             Ok(_) => Ok(()),
             Err(_) => Err(self.unresponsive()),

@@ -7,7 +7,7 @@ use super::rule::output;
 use super::state::{HostState, cut, is_empty, matched};
 use super::*;
 use crate::limits::BUNDLE_PART_BYTES;
-use crate::model::{Change, HostReport, Mac, Planned, Port};
+use crate::model::{HostReport, Mac, Planned, Port};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -550,7 +550,6 @@ impl Random {
 
 /// Something that somebody may ask for; most of it makes sense.
 fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
-    let only = |planned: Result<(Vec<Change>, _), _>| planned.map(|(changes, ())| (changes, ()));
     let ((network, port), (host, last)) = ((random.name("net", 4), random.name("port", 12)), {
         let host = random.below(5);
         (format!("host-{host}"), u8::try_from(host).unwrap())
@@ -560,7 +559,7 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
             let request = v1::CreateNetworkRequest { name: network.clone(), ..Default::default() };
             // One of a name, so that names are not ambiguous.
             if model.network(&network, "", "").is_ok() {
-                return only(Ok((Vec::new(), ())));
+                return Ok((Vec::new(), ()));
             }
             model.create_network(&request, id).map(|(changes, _)| (changes, ()))
         }
@@ -575,10 +574,10 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
             model.create_subnet(&request, id).map(|(changes, _)| (changes, ()))
         }
         2 => match model.subnets().nth(random.below(6)) {
-            Some(subnet) => only(model.delete_subnet(&subnet.id.to_string(), "")),
-            None => only(Ok((Vec::new(), ()))),
+            Some(subnet) => model.delete_subnet(&subnet.id.to_string(), ""),
+            None => Ok((Vec::new(), ())),
         },
-        3 => only(model.delete_network(&network, "")),
+        3 => model.delete_network(&network, ""),
         4 => model.create_host(&v1::CreateHostRequest { name: host }, id).map(|(changes, _)| (changes, ())),
         5 => model.delete_host(&host).map(|(changes, _)| (changes, ())),
         6 => {
@@ -586,11 +585,11 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
                 (random.below(4) > 0).then(|| Ipv4Addr::new(10, 9, u8::try_from(random.below(2)).unwrap(), last));
             let report = HostReport { underlay, underlay_mtu: 1500, version: "1".into() };
             let host = model.host(&host, "")?.id;
-            only(model.report_host(host, &report))
+            model.report_host(host, &report)
         }
         7 | 8 => {
             if model.port(&port, "", "").is_ok() {
-                return only(Ok((Vec::new(), ())));
+                return Ok((Vec::new(), ()));
             }
             let request = v1::CreatePortRequest { name: port, network, ..Default::default() };
             model.create_port(&request, id).map(|(changes, _)| (changes, ()))
@@ -601,7 +600,7 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
             let planned = model.plug_port(&plug).or_else(|_| model.unplug_port(&unplug));
             planned.map(|(changes, _)| (changes, ()))
         }
-        _ => only(model.delete_port(&port, "")),
+        _ => model.delete_port(&port, ""),
     }
 }
 

@@ -8,8 +8,10 @@ use tokio::sync::watch;
 
 /// Key to (revision, value).
 const RECORDS: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("records");
-/// (Revision, place in its transaction) to key and, if it was written, value.
-const HISTORY: TableDefinition<'_, (u64, u32), (&str, Option<&[u8]>)> = TableDefinition::new("history");
+/// A key and, if it was written, its value.
+type Written<'a> = (&'a str, Option<&'a [u8]>);
+/// (Revision, place in its transaction) to what was written.
+const HISTORY: TableDefinition<'_, (u64, u32), Written<'_>> = TableDefinition::new("history");
 /// "schema", "revision".
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 

@@ -17,6 +17,7 @@ use super::key::{FlowKey, WORDS};
 use super::rule::{Owner, Rule};
 use foldhash::fast::FixedState;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// What decides between rules that match: priority, then the owner (manual first).
@@ -94,6 +95,12 @@ impl Subtable {
 pub struct Classifier {
     /// By highest rank, then by mask so that the order is always the same.
     subtables: Vec<Subtable>,
+    /// A hash of each one's mask, in the same order: finding a mask looks at these first.
+    prints: Vec<u64>,
+}
+
+fn print(mask: &FlowKey) -> u64 {
+    FixedState::default().hash_one(mask)
 }
 
 impl Classifier {
@@ -126,8 +133,9 @@ impl Classifier {
 
     /// Puts a rule in at a place, visible from `version` on.
     pub fn insert(&mut self, place: &Match, rule: Arc<Rule>, version: u64) {
-        let index = self.subtables.iter().position(|subtable| subtable.mask == place.mask).unwrap_or_else(|| {
+        let index = self.position(&place.mask).unwrap_or_else(|| {
             self.subtables.push(Subtable::new(place.mask));
+            self.prints.push(print(&place.mask));
             self.subtables.len() - 1
         });
         let subtable = &mut self.subtables[index];
@@ -155,7 +163,8 @@ impl Classifier {
 
     /// Forgets what disappeared from a place at or before `version`.
     pub fn collect(&mut self, place: &Match, version: u64) {
-        let Some(subtable) = self.subtables.iter_mut().find(|subtable| subtable.mask == place.mask) else { return };
+        let Some(index) = self.position(&place.mask) else { return };
+        let subtable = &mut self.subtables[index];
         let compact = place.compact();
         let Some(entries) = subtable.values.get_mut(&compact) else { return };
         let highest = subtable.ranks.last_key_value().map(|(&rank, _)| rank);
@@ -175,7 +184,10 @@ impl Classifier {
             subtable.values.remove(&compact);
         }
         if subtable.highest() != highest {
-            self.subtables.retain(|subtable| !subtable.values.is_empty());
+            if subtable.values.is_empty() {
+                self.subtables.remove(index);
+                self.prints.remove(index);
+            }
             self.sort();
         }
     }
@@ -186,18 +198,24 @@ impl Classifier {
         };
         if !self.subtables.is_sorted_by(|one, other| order(one, other).is_le()) {
             self.subtables.sort_by(order);
+            self.prints = self.subtables.iter().map(|subtable| print(&subtable.mask)).collect();
         }
     }
 
+    fn position(&self, mask: &FlowKey) -> Option<usize> {
+        let wanted = print(mask);
+        (0..self.prints.len()).find(|&index| self.prints[index] == wanted && self.subtables[index].mask == *mask)
+    }
+
     fn entries_mut(&mut self, place: &Match) -> Option<&mut Vec<Entry>> {
-        let subtable = self.subtables.iter_mut().find(|subtable| subtable.mask == place.mask)?;
-        subtable.values.get_mut(&place.compact())
+        let index = self.position(&place.mask)?;
+        self.subtables[index].values.get_mut(&place.compact())
     }
 
     /// The rules at exactly this place that have not been removed.
     pub fn at(&self, place: &Match) -> impl Iterator<Item = &Arc<Rule>> {
-        let subtable = self.subtables.iter().find(|subtable| subtable.mask == place.mask);
-        let entries = subtable.and_then(|subtable| subtable.values.get(&place.compact()));
+        let index = self.position(&place.mask);
+        let entries = index.and_then(|index| self.subtables[index].values.get(&place.compact()));
         entries.into_iter().flatten().filter(|entry| entry.removed == u64::MAX).map(|entry| &entry.rule)
     }
 
@@ -210,7 +228,7 @@ impl Classifier {
     /// Whether a mask has a subtable.
     #[must_use]
     pub fn has_mask(&self, mask: &FlowKey) -> bool {
-        self.subtables.iter().any(|subtable| subtable.mask == *mask)
+        self.position(mask).is_some()
     }
 
     /// How many subtables there are: the probes of a search in the worst case.

@@ -8,8 +8,8 @@
 //! - `options`: writes the reply's options within the room the client has.
 //! - here: which message answers which, what it says, and where it is sent.
 //!
-//! The codec is our own because the bytes come from tenants: `dhcproto` 0.15, which the tests decode the
-//! replies with, asserts on lengths that a client chooses.
+//! The codec is our own because the bytes come from tenants and what fits must be known while writing;
+//! `docs/dependencies.md` says what was tried.
 //!
 //! Called by workers, for the action `DhcpReply`.
 

@@ -11,6 +11,7 @@
 use super::bundle::{self, Plan};
 use super::open::Device;
 use super::ports::{Port, Ports, Totals};
+use super::queues::QueueSet;
 use super::{State, Switch};
 use crate::flow::message::owner_from_message;
 use crate::flow::rule::Owner;
@@ -63,7 +64,7 @@ impl Switch {
         let resolve = plan.replace
             || !plan.remove.is_empty()
             || plan.add.iter().any(|rule| rule.instructions.tunnel_destinations().next().is_some());
-        let mut change = Change {
+        let change = Change {
             settings: std::mem::take(&mut plan.settings),
             replace_owner: plan.replace.then_some(plan.owner),
             add: std::mem::take(&mut plan.add),
@@ -71,12 +72,7 @@ impl Switch {
             sets: std::mem::take(&mut plan.sets),
             topology: None,
         };
-        let done = if changes_ports {
-            self.change_ports(&plan, change, state)?
-        } else {
-            change.topology = None;
-            self.tables.commit(change)?
-        };
+        let done = if changes_ports { self.change_ports(&plan, change, state)? } else { self.tables.commit(change)? };
         if let Some((term, generation)) = plan.position {
             (state.term, state.generation) = (term, generation);
         }
@@ -103,7 +99,6 @@ impl Switch {
 
     /// Steps 1 to 4 of the module comment.
     fn change_ports(&self, plan: &Plan, mut change: Change, state: &mut State) -> Result<Committed, Fault> {
-        let before = self.totals();
         for number in &plan.close_first {
             let port = state.ports.get(*number).expect("the plan names ports that exist");
             self.close(port.slot, port.device.as_deref());
@@ -140,7 +135,7 @@ impl Switch {
             if !plan.close_first.contains(&port.spec.number) {
                 self.close(port.slot, port.device.as_deref());
             }
-            next.retire(port.slot, &before, &self.totals());
+            next.release(port.slot);
         }
         state.ports = next;
         Ok(done)
@@ -188,14 +183,29 @@ impl Switch {
                 .with_status(Code::Unavailable));
         }
         let opened = self.opener.open(slot, spec, self.memory, workers)?;
+        let queues = opened.queues.len();
+        if queues < workers {
+            tracing::warn!(
+                port = spec.name,
+                queues,
+                workers,
+                "the port has fewer queues than there are workers: what the others send to it is dropped (port_down); use fewer workers or a port of more queues"
+            );
+        }
         Ok((opened.device, opened.queues))
     }
 
-    /// Hands a port's queues to the workers, in turn.
+    /// Hands a port's queues to the workers, in turn; a worker that gets several gets them as one.
     fn give(&self, slot: PortSlot, queues: Queues) {
         let workers = self.workers.read().expect("no panic under this lock");
+        let mut shares: Vec<Queues> = workers.iter().map(|_| Vec::new()).collect();
         for (index, queue) in queues.into_iter().enumerate() {
-            workers[index % workers.len()].add_queue(slot, queue);
+            shares[index % workers.len()].push(queue);
+        }
+        for (worker, share) in workers.iter().zip(shares) {
+            if let Some(queue) = QueueSet::of(share) {
+                worker.add_queue(slot, queue);
+            }
         }
     }
 
@@ -234,7 +244,7 @@ fn reserve(ports: &mut Ports) -> Result<PortSlot, Fault> {
         Fault::invalid(
             "limit_exceeded",
             "add_ports",
-            format!("the switch has {} ports already", crate::limits::PORTS),
+            format!("the switch has {} ports already", crate::limits::PORTS - 1),
             "Remove ports first.",
         )
         .with_status(Code::ResourceExhausted)

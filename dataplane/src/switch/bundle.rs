@@ -394,11 +394,11 @@ fn check_afterwards(state: &State, plan: &Plan) -> Result<(), Fault> {
     after.retain(|number, _| !plan.close.contains(number));
     let new = plan.open.iter().map(|(_, spec)| spec).chain(&plan.rename);
     after.extend(new.map(|spec| (spec.number, spec)));
-    if after.len() > PORTS {
+    if after.len() >= PORTS {
         return Err(Fault::invalid(
             "limit_exceeded",
             "add_ports",
-            format!("the switch would have more than {PORTS} ports"),
+            format!("the switch would have {PORTS} ports or more"),
             "Remove ports first.",
         )
         .with_status(Code::ResourceExhausted));

@@ -44,19 +44,15 @@ impl Port {
     }
 }
 
-/// All ports; and the counts of slots, which outlive the ports in them.
+/// All ports.
 #[derive(Clone, Default)]
 pub(super) struct Ports {
     by_number: BTreeMap<u32, Port>,
     used: BTreeSet<PortSlot>,
-    /// Drops of ports that are gone.
-    retired: BTreeMap<DropReason, u64>,
-    /// What the workers' counts of a slot were when its port began.
-    drops_before: HashMap<(PortSlot, DropReason), u64>,
-    packets_before: HashMap<PortSlot, QueueCounters>,
 }
 
-/// Sums over all workers.
+/// Sums over all workers. A slot's counts begin at zero with its port; what a port had dropped stands
+/// under [`PortSlot::NONE`] once it is gone.
 #[derive(Default)]
 pub(super) struct Totals {
     pub drops: HashMap<(PortSlot, DropReason), u64>,
@@ -72,13 +68,14 @@ impl Ports {
         self.by_number.get(&number)
     }
 
-    /// A slot that no port has; `None`: there are [`PORTS`] already.
+    /// A slot that no port has; `None`: there is none left.
     pub fn reserve(&mut self) -> Option<PortSlot> {
-        let free = (0..PORTS).map(PortSlot::new).find(|slot| !self.used.contains(slot))?;
+        let free = (0..PORTS).map(PortSlot::new).find(|slot| *slot != PortSlot::NONE && !self.used.contains(slot))?;
         self.used.insert(free);
         Some(free)
     }
 
+    /// Gives a slot back, once no worker has anything of its port.
     pub fn release(&mut self, slot: PortSlot) {
         self.used.remove(&slot);
     }
@@ -88,66 +85,20 @@ impl Ports {
         self.by_number.insert(port.spec.number, port);
     }
 
-    /// Takes a port off the register; its slot stays reserved until [`Ports::retire`].
+    /// Takes a port off the register; its slot stays reserved until [`Ports::release`].
     pub fn remove(&mut self, number: u32) -> Option<Port> {
         self.by_number.remove(&number)
-    }
-
-    /// Frees the slot of a port that is gone and keeps its drops, from the sums before and after the
-    /// workers gave up its queues. Workers may or may not forget a slot's counts; both are right here.
-    pub fn retire(&mut self, slot: PortSlot, before: &Totals, after: &Totals) {
-        for &reason in DropReason::ALL {
-            let place = (slot, reason);
-            let base = self.drops_before.get(&place).copied().unwrap_or(0);
-            let earlier = before.drops.get(&place).copied().unwrap_or(0);
-            let later = after.drops.get(&place).copied().unwrap_or(0);
-            let lost = if later >= earlier { later.saturating_sub(base) } else { earlier.saturating_sub(base) + later };
-            if lost > 0 {
-                *self.retired.entry(reason).or_default() += lost;
-            }
-            self.drops_before.insert(place, later);
-        }
-        self.drops_before.retain(|_, count| *count > 0);
-        match after.packets.get(&slot) {
-            Some(counters) => self.packets_before.insert(slot, *counters),
-            None => self.packets_before.remove(&slot),
-        };
-        self.release(slot);
     }
 
     /// Drops by reason and port number; those of ports that are gone under 0.
     pub fn drops(&self, totals: &Totals) -> BTreeMap<DropReason, BTreeMap<u32, u64>> {
         let numbers: HashMap<PortSlot, u32> = self.iter().map(|port| (port.slot, port.spec.number)).collect();
         let mut drops: BTreeMap<DropReason, BTreeMap<u32, u64>> = BTreeMap::new();
-        for (&reason, &frames) in &self.retired {
-            *drops.entry(reason).or_default().entry(0).or_default() += frames;
-        }
         for (&(slot, reason), &frames) in &totals.drops {
-            let frames = frames.saturating_sub(self.drops_before.get(&(slot, reason)).copied().unwrap_or(0));
-            if frames > 0 {
-                let number = numbers.get(&slot).copied().unwrap_or(0);
-                *drops.entry(reason).or_default().entry(number).or_default() += frames;
-            }
+            let number = numbers.get(&slot).copied().unwrap_or(0);
+            *drops.entry(reason).or_default().entry(number).or_default() += frames;
         }
         drops
-    }
-
-    /// What passed a port, and how many frames that came in by it were dropped.
-    pub fn counters(&self, slot: PortSlot, totals: &Totals) -> (QueueCounters, u64) {
-        let base = self.packets_before.get(&slot).copied().unwrap_or_default();
-        let now = totals.packets.get(&slot).copied().unwrap_or_default();
-        let counters = QueueCounters {
-            received_packets: now.received_packets.saturating_sub(base.received_packets),
-            received_bytes: now.received_bytes.saturating_sub(base.received_bytes),
-            sent_packets: now.sent_packets.saturating_sub(base.sent_packets),
-            sent_bytes: now.sent_bytes.saturating_sub(base.sent_bytes),
-        };
-        let dropped = totals
-            .drops
-            .iter()
-            .filter(|((found, _), _)| *found == slot)
-            .map(|(place, frames)| frames.saturating_sub(self.drops_before.get(place).copied().unwrap_or(0)));
-        (counters, dropped.sum())
     }
 
     /// The device port that a tunnel runs over.
@@ -234,7 +185,8 @@ impl Ports {
 
     /// A port's message.
     pub fn status(&self, port: &Port, underlay: &UnderlayState, totals: &Totals) -> v1::PortStatus {
-        let (counters, received_dropped) = self.counters(port.slot, totals);
+        let counters = totals.packets.get(&port.slot).copied().unwrap_or_default();
+        let dropped = totals.drops.iter().filter(|((slot, _), _)| *slot == port.slot);
         let (state, detail) = match port.tunnel() {
             None => {
                 let state = if Self::is_up(port, underlay) { "up" } else { "down" };
@@ -257,7 +209,7 @@ impl Ports {
             received_bytes: counters.received_bytes,
             sent_packets: counters.sent_packets,
             sent_bytes: counters.sent_bytes,
-            received_dropped,
+            received_dropped: dropped.map(|(_, frames)| frames).sum(),
             sent_dropped: 0,
         }
     }
@@ -271,45 +223,12 @@ fn udp_port(tunnel: &v1::TunnelPort) -> u16 {
 mod tests {
     use super::*;
 
-    fn port(number: u32, slot: PortSlot) -> Port {
-        let spec = v1::PortSpec { number, name: format!("port{number}"), ..Default::default() };
-        Port { spec, owner: Owner::Manual, slot, device: None, configured: false }
-    }
-
-    fn totals(slot: PortSlot, frames: u64) -> Totals {
-        Totals { drops: HashMap::from([((slot, DropReason::Spoofed), frames)]), ..Totals::default() }
-    }
-
-    fn spoofed(ports: &Ports, totals: &Totals) -> BTreeMap<u32, u64> {
-        ports.drops(totals).remove(&DropReason::Spoofed).unwrap_or_default()
-    }
-
-    #[test]
-    fn drops_of_ports_that_are_gone_stay_under_port_0() {
-        for forgets in [false, true] {
-            let mut ports = Ports::default();
-            let slot = ports.reserve().unwrap();
-            ports.insert(port(7, slot));
-            assert_eq!(spoofed(&ports, &totals(slot, 5)), BTreeMap::from([(7, 5)]));
-            ports.remove(7);
-            let after = totals(slot, if forgets { 0 } else { 6 });
-            ports.retire(slot, &totals(slot, 5), &after);
-            let gone = if forgets { 5 } else { 6 };
-            assert_eq!(spoofed(&ports, &after), BTreeMap::from([(0, gone)]));
-            // The next port in the slot begins at zero.
-            assert_eq!(ports.reserve(), Some(slot));
-            ports.insert(port(8, slot));
-            let later = totals(slot, after.drops[&(slot, DropReason::Spoofed)] + 2);
-            assert_eq!(spoofed(&ports, &later), BTreeMap::from([(0, gone), (8, 2)]));
-            assert_eq!(ports.counters(slot, &later).1, 2);
-        }
-    }
-
     #[test]
     fn slots_are_reused_only_after_they_were_given_back() {
         let mut ports = Ports::default();
         let all: Vec<PortSlot> = std::iter::from_fn(|| ports.reserve()).collect();
-        assert_eq!(all.len(), PORTS);
+        assert_eq!(all.len(), PORTS - 1);
+        assert!(!all.contains(&PortSlot::NONE));
         ports.release(all[9]);
         assert_eq!((ports.reserve(), ports.reserve()), (Some(all[9]), None));
     }

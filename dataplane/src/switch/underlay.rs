@@ -44,20 +44,24 @@ impl Switch {
     /// Takes over what the kernel now says. Blocks while workers follow.
     pub fn set_underlay(&self, underlay: UnderlayState) {
         let mut state = self.state();
-        if state.underlay == underlay {
-            return;
-        }
+        let interfaces_changed = state.underlay.interfaces != underlay.interfaces;
         state.underlay = underlay;
         let topology = state.ports.topology(&state.underlay);
-        if *self.tables.topology() != topology {
+        let ways_changed = *self.tables.topology() != topology;
+        if ways_changed {
             let change = Change { topology: Some(topology), ..Change::default() };
             if let Err(fault) = self.tables.commit(change) {
                 tracing::error!(%fault, "the underlay's change was refused");
             }
         }
-        state.ports.set_tunnel_filters(&state.underlay);
+        if interfaces_changed {
+            state.ports.set_tunnel_filters(&state.underlay);
+        }
         drop(state);
-        self.changed();
+        // A neighbour that is merely probed again is no news.
+        if interfaces_changed || ways_changed {
+            self.changed();
+        }
     }
 
     /// Address and MTU of the underlay: of the lowest numbered port that is an interface of the host

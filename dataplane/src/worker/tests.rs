@@ -371,6 +371,25 @@ fn punts_reach_the_listener_until_it_is_full() {
 }
 
 #[test]
+fn a_port_without_a_number_waits_until_it_has_one() {
+    let bench = bench(&["table=0,actions=output:2"]);
+    let slot = PortSlot::new(5);
+    let (queue, peer) = pair(slot).unwrap();
+    bench.worker.add_queue(slot, Box::new(queue));
+    peer.send(tcp_frame()).unwrap();
+    bench.send(1, udp_frame());
+    assert_eq!(bench.receive(2), udp_frame());
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(bench.peers[1].take().is_none(), "rules that name no port are not for ports that are none");
+    let mut topology = (*bench.tables.topology()).clone();
+    let kind = PortKind::Device { slot, up: true };
+    topology.ports.insert(5, PortInfo { name: "port5".into(), kind });
+    bench.tables.set_topology(topology);
+    assert_eq!(bench.receive(2), tcp_frame());
+    bench.finish();
+}
+
+#[test]
 fn a_removed_port_takes_no_more_and_loses_no_buffer() {
     let bench = bench(&["table=0,actions=output:2"]);
     bench.send(1, udp_frame());
