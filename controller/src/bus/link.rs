@@ -76,6 +76,8 @@ pub struct LinkState {
     pub fault: Option<Fault>,
     /// Whether it was a bundle that was refused.
     pub bundle_refused: bool,
+    /// Whether what was refused is all there is to try: nothing has changed, and nobody asked again.
+    pub refusal_stands: bool,
     /// As the switch last reported them.
     pub ports: Vec<PortStatus>,
 }
@@ -114,9 +116,13 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says that the model has changed in what this host gets.
+    /// Says that the model has changed in what this host gets, or that somebody asks for it again.
     pub fn mark(&self) {
-        self.lock().dirty = true;
+        {
+            let mut state = self.lock();
+            state.dirty = true;
+            state.refusal_stands = false;
+        }
         self.wake.notify_one();
     }
 
@@ -171,7 +177,7 @@ impl Link {
         let port_state = match (held.filter(|spec| *spec == wanted), reported, &state.fault) {
             (Some(_), Some(port), _) if port.state.starts_with("failed") => PortState::Error(port.state.clone()),
             (Some(_), ..) => PortState::Active,
-            (None, _, Some(fault)) if state.bundle_refused => PortState::Error(fault.to_string()),
+            (None, _, Some(fault)) if state.refusal_stands => PortState::Error(fault.to_string()),
             (None, ..) => PortState::Build,
         };
         (port_state, interface)
