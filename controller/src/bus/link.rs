@@ -116,7 +116,7 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says that the model has changed in what this host gets, or that somebody asks for it again.
+    /// Says that the model has changed in what this host gets.
     pub fn mark(&self) {
         {
             let mut state = self.lock();
@@ -124,6 +124,14 @@ impl Link {
             state.refusal_stands = false;
         }
         self.wake.notify_one();
+    }
+
+    /// Says that somebody asks again for what may have been refused.
+    pub fn retry(&self) {
+        let refused = self.lock().bundle_refused;
+        if refused {
+            self.mark();
+        }
     }
 
     /// Tells those who wait for a status that it may have changed.
