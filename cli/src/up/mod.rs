@@ -169,6 +169,12 @@ fn run_down(arguments: &DownArguments) -> Result<ExitCode> {
         println!("nothing to remove: there is no cloud in {}", layout.directory.display());
         return Ok(ExitCode::SUCCESS);
     }
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "the cloud in {} was made by root, and only root can remove it. Run: sudo weft down",
+            layout.directory.display()
+        );
+    }
     if let Some(owner) = record::owner(&record) {
         println!("ending the cloud of process {}", owner.id);
         owner.signal(rustix::process::Signal::TERM);
@@ -180,6 +186,13 @@ fn run_down(arguments: &DownArguments) -> Result<ExitCode> {
     for line in &trouble {
         eprintln!("weft: {line}");
     }
-    println!("the cloud in {} is removed", layout.directory.display());
+    if trouble.is_empty() {
+        println!("the cloud in {} is removed", layout.directory.display());
+    } else {
+        eprintln!(
+            "weft: not all of the cloud in {} is removed: see above, then run weft down again",
+            layout.directory.display()
+        );
+    }
     Ok(if trouble.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

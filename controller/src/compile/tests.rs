@@ -283,7 +283,12 @@ fn a_port_sends_only_from_its_own_addresses() {
     other_address.insert(Field::Ipv4Src as i32, scene.web[1].addresses[0].address.octets().to_vec());
     assert_eq!(fates(&one, &other_address), spoofed);
     let ipv6 = packet(web.number, web.mac, target, &[(Field::EthType, &[0x86, 0xdd])]);
-    assert_eq!(fates(&one, &ipv6), spoofed);
+    assert_eq!(fates(&one, &ipv6), [Fate::Dropped(DropCause::Policy)]);
+    let mut answer = ipv4(web, target);
+    answer.insert(Field::IpProto as i32, vec![17]);
+    answer.insert(Field::UdpSrc as i32, 67_u16.to_be_bytes().to_vec());
+    answer.insert(Field::UdpDst as i32, 68_u16.to_be_bytes().to_vec());
+    assert_eq!(fates(&one, &answer), [Fate::Dropped(DropCause::Policy)], "an instance is no DHCP server");
     let lldp = packet(web.number, web.mac, [1, 0x80, 0xc2, 0, 0, 0xe], &[(Field::EthType, &[0x88, 0xcc])]);
     assert_eq!(fates(&one, &lldp), spoofed);
     assert_eq!(fates(&one, &arp(web, scene.web[1].addresses[0].address, own)), spoofed);
