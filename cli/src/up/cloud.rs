@@ -310,7 +310,7 @@ impl Cloud {
     /// Asks until the answer is not an error.
     ///
     /// # Errors
-    /// The last error, after [`START_PATIENCE`]; at once if a program of the cloud has ended, or the user
+    /// The last error, after `START_PATIENCE`; at once if a program of the cloud has ended, or the user
     /// interrupts.
     pub fn wait_for<T>(&mut self, what: &str, mut ask: impl FnMut(&Self) -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + START_PATIENCE;
