@@ -59,6 +59,8 @@ reasons! {
     TooBig = "too_big",
     /// The output port's queue is full.
     TransmitFull = "transmit_full",
+    /// The kernel had no room in the interface's receive ring: frames come faster than they are taken.
+    RingOverrun = "ring_overrun",
     /// Packet memory or the ingress port's share of it is used up.
     NoBuffer = "no_buffer",
     /// The worker had too many packets of new flows at once.

@@ -103,6 +103,17 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             let agent = settings
                 .controller
                 .map(|controller| tokio::spawn(agent::run(switch.clone(), controller, stopped.clone())));
+            let retried = switch.clone();
+            let retrying = tokio::spawn(async move {
+                let mut ticks = tokio::time::interval(std::time::Duration::from_secs(2));
+                loop {
+                    ticks.tick().await;
+                    let switch = retried.clone();
+                    if tokio::task::spawn_blocking(move || switch.retry_failed()).await.is_err() {
+                        return;
+                    }
+                }
+            });
             let serving = api::serve(switch.clone(), &mut socket, stopped);
             tokio::pin!(serving);
             let early = tokio::select! {
@@ -117,6 +128,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
                 Some(ended) => ended,
                 None => serving.await,
             };
+            retrying.abort();
             if let Some(agent) = agent {
                 agent.await.context("the agent failed")?;
             }

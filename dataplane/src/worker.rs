@@ -1,16 +1,16 @@
 //! A worker: one thread that owns its ports' queues, its buffers and its flow cache, and moves packets.
 //! This file is the way of a packet:
 //!
-//! 1. **Receive** ([`Worker::round`]): a batch of at most [`BATCH`] frames from one queue, in turn.
-//! 2. **Parse** ([`Worker::parse`]): a tunnel packet for us is taken out of its tunnel first and enters by
+//! 1. **Receive** (`Worker::round`): a batch of at most [`BATCH`] frames from one queue, in turn.
+//! 2. **Parse** (`Worker::parse`): a tunnel packet for us is taken out of its tunnel first and enters by
 //!    the tunnel port; then each frame is parsed once, to a flow key.
-//! 3. **Flow cache** ([`Worker::batch`]): a hit's program runs at once, if the connections it was compiled for
+//! 3. **Flow cache** (`Worker::batch`): a hit's program runs at once, if the connections it was compiled for
 //!    are still as it saw them; the rest is set aside.
-//! 4. **Miss** ([`Worker::miss`]): what an older version of the tables says is held against what changed
+//! 4. **Miss** (`Worker::miss`): what an older version of the tables says is held against what changed
 //!    since; if that concerns it, or nothing is known, the tables are walked (`flow/resolve.rs`) within the
 //!    port's budget, and the result is compiled to a program and cached.
 //! 5. **Run** (`flow/program.rs`): in place, no allocation. What sends puts the frame with its port.
-//! 6. **Transmit** ([`Outgoing::flush`]): at the end of the batch, per port, in the form it can take.
+//! 6. **Transmit** (`Outgoing::flush`): at the end of the batch, per port, in the form it can take.
 //!
 //! A frame that goes nowhere is counted under exactly one `DropReason`.
 //!

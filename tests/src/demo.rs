@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use weft_up::layout::Layout;
+use weft_up::record::ProcessIdentity;
 use weft_up::{namespace, raw};
 
 /// A directory for a cloud that nobody else has.
@@ -30,6 +31,22 @@ impl Demo {
     /// If it ends before, or takes more than a minute.
     #[must_use]
     pub fn start(tag: &str) -> Self {
+        let mut demo = Self::launch(tag);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !demo.said().contains("Ctrl-C ends") {
+            let ended = demo.child.try_wait().expect("it is our child");
+            assert!(ended.is_none() && Instant::now() < deadline, "the demo did not come up:\n{}", demo.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        demo
+    }
+
+    /// Starts one, and does not wait.
+    ///
+    /// # Panics
+    /// If `weft` cannot be run.
+    #[must_use]
+    pub fn launch(tag: &str) -> Self {
         let directory = fresh_directory(tag);
         let layout = Layout::new(&directory).expect("the directory is usable");
         let mut child = Command::new(program("weft"))
@@ -53,14 +70,20 @@ impl Demo {
                 }
             });
         }
-        let mut demo = Self { child, layout, said };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !demo.said().contains("Ctrl-C ends") {
-            let ended = demo.child.try_wait().expect("it is our child");
-            assert!(ended.is_none() && Instant::now() < deadline, "the demo did not come up:\n{}", demo.said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        demo
+        Self { child, layout, said }
+    }
+
+    /// The process of one of its programs, by the name that `weft up` gives it.
+    ///
+    /// # Panics
+    /// If it has none of this name.
+    #[must_use]
+    pub fn process(&self, name: &str) -> ProcessIdentity {
+        let record = std::fs::read_to_string(self.layout.record()).expect("the demo keeps a record");
+        // "process 12 345 switch of host a"
+        let line = record.lines().find(|line| line.starts_with("process ") && line.ends_with(name));
+        let id = line.and_then(|line| line.split(' ').nth(1)?.parse().ok());
+        id.and_then(ProcessIdentity::of).unwrap_or_else(|| panic!("there is no {name} in:\n{record}"))
     }
 
     /// Everything it has printed.

@@ -61,3 +61,25 @@ fn down_ends_a_demo_that_runs() {
     let _said = weft(&["down", "--directory", &directory]).success();
     nothing_remains(&demo, &programs);
 }
+
+#[test]
+fn a_demo_interrupted_half_way_leaves_nothing() {
+    let _turn = serial();
+    let mut demo = Demo::launch("half-way");
+    eventually("the first progress", Duration::from_secs(20), || demo.said().contains("underlay:").then_some(()));
+    assert_eq!(demo.interrupt(), Some(130), "{}", demo.said());
+    nothing_remains(&demo, &[]);
+}
+
+#[test]
+fn a_program_that_dies_is_named_with_its_last_words() {
+    let _turn = serial();
+    let mut demo = Demo::start("dies");
+    demo.process("switch of host b").signal(rustix::process::Signal::KILL);
+    eventually("the news", Duration::from_secs(5), || {
+        let said = demo.said();
+        (said.contains("switch of host b ended") && said.contains("host-b.log")).then_some(())
+    });
+    assert_eq!(demo.interrupt(), Some(0), "{}", demo.said());
+    nothing_remains(&demo, &[]);
+}

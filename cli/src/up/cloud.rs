@@ -103,6 +103,7 @@ impl Cloud {
             record,
             removed: false,
         };
+        settings::write_dhcp_script(&cloud.layout)?;
         cloud.lay_underlay(host_count)?;
         cloud.start_controller()?;
         for index in 0..host_count {
@@ -274,7 +275,7 @@ impl Cloud {
     pub fn start_clients(&mut self, places: &[usize], patience: Duration) -> Result<Vec<String>> {
         for &place in places {
             interrupt::check()?;
-            let plan = settings::dhcp_client(&self.layout, &self.instances[place])?;
+            let plan = settings::dhcp_client(&self.layout, &self.instances[place]);
             let program = self.run(plan)?;
             self.instances[place].client = Some(program);
         }
@@ -309,7 +310,7 @@ impl Cloud {
     /// Asks until the answer is not an error.
     ///
     /// # Errors
-    /// The last error, after [`START_PATIENCE`]; at once if a program of the cloud has ended, or the user
+    /// The last error, after `START_PATIENCE`; at once if a program of the cloud has ended, or the user
     /// interrupts.
     pub fn wait_for<T>(&mut self, what: &str, mut ask: impl FnMut(&Self) -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + START_PATIENCE;

@@ -7,18 +7,28 @@ fn text(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
+/// Where this program lies, if a shell would not find it.
+fn directory_to_add() -> Option<String> {
+    let own = std::env::current_exe().ok()?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).find(|directory| directory.join("weft").is_file());
+    let found = found.and_then(|directory| directory.join("weft").canonicalize().ok());
+    if found == own.canonicalize().ok() { None } else { Some(own.parent()?.display().to_string()) }
+}
+
 /// The instances as a table, and commands that work as they stand.
 #[must_use]
 pub fn guide(cloud: &Cloud) -> String {
     let mut lines = vec![String::new()];
+    let width = cloud.instances.iter().map(|instance| instance.namespace.len()).max().unwrap_or(0).max(9);
     lines.push(format!(
-        "{:<12} {:<8} {:<9} {:<5} {:<12} {:<18} {}",
+        "{:<width$} {:<8} {:<9} {:<5} {:<12} {:<18} {}",
         "NAMESPACE", "PROJECT", "PORT", "HOST", "ADDRESS", "MAC", "NUMBER"
     ));
     for instance in &cloud.instances {
         let plan = &instance.plan;
         lines.push(format!(
-            "{:<12} {:<8} {:<9} {:<5} {:<12} {:<18} {}",
+            "{:<width$} {:<8} {:<9} {:<5} {:<12} {:<18} {}",
             instance.namespace,
             plan.project,
             plan.name,
@@ -33,6 +43,9 @@ pub fn guide(cloud: &Cloud) -> String {
     let host = &one.host;
     lines.push(String::new());
     lines.push("Try, in another terminal, as root:".into());
+    if let Some(directory) = directory_to_add() {
+        lines.push(format!("  export PATH={directory}:$PATH\n      so that the shell finds weft"));
+    }
     for (command, comment) in [
         (format!("ip netns exec {} ping {}", one.namespace, two.plan.address), "across hosts, over VXLAN"),
         (format!("weft {option}status"), "the controller and its hosts"),

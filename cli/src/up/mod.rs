@@ -30,6 +30,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// The exit code of a cloud that a signal ended before it was done: what shells give for SIGINT.
+const INTERRUPTED: u8 = 130;
+
 /// Starts a demo cloud on this machine: a controller, hosts, and instances in network namespaces.
 #[derive(Args, Clone, Debug)]
 pub struct UpArguments {
@@ -97,11 +100,17 @@ fn run_up(arguments: &UpArguments) -> Result<ExitCode> {
     preflight::check()?;
     remove_remains(&layout)?;
     interrupt::listen()?;
-    if arguments.check {
-        let failed = check::run(layout, hosts, arguments.broken.as_deref())?;
-        return Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    let ended = if arguments.check {
+        check::run(layout, hosts, arguments.broken.as_deref())
+            .map(|failed| if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    } else {
+        run_demo(layout, hosts)
+    };
+    if ended.is_err() && interrupt::has_come() {
+        println!("interrupted: everything is removed");
+        return Ok(ExitCode::from(INTERRUPTED));
     }
-    run_demo(layout, hosts)
+    ended
 }
 
 /// A cloud that was killed is removed; one that runs is not touched.
@@ -125,14 +134,7 @@ fn remove_remains(layout: &Layout) -> Result<()> {
 
 fn run_demo(layout: Layout, hosts: usize) -> Result<ExitCode> {
     let progress = Progress::start();
-    let mut cloud = match bring_up(layout, hosts, progress) {
-        Ok(cloud) => cloud,
-        Err(_) if interrupt::has_come() => {
-            progress.say("interrupted: everything is removed");
-            return Ok(ExitCode::from(130));
-        }
-        Err(error) => return Err(error),
-    };
+    let mut cloud = bring_up(layout, hosts, progress)?;
     println!("{}", guide::guide(&cloud));
     while !interrupt::has_come() {
         for obituary in cloud.obituaries() {
@@ -167,6 +169,12 @@ fn run_down(arguments: &DownArguments) -> Result<ExitCode> {
         println!("nothing to remove: there is no cloud in {}", layout.directory.display());
         return Ok(ExitCode::SUCCESS);
     }
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "the cloud in {} was made by root, and only root can remove it. Run: sudo weft down",
+            layout.directory.display()
+        );
+    }
     if let Some(owner) = record::owner(&record) {
         println!("ending the cloud of process {}", owner.id);
         owner.signal(rustix::process::Signal::TERM);
@@ -178,6 +186,13 @@ fn run_down(arguments: &DownArguments) -> Result<ExitCode> {
     for line in &trouble {
         eprintln!("weft: {line}");
     }
-    println!("the cloud in {} is removed", layout.directory.display());
+    if trouble.is_empty() {
+        println!("the cloud in {} is removed", layout.directory.display());
+    } else {
+        eprintln!(
+            "weft: not all of the cloud in {} is removed: see above, then run weft down again",
+            layout.directory.display()
+        );
+    }
     Ok(if trouble.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -101,19 +101,29 @@ esac
 echo "$0" >> "$WEFT_LEASE.events"
 "#;
 
-/// A real DHCP client for an instance. It stays, and renews its lease.
+/// Where the DHCP clients find their script.
+fn dhcp_directory(layout: &Layout) -> PathBuf {
+    layout.directory.join("dhcp")
+}
+
+/// Writes the script of the DHCP clients: once, before the first of them runs. A shell reads its script as it goes.
 ///
 /// # Errors
-/// If its script cannot be written.
-pub fn dhcp_client(layout: &Layout, instance: &Instance) -> Result<ProgramPlan> {
+/// If it cannot be written.
+pub fn write_dhcp_script(layout: &Layout) -> Result<()> {
     // The client runs its script with the event as the argument. The script is the shell, which reads the file of
     // the event's name in its working directory: so nothing needs to be executable in /run, which may be
     // mounted noexec.
-    let directory = layout.directory.join("dhcp");
-    std::fs::create_dir_all(&directory)?;
-    for event in ["deconfig", "bound", "renew", "leasefail", "nak"] {
-        write(&directory.join(event), DHCP_SCRIPT)?;
-    }
+    let directory = dhcp_directory(layout);
+    std::fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    ["deconfig", "bound", "renew", "leasefail", "nak"]
+        .iter()
+        .try_for_each(|event| write(&directory.join(event), DHCP_SCRIPT))
+}
+
+/// A real DHCP client for an instance. It stays, and renews its lease.
+#[must_use]
+pub fn dhcp_client(layout: &Layout, instance: &Instance) -> ProgramPlan {
     let arguments = [
         "-f",
         "-i",
@@ -139,13 +149,13 @@ pub fn dhcp_client(layout: &Layout, instance: &Instance) -> Result<ProgramPlan> 
         "-O",
         "router",
     ];
-    Ok(ProgramPlan {
+    ProgramPlan {
         name: format!("DHCP client in {}", instance.namespace),
         namespace: Some(instance.namespace.clone()),
         file: "udhcpc".into(),
         arguments: arguments.map(String::from).to_vec(),
         environment: vec![("WEFT_LEASE".into(), instance.lease_file.display().to_string())],
-        directory,
+        directory: dhcp_directory(layout),
         log: layout.directory.join(format!("{}.udhcpc", instance.plan.name)),
-    })
+    }
 }

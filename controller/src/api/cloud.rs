@@ -162,6 +162,10 @@ impl v1::cloud_server::Cloud for CloudService {
         let request = request.into_inner();
         let wait = request.wait_milliseconds;
         let port = self.controller.transact(move |model| model.plug_port(&request)).await?;
+        if let Some(plug) = &port.plug {
+            // Asking again for what was refused is asking to try again.
+            self.controller.links.of(plug.host).retry();
+        }
         self.wait(wait, || self.controller.describe_port(&self.port_now(&port)).status != "BUILD").await;
         reply(self.controller.describe_port(&self.port_now(&port)))
     }

@@ -76,6 +76,8 @@ pub struct LinkState {
     pub fault: Option<Fault>,
     /// Whether it was a bundle that was refused.
     pub bundle_refused: bool,
+    /// Whether what was refused is all there is to try: nothing has changed, and nobody asked again.
+    pub refusal_stands: bool,
     /// As the switch last reported them.
     pub ports: Vec<PortStatus>,
 }
@@ -116,8 +118,20 @@ impl Link {
 
     /// Says that the model has changed in what this host gets.
     pub fn mark(&self) {
-        self.lock().dirty = true;
+        {
+            let mut state = self.lock();
+            state.dirty = true;
+            state.refusal_stands = false;
+        }
         self.wake.notify_one();
+    }
+
+    /// Says that somebody asks again for what may have been refused.
+    pub fn retry(&self) {
+        let refused = self.lock().bundle_refused;
+        if refused {
+            self.mark();
+        }
     }
 
     /// Tells those who wait for a status that it may have changed.
@@ -171,7 +185,7 @@ impl Link {
         let port_state = match (held.filter(|spec| *spec == wanted), reported, &state.fault) {
             (Some(_), Some(port), _) if port.state.starts_with("failed") => PortState::Error(port.state.clone()),
             (Some(_), ..) => PortState::Active,
-            (None, _, Some(fault)) if state.bundle_refused => PortState::Error(fault.to_string()),
+            (None, _, Some(fault)) if state.refusal_stands => PortState::Error(fault.to_string()),
             (None, ..) => PortState::Build,
         };
         (port_state, interface)

@@ -313,6 +313,7 @@ impl Task {
             state.confirmed = state.outstanding.take();
             state.fault = None;
             state.bundle_refused = false;
+            state.refusal_stands = false;
             // Of a step on the way, the rest follows.
             state.dirty |= self.unfinished;
             update_ports(&mut state, acknowledgement.ports);
@@ -325,7 +326,7 @@ impl Task {
             return;
         };
         state.outstanding = None;
-        state.dirty = true;
+        let more = std::mem::replace(&mut state.dirty, true);
         if fault.code == "generation_mismatch" && self.mismatches < MISMATCHES {
             state.confirmed = None;
             drop(state);
@@ -339,8 +340,11 @@ impl Task {
         tracing::warn!(host = self.name, %fault, "a bundle was refused");
         state.fault = Some(fault);
         state.bundle_refused = true;
+        state.refusal_stands = !more;
         drop(state);
-        self.phase = Phase::Refused(Instant::now() + Duration::from_secs(self.retry_seconds));
+        // What has changed meanwhile may be what was missing: it is tried at once.
+        let pause = if more { 0 } else { self.retry_seconds };
+        self.phase = Phase::Refused(Instant::now() + Duration::from_secs(pause));
         self.retry_seconds = (self.retry_seconds * 2).min(limits::RETRY_SECONDS_MOST);
         self.link.announce();
     }

@@ -187,6 +187,14 @@ fn secure(state: &mut HostState, network: &Network, port: &Port) {
     let client = from().dhcp_request(Ipv4Addr::BROADCAST).with(Field::Ipv4Src, Ipv4Addr::UNSPECIFIED.octets());
     state.add(client.goto(RESPOND));
 
+    // Otherwise an instance could give addresses to others (and RFC 8415's server ports to come).
+    let server = of_port(state, network, port, "dhcp-server", "DHCP answers, which only the switch gives");
+    state.add(RuleBuilder::new(PORT_SECURITY, 150, server).in_port(port.number).dhcp_answer().drop(DropCause::Policy));
+    // Every Linux instance sends some: it is no spoofing.
+    let ipv6 = of_port(state, network, port, "ipv6", "IPv6, which the network does not carry yet");
+    let own = RuleBuilder::new(PORT_SECURITY, 90, ipv6).in_port(port.number).with(Field::EthSrc, port.mac.0);
+    state.add(own.ipv6().drop(DropCause::Policy));
+
     let spoofed = of_port(state, network, port, "anti-spoofing", "anti-spoofing");
     state.add(RuleBuilder::new(PORT_SECURITY, 10, spoofed).in_port(port.number).drop(DropCause::Spoofed));
 }

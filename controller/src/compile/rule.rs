@@ -110,6 +110,21 @@ impl RuleBuilder {
             .with(Field::UdpDst, 67_u16.to_be_bytes())
     }
 
+    /// From a DHCP server to a client (RFC 2131, 4.1).
+    #[must_use]
+    pub fn dhcp_answer(self) -> Self {
+        self.ipv4()
+            .with(Field::IpProto, [17])
+            .with(Field::UdpSrc, 67_u16.to_be_bytes())
+            .with(Field::UdpDst, 68_u16.to_be_bytes())
+    }
+
+    /// Any IPv6.
+    #[must_use]
+    pub fn ipv6(self) -> Self {
+        self.with(Field::EthType, [0x86, 0xdd])
+    }
+
     /// Does this.
     #[must_use]
     pub fn apply(self, actions: Vec<Action>) -> Rule {

@@ -196,6 +196,12 @@ async fn a_refusal_is_shown_and_healed() {
     // It is tried again without being asked.
     let tried = switch.held().bundles.len();
     switch.until("another try", |held| held.bundles.len() > tried).await;
+    // Or when it is asked for again: that waits for the result.
+    switch.held().refuse = None;
+    assert_eq!(cloud.plug("db", "one", 10_000).await.status, "ACTIVE");
+    cloud.unplug("db", 10_000).await;
+    switch.held().refuse = Some(fault.to_message());
+    assert_eq!(cloud.plug("db", "one", 10_000).await.status, "ERROR");
     // And when what is wanted is wanted no more, all is well.
     cloud.unplug("db", 0).await;
     let host = cloud.until("one", "the fault's end", |host| host.fault.is_empty()).await;

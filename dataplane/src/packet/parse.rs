@@ -4,9 +4,9 @@
 //! has succeeded, every header it put into the key lies wholly in the frame's first segment, at the
 //! places the [`Layout`] names, so that later steps need not check again.
 //!
-//! - A header that is announced but does not fit is [`Truncated`](DropReason::Truncated): in the
+//! - A header that is announced but does not fit is `Truncated`: in the
 //!   frame, in the IP packet's own length, or in the first segment of a chain (where all headers lie).
-//! - A header that contradicts itself is [`Malformed`](DropReason::Malformed).
+//! - A header that contradicts itself is `Malformed`.
 //! - What is not known is left unparsed and is no error: LLC frames (SNAP included) are type 0x05ff as
 //!   in OpenFlow, a third VLAN tag stays an EtherType, ARP for anything but IPv4 over Ethernet has only
 //!   its EtherType, options of neighbour discovery that make no sense are not set.

@@ -5,7 +5,9 @@
 //! 3. One commit changes tables, address sets and topology: each packet sees all of it or nothing.
 //! 4. The new ports' queues are given to the workers, and ports that are gone are closed.
 //!
-//! If step 2 or 3 fails, new ports are closed, those closed in step 1 are opened again, and the bundle is
+//! A port of the fabric that cannot be opened fails alone: it is kept as failed, with the reason, and opening
+//! it is tried again ([`Switch::retry_failed`]); one project's missing namespace must not keep others' rules
+//! away. A person's bundle, whose answer somebody reads, is refused. If that, or step 3, fails, new ports are closed, those closed in step 1 are opened again, and the bundle is
 //! refused whole.
 
 use super::bundle::{self, Plan};
@@ -149,9 +151,17 @@ impl Switch {
                 None
             } else {
                 let place = |fault: Fault| fault.within(&format!("add_ports[{index}]"));
-                let (device, queues) = self.open_port(slot, spec).map_err(place)?;
-                new.push((slot, queues));
-                Some(Arc::new(device))
+                match self.open_port(slot, spec) {
+                    Ok((device, queues)) => {
+                        new.push((slot, queues));
+                        Some(Arc::new(device))
+                    }
+                    Err(fault) if plan.owner == Owner::Fabric => {
+                        tracing::warn!(port = spec.name, %fault, "a port cannot be opened; it is tried again");
+                        Some(Arc::new(Device::failed(fault)))
+                    }
+                    Err(fault) => return Err(place(fault)),
+                }
             };
             next.insert(Port { spec: spec.clone(), owner: plan.owner, slot, device, configured: false });
         }
@@ -169,11 +179,45 @@ impl Switch {
                 }
                 Err(fault) => {
                     tracing::error!(port = port.spec.name, %fault, "a port cannot be opened again after a refused bundle");
-                    let device = Device::new(String::new(), format!("failed: {fault}"));
+                    let device = Device::failed(fault);
                     state.ports.insert(Port { device: Some(Arc::new(device)), ..port });
                 }
             }
         }
+    }
+
+    /// Tries again to open the ports that could not be. Blocks; called every few seconds.
+    pub fn retry_failed(&self) {
+        let mut state = self.state();
+        let failed: Vec<(u32, PortSlot)> = state
+            .ports
+            .iter()
+            .filter(|port| port.device.as_ref().is_some_and(|device| device.failure.is_some()))
+            .map(|port| (port.spec.number, port.slot))
+            .collect();
+        let mut opened = Vec::new();
+        for (number, slot) in failed {
+            let Some(port) = state.ports.remove(number) else { continue };
+            let device = match self.open_port(slot, &port.spec) {
+                Ok((device, queues)) => {
+                    tracing::info!(port = port.spec.name, "the port could be opened after all");
+                    opened.push((slot, queues));
+                    Some(Arc::new(device))
+                }
+                Err(_) => port.device.clone(),
+            };
+            state.ports.insert(Port { device, ..port });
+        }
+        if opened.is_empty() {
+            return;
+        }
+        state.ports.set_tunnel_filters(&state.underlay);
+        self.tables.set_topology(state.ports.topology(&state.underlay));
+        for (slot, queues) in opened {
+            self.give(slot, queues);
+        }
+        drop(state);
+        self.changed();
     }
 
     fn open_port(&self, slot: PortSlot, spec: &v1::PortSpec) -> Result<(Device, Queues), Fault> {

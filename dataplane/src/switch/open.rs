@@ -21,6 +21,9 @@ pub trait TunnelFilter: Send + Sync {
     /// # Errors
     /// A sentence for people.
     fn set(&self, ends: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), String>;
+
+    /// Frames that the kernel could not hand over: the receive ring was full, or had no buffer.
+    fn missed(&self) -> u64;
 }
 
 /// What the switch keeps of a port whose queues the workers have.
@@ -30,6 +33,8 @@ pub struct Device {
     pub interface: String,
     /// How it works: "native, 2 queues, copy".
     pub detail: String,
+    /// Why it could not be opened; then it has no queues, and opening is tried again.
+    pub failure: Option<Fault>,
     /// Of an interface of the host.
     filter: Mutex<Option<Box<dyn TunnelFilter>>>,
 }
@@ -38,7 +43,19 @@ impl Device {
     /// A device without filter: every frame is the switch's.
     #[must_use]
     pub fn new(interface: String, detail: String) -> Self {
-        Self { interface, detail, filter: Mutex::default() }
+        Self { interface, detail, failure: None, filter: Mutex::default() }
+    }
+
+    /// What stands in for a device that could not be opened.
+    #[must_use]
+    pub fn failed(failure: Fault) -> Self {
+        Self { failure: Some(failure), ..Self::default() }
+    }
+
+    /// See [`TunnelFilter::missed`].
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.filter.lock().expect("no panic under this lock").as_ref().map_or(0, |filter| filter.missed())
     }
 
     /// The same with a filter.
@@ -146,6 +163,10 @@ impl OpenPort for KernelPorts {
 impl TunnelFilter for AfXdp {
     fn set(&self, ends: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), String> {
         self.set_endpoints(ends).map_err(|error: AfXdpError| error.to_string())
+    }
+
+    fn missed(&self) -> u64 {
+        AfXdp::missed(self)
     }
 }
 

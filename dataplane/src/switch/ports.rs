@@ -121,6 +121,9 @@ impl Ports {
 
     /// Whether a device can send now.
     fn is_up(port: &Port, underlay: &UnderlayState) -> bool {
+        if port.device.as_ref().is_some_and(|device| device.failure.is_some()) {
+            return false;
+        }
         let interface = port.underlay_interface().and_then(|name| underlay.interface(name));
         interface.is_none_or(|interface| interface.up)
     }
@@ -187,7 +190,9 @@ impl Ports {
     pub fn status(&self, port: &Port, underlay: &UnderlayState, totals: &Totals) -> v1::PortStatus {
         let counters = totals.packets.get(&port.slot).copied().unwrap_or_default();
         let dropped = totals.drops.iter().filter(|((slot, _), _)| *slot == port.slot);
+        let failure = port.device.as_ref().and_then(|device| device.failure.as_ref());
         let (state, detail) = match port.tunnel() {
+            None if failure.is_some() => ("failed", String::new()),
             None => {
                 let state = if Self::is_up(port, underlay) { "up" } else { "down" };
                 (state, port.device.as_ref().map(|device| device.detail.clone()).unwrap_or_default())
@@ -203,13 +208,14 @@ impl Ports {
         v1::PortStatus {
             spec: Some(port.spec.clone()),
             interface: port.device.as_ref().map(|device| device.interface.clone()).unwrap_or_default(),
-            state: state.to_owned(),
+            state: failure.map_or_else(|| state.to_owned(), |failure| format!("failed: {failure}")),
             detail,
             received_packets: counters.received_packets,
             received_bytes: counters.received_bytes,
             sent_packets: counters.sent_packets,
             sent_bytes: counters.sent_bytes,
-            received_dropped: dropped.map(|(_, frames)| frames).sum(),
+            received_dropped: dropped.map(|(_, frames)| frames).sum::<u64>()
+                + port.device.as_ref().map_or(0, |device| device.missed()),
             sent_dropped: 0,
         }
     }

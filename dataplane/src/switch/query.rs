@@ -176,6 +176,12 @@ impl Switch {
         let totals = self.totals();
         let state = self.state();
         let mut counts = state.ports.drops(&totals);
+        for port in state.ports.iter() {
+            let missed = port.device.as_ref().map_or(0, |device| device.missed());
+            if missed > 0 {
+                counts.entry(DropReason::RingOverrun).or_default().insert(port.spec.number, missed);
+            }
+        }
         if request.all {
             for &reason in DropReason::ALL {
                 counts.entry(reason).or_default();

@@ -34,6 +34,10 @@ impl TunnelFilter for TestFilter {
         self.0.filters.lock().unwrap().insert(self.1, ends.clone());
         Ok(())
     }
+
+    fn missed(&self) -> u64 {
+        0
+    }
 }
 
 impl Drop for TestFilter {
@@ -635,4 +639,21 @@ fn rules_of_many_kinds_fill_several_messages_of_a_dump() {
     let replies = bench.switch.dump(&v1::DumpRulesRequest::default()).unwrap();
     assert!(replies.len() > 1);
     assert_eq!(replies.iter().map(|reply| reply.rules.len()).sum::<usize>(), 20_000);
+}
+
+#[test]
+fn a_port_of_the_fabric_that_cannot_be_opened_fails_alone_and_is_tried_again() {
+    let bench = bench();
+    bench.ports.broken.lock().unwrap().insert(4);
+    let owned = |number| v1::PortSpec { owner: v1::Owner::Fabric.into(), ..port(number) };
+    let bundle = v1::Bundle { term: 1, generation: 1, add_ports: vec![owned(3), owned(4)], ..Default::default() };
+    let done = bench.fabric(bundle).unwrap();
+    let states: Vec<&str> = done.ports.iter().map(|port| port.state.as_str()).collect();
+    assert!(states.contains(&"up") && states.iter().any(|state| state.starts_with("failed: pcap: it is broken")));
+    bench.switch.retry_failed();
+    assert_eq!(*bench.ports.open.lock().unwrap(), BTreeSet::from([3]));
+    bench.ports.broken.lock().unwrap().clear();
+    bench.switch.retry_failed();
+    assert!(bench.switch.ports().ports.iter().all(|port| port.state == "up"));
+    assert_eq!(*bench.ports.open.lock().unwrap(), BTreeSet::from([3, 4]));
 }

@@ -1,0 +1,139 @@
+//! Compiling only what changes touch, compared with compiling everything.
+
+use super::{Cloud, apply, assert_same};
+use crate::compile::{HostState, compile, touched};
+use crate::model::{HostReport, Model, Planned};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use uuid::Uuid;
+use weft_proto::v1;
+
+/// splitmix64: the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = self.0;
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((value ^ (value >> 31)) % limit as u64).unwrap()
+    }
+
+    fn name(&mut self, kind: &str, of: usize) -> String {
+        format!("{kind}-{}", self.below(of))
+    }
+}
+
+/// Something that somebody may ask for; most of it makes sense.
+fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
+    let ((network, port), (host, last)) = ((random.name("net", 4), random.name("port", 12)), {
+        let host = random.below(5);
+        (format!("host-{host}"), u8::try_from(host).unwrap())
+    });
+    match random.below(24) {
+        0 | 1 => {
+            let request = v1::CreateNetworkRequest { name: network.clone(), ..Default::default() };
+            // One of a name, so that names are not ambiguous.
+            if model.network(&network, "", "").is_ok() {
+                return Ok((Vec::new(), ()));
+            }
+            model.create_network(&request, id).map(|(changes, _)| (changes, ()))
+        }
+        2 | 3 => {
+            let request = v1::CreateSubnetRequest {
+                name: format!("sub-{}", id.as_u128()),
+                network,
+                cidr: format!("10.{}.0.0/24", random.below(3)),
+                disable_dhcp: random.below(3) == 0,
+                ..Default::default()
+            };
+            model.create_subnet(&request, id).map(|(changes, _)| (changes, ()))
+        }
+        4 => match model.subnets().nth(random.below(6)) {
+            Some(subnet) => model.delete_subnet(&subnet.id.to_string(), ""),
+            None => Ok((Vec::new(), ())),
+        },
+        9 => model.delete_network(&network, ""),
+        6..=8 => model.create_host(&v1::CreateHostRequest { name: host }, id).map(|(changes, _)| (changes, ())),
+        5 => model.delete_host(&host).map(|(changes, _)| (changes, ())),
+        10..=12 => {
+            let underlay =
+                (random.below(4) > 0).then(|| Ipv4Addr::new(10, 9, u8::try_from(random.below(2)).unwrap(), last));
+            let report = HostReport { underlay, underlay_mtu: 1500, version: "1".into() };
+            let host = model.host(&host, "")?.id;
+            model.report_host(host, &report)
+        }
+        13..=16 => {
+            if model.port(&port, "", "").is_ok() {
+                return Ok((Vec::new(), ()));
+            }
+            let request = v1::CreatePortRequest { name: port, network, ..Default::default() };
+            model.create_port(&request, id).map(|(changes, _)| (changes, ()))
+        }
+        17..=22 => {
+            let plug = v1::PlugPortRequest { port: port.clone(), host, ..Default::default() };
+            let unplug = v1::UnplugPortRequest { port, ..Default::default() };
+            let leave = random.below(4) == 0;
+            let planned = if leave { model.unplug_port(&unplug) } else { model.plug_port(&plug) };
+            planned.map(|(changes, _)| (changes, ()))
+        }
+        _ => model.delete_port(&port, ""),
+    }
+}
+
+/// The heart of incremental compiling: compiling only the hosts that changes touch, and sending only what
+/// differs, each switch holds what compiling everything says, after every change.
+#[test]
+fn incremental_equals_full_after_random_changes() {
+    let mut done = BTreeMap::new();
+    let mut refused = 0;
+    let mut untouched = 0;
+    let mut shared = 0;
+    for seed in 0..40 {
+        let mut random = Random(seed);
+        let mut cloud = Cloud::default();
+        cloud.make(|model, id| model.create_project(&v1::CreateProjectRequest { name: "default".into() }, id));
+        let mut held: BTreeMap<Uuid, HostState> = BTreeMap::new();
+        for step in 0..250 {
+            let id = cloud.id();
+            let Ok((changes, ())) = random_change(&cloud.model, &mut random, id) else {
+                refused += 1;
+                continue;
+            };
+            let mut hosts = BTreeSet::new();
+            for change in &changes {
+                *done.entry(change.subject().0).or_insert(0) += 1;
+                hosts.extend(touched(&cloud.model, change));
+                cloud.model.apply(change);
+                hosts.extend(touched(&cloud.model, change));
+            }
+            held.retain(|host, _| cloud.model.host_by_id(*host).is_some());
+            hosts.retain(|host| cloud.model.host_by_id(*host).is_some());
+            for host in &hosts {
+                let wanted = compile(&cloud.model, *host);
+                let state = held.entry(*host).or_default();
+                loop {
+                    let (next, unfinished) = state.clone().step_towards(wanted.clone());
+                    let bundle = state.bundle_to(&next);
+                    apply(state, bundle);
+                    if !unfinished {
+                        break;
+                    }
+                }
+                let (kept, cookies) = (std::mem::take(&mut state.origins), &wanted.origins);
+                state.origins = kept.into_iter().filter(|(cookie, _)| cookies.contains_key(cookie)).collect();
+            }
+            shared += usize::from(hosts.len() > 1);
+            untouched += usize::from(!changes.is_empty() && hosts.len() < cloud.model.hosts().count());
+            for host in cloud.model.hosts() {
+                let context = format!("seed {seed}, step {step}, host {}, after {changes:?}", host.name);
+                let state = held.get(&host.id).cloned().expect("a new host is touched");
+                assert_same(state, &compile(&cloud.model, host.id), &context);
+            }
+        }
+    }
+    // It would prove nothing if nothing had happened, or if every change had touched every host.
+    assert!(done.len() == 5 && done.values().all(|&count| count > 50), "{done:?}, {refused} refused");
+    assert!(untouched > 500 && shared > 300, "{untouched} {shared}");
+}
