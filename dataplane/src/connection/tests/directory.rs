@@ -3,7 +3,6 @@
 use super::*;
 use crate::drop::DropReason;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
 fn a_tuple_has_one_owner_until_it_is_released_by_that_one() {
@@ -64,11 +63,10 @@ fn the_holder_of_a_nat_mapping_is_found_by_the_internal_end() {
 #[test]
 fn two_workers_racing_for_the_same_tuples_share_them_out() {
     let directory = Arc::new(Directory::new(10_000));
-    let clashes = AtomicUsize::new(0);
     let mut tables: Vec<Connections> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..2_u16)
             .map(|worker| {
-                let (directory, clashes) = (directory.clone(), &clashes);
+                let directory = directory.clone();
                 scope.spawn(move || {
                     let options = Options { worker, workers: 2, records: 2000, per_zone: 2000, ..small() };
                     let mut connections = open(Options { directory: Some(directory), ..options });
@@ -79,10 +77,7 @@ fn two_workers_racing_for_the_same_tuples_share_them_out() {
                             match start(&mut connections, &new(7, tuple, Transport::Other), NOW) {
                                 Ok(id) if round < 2 => assert!(connections.close(id, EndReason::Flushed).is_some()),
                                 Ok(_) => {}
-                                Err(reason) => {
-                                    assert_eq!(reason, DropReason::ConnectionClash);
-                                    clashes.fetch_add(1, Ordering::Relaxed);
-                                }
+                                Err(reason) => assert_eq!(reason, DropReason::ConnectionClash),
                             }
                         }
                     }
@@ -107,5 +102,4 @@ fn two_workers_racing_for_the_same_tuples_share_them_out() {
         }
     }
     assert!(directory.is_empty());
-    assert!(clashes.load(Ordering::Relaxed) <= 6000);
 }

@@ -109,7 +109,7 @@ fn workers_never_choose_the_same_port() {
         let mut connections = open(options);
         let mut ports = HashSet::new();
         for number in 0..200_u16 {
-            let tuple = to(protocol::UDP, (host((number / 2) as u8), 5000 + number % 2), 1, 53);
+            let tuple = to(protocol::UDP, (host((number / 2) as u8), 3100 + number), 1, 53);
             let Ok(id) = start(&mut connections, &New { nat: masquerade(3000, 4000), ..new(7, tuple, OTHER) }, NOW)
             else {
                 continue;
