@@ -137,6 +137,30 @@ fn a_commit_is_seen_whole_or_not_at_all_wherever_it_is_cut() {
     assert_eq!(Connections::open(folder.options(), START).unwrap().1, 1, "all of it");
 }
 
+#[test]
+fn a_record_is_found_only_after_the_last_step_of_its_writing() {
+    let mut source = open(small());
+    let id = start(&mut source, &new(7, udp(1), OTHER), NOW).unwrap();
+    let content = Record { phase: Phase::FREE, ..*source.get(id).unwrap() };
+    // Over one that was live: the worst case.
+    let mut record = *source.get(id).unwrap();
+    let kept = |record: &Record| {
+        let folder = Folder::new();
+        drop(open(folder.options()));
+        write_at(&folder.path(), HEADER, zerocopy::IntoBytes::as_bytes(record));
+        Connections::open(folder.options(), START).unwrap().1
+    };
+    assert_eq!(kept(&record), 1);
+    record.hide();
+    assert_eq!(kept(&record), 0);
+    record.fill(&content);
+    assert_eq!(kept(&record), 0);
+    record.show();
+    assert_eq!(kept(&record), 1);
+    record.free();
+    assert_eq!(kept(&record), 0);
+}
+
 /// Set in the child that the next test starts: the file it works on until it is killed.
 const CHILD: &str = "WEFT_TEST_CONNECTIONS_FILE";
 
