@@ -49,7 +49,7 @@ pub(super) struct RecordFile {
     bytes: usize,
     records: usize,
     /// Holds the lock.
-    _descriptor: OwnedFd,
+    descriptor: OwnedFd,
 }
 
 // SAFETY: the mapping belongs to this value alone (module comment) and is reached only through its
@@ -115,7 +115,7 @@ impl RecordFile {
             mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &descriptor, 0)
         };
         let base = NonNull::new(base.map_err(failed)?.cast::<u8>()).expect("mmap does not map address zero");
-        let mut file = Self { base, bytes, records, _descriptor: descriptor };
+        let mut file = Self { base, bytes, records, descriptor };
         let record_bytes = size_of::<Record>() as u32;
         let header = file.header();
         (header.version, header.record_bytes, header.records) = (LAYOUT_VERSION, record_bytes, records as u32);
@@ -148,6 +148,9 @@ impl Drop for RecordFile {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours and nothing borrows it any more.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+        // Closing alone is not enough: a process that another thread is just forking holds the same lock
+        // until it executes something else.
+        let _ = rustix::fs::flock(&self.descriptor, FlockOperation::Unlock);
     }
 }
 

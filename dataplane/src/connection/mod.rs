@@ -46,11 +46,12 @@
 //! | `record`, `file` | the layout, the mapping |
 //! | `index` | hash → record |
 //! | `nat` | ports and mappings |
-//! | `table` | [`Connections`] |
+//! | `table`, `exchange` | [`Connections`], and what goes in and comes out |
 //! | `directory` | who owns what, among workers |
 
 mod contents;
 mod directory;
+mod exchange;
 mod file;
 mod index;
 mod nat;
@@ -65,15 +66,15 @@ mod tests;
 
 pub use contents::Contents;
 pub use directory::{Directory, Refusal};
+pub use exchange::{
+    Advanced, EndReason, Expired, Filter, New, Observation, Options, Passing, Prepared, Related, Start, Touched, Track,
+};
 pub use file::OpenError;
 pub use nat::{Nat, SourceNat};
 pub use protocol::{Segment, State, Transport};
 pub use record::{Counter, LAYOUT_VERSION, Record, TcpSide, flag};
 pub use state::CtState;
-pub use table::{
-    Advanced, Connections, EndReason, Expired, Filter, New, Observation, Options, Passing, Prepared, Related, Start,
-    Touched, Track,
-};
+pub use table::Connections;
 pub use tuple::{Tuple, wide};
 
 /// Which way a packet of a connection goes.

@@ -220,10 +220,25 @@ impl Record {
 
     /// Puts `content` here so that a reader after a crash sees either it or nothing.
     pub(super) fn publish(&mut self, content: &Self) {
+        self.hide();
+        self.fill(content);
+        self.show();
+    }
+
+    /// The first step of [`Self::publish`].
+    pub(super) fn hide(&mut self) {
         self.phase = Phase::WRITING;
         compiler_fence(Ordering::SeqCst);
+    }
+
+    /// The second.
+    pub(super) fn fill(&mut self, content: &Self) {
         *self = Self { phase: Phase::WRITING, ..*content };
         compiler_fence(Ordering::SeqCst);
+    }
+
+    /// The third.
+    pub(super) fn show(&mut self) {
         self.phase = Phase::LIVE;
         compiler_fence(Ordering::SeqCst);
     }

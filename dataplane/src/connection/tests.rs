@@ -1,7 +1,13 @@
 //! Tests of the table as a whole, and what the files below share. Time is made up: `SECOND` and so on are
 //! added to a start that no clock was asked for.
 
+mod directory;
+mod model;
+mod nat;
+mod related;
+mod restart;
 mod table;
+mod tcp;
 
 use super::*;
 use crate::flow::key::FlowKey;
@@ -35,7 +41,7 @@ pub(super) fn passing(transport: Transport) -> Passing {
     Passing { transport, packets: 1, bytes: 100 }
 }
 
-pub(super) fn begin(
+pub(super) fn start(
     connections: &mut Connections,
     new: &New<'_>,
     now: u64,

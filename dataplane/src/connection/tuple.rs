@@ -35,7 +35,7 @@ pub struct Tuple {
 
 const _: () = assert!(size_of::<Tuple>() == 40);
 
-/// ICMP's query types and their answers: echo (RFC 792), timestamp, address mask (RFC 950) is obsolete.
+/// ICMP's query types and their answers: echo and timestamp (RFC 792), ICMPv6's echo (RFC 4443, 4).
 const QUERIES: &[(u8, u8, u8)] = &[(protocol::ICMP, 8, 0), (protocol::ICMP, 13, 14), (protocol::ICMPV6, 128, 129)];
 
 /// The type that answers this ICMP type, or that this one answers.

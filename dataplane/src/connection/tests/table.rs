@@ -10,7 +10,7 @@ fn a_udp_conversation_is_new_until_the_first_reply() {
     let mut connections = open(small());
     let tuple = udp(1000);
     assert_eq!(send(&mut connections, 7, &tuple, OTHER, NOW), CtState::NEW | CtState::TRACKED);
-    let id = begin(&mut connections, &new(7, tuple, OTHER), NOW).unwrap();
+    let id = start(&mut connections, &new(7, tuple, OTHER), NOW).unwrap();
     assert_eq!(connections.lookup(7, &tuple, NOW), Some((id, Direction::Original)));
     assert_eq!(connections.lookup(7, &tuple.inverse(), NOW), Some((id, Direction::Reply)));
     assert_eq!(connections.lookup(8, &tuple, NOW), None, "zones do not see each other");
@@ -35,7 +35,7 @@ fn a_udp_conversation_is_new_until_the_first_reply() {
 fn a_deadline_is_pushed_by_packets_and_ends_the_connection_to_the_microsecond() {
     let mut connections = open(small());
     let tuple = udp(1000);
-    let id = begin(&mut connections, &new(7, tuple, OTHER), NOW).unwrap();
+    let id = start(&mut connections, &new(7, tuple, OTHER), NOW).unwrap();
     let later = NOW + limits::UDP_UNREPLIED - 1;
     let track = connections.observe(7, Some(&tuple), &OTHER, later).track.unwrap();
     assert_eq!(connections.touch(&track, &passing(OTHER), later), Touched::Passed);
@@ -57,7 +57,7 @@ fn a_deadline_is_pushed_by_packets_and_ends_the_connection_to_the_microsecond() 
 fn expiry_looks_at_no_more_than_its_budget_and_comes_around() {
     let mut connections = open(small());
     for port in 0..40 {
-        begin(&mut connections, &new(7, udp(port), OTHER), NOW).unwrap();
+        start(&mut connections, &new(7, udp(port), OTHER), NOW).unwrap();
     }
     let end = NOW + limits::UDP_UNREPLIED;
     let mut removed = 0;
@@ -88,18 +88,18 @@ fn limits_of_zone_and_table_refuse_and_leave_nothing() {
     let directory = Arc::new(Directory::new(1000));
     let mut connections = open(Options { directory: Some(directory.clone()), ..small() });
     for port in 0..48 {
-        begin(&mut connections, &new(7, udp(port), OTHER), NOW).unwrap();
+        start(&mut connections, &new(7, udp(port), OTHER), NOW).unwrap();
     }
-    assert_eq!(begin(&mut connections, &new(7, udp(48), OTHER), NOW), Err(DropReason::ConnectionLimit));
+    assert_eq!(start(&mut connections, &new(7, udp(48), OTHER), NOW), Err(DropReason::ConnectionLimit));
     for port in 0..16 {
-        begin(&mut connections, &new(8, udp(port), OTHER), NOW).unwrap();
+        start(&mut connections, &new(8, udp(port), OTHER), NOW).unwrap();
     }
-    assert_eq!(begin(&mut connections, &new(9, udp(0), OTHER), NOW), Err(DropReason::ConnectionLimit));
+    assert_eq!(start(&mut connections, &new(9, udp(0), OTHER), NOW), Err(DropReason::ConnectionLimit));
     assert_eq!((connections.len(), connections.in_zone(9), directory.len()), (64, 0, 128));
     assert_eq!(connections.lookup(9, &udp(0), NOW), None);
     let (id, _) = connections.lookup(8, &udp(3), NOW).unwrap();
     connections.close(id, EndReason::Flushed).unwrap();
-    begin(&mut connections, &new(9, udp(0), OTHER), NOW).unwrap();
+    start(&mut connections, &new(9, udp(0), OTHER), NOW).unwrap();
 }
 
 #[test]
@@ -116,12 +116,12 @@ fn a_commit_that_lost_a_race_is_refused_and_leaves_nothing() {
 #[test]
 fn an_id_never_names_a_second_connection() {
     let mut connections = open(small());
-    let old = begin(&mut connections, &new(7, udp(1), OTHER), NOW).unwrap();
+    let old = start(&mut connections, &new(7, udp(1), OTHER), NOW).unwrap();
     let track = connections.observe(7, Some(&udp(1)), &OTHER, NOW).track.unwrap();
     assert_eq!(connections.close(old, EndReason::PolicyChanged).unwrap().original, udp(1));
     assert!(connections.close(old, EndReason::PolicyChanged).is_none());
     assert!(!connections.set_mark(old, 5));
-    let young = begin(&mut connections, &new(7, udp(1), OTHER), NOW).unwrap();
+    let young = start(&mut connections, &new(7, udp(1), OTHER), NOW).unwrap();
     assert_eq!(old.index, young.index);
     assert_ne!(old, young);
     assert!(connections.get(old).is_none());
@@ -133,7 +133,7 @@ fn an_id_never_names_a_second_connection() {
 #[test]
 fn a_mark_changes_what_rules_see() {
     let mut connections = open(small());
-    let id = begin(&mut connections, &New { mark: 3, ..new(7, udp(1), OTHER) }, NOW).unwrap();
+    let id = start(&mut connections, &New { mark: 3, ..new(7, udp(1), OTHER) }, NOW).unwrap();
     let track = connections.observe(7, Some(&udp(1)), &OTHER, NOW).track.unwrap();
     assert!(connections.set_mark(id, 3));
     assert_eq!(connections.touch(&track, &passing(OTHER), NOW), Touched::Passed, "the same mark changes nothing");
@@ -160,9 +160,9 @@ fn what_is_no_beginning_is_invalid() {
 #[test]
 fn lists_are_filtered_by_either_end() {
     let mut connections = open(small());
-    begin(&mut connections, &New { mark: 0x10, ..new(7, udp(1), OTHER) }, NOW).unwrap();
+    start(&mut connections, &New { mark: 0x10, ..new(7, udp(1), OTHER) }, NOW).unwrap();
     let echo = Tuple::ipv4(protocol::ICMP, (CLIENT, 77), (EXTERNAL, 77));
-    begin(&mut connections, &new(8, echo, OTHER), NOW).unwrap();
+    start(&mut connections, &new(8, echo, OTHER), NOW).unwrap();
     let count = |filter: Filter| connections.iter(&filter, NOW).count();
     assert_eq!(count(Filter::default()), 2);
     assert_eq!(count(Filter { zone: Some(8), ..Filter::default() }), 1);
@@ -172,4 +172,10 @@ fn lists_are_filtered_by_either_end() {
     assert_eq!(count(Filter { port: Some(53), ..Filter::default() }), 1);
     assert_eq!(count(Filter { mark: Some((0x10, 0xf0)), ..Filter::default() }), 1);
     assert_eq!(count(Filter { zone: Some(8), port: Some(53), ..Filter::default() }), 0);
+    let (both, all) = (Filter::default(), usize::MAX);
+    let (found, next) = connections.page(&both, NOW, 0, 1);
+    assert_eq!((found.count(), next), (1, Some(1)));
+    let (found, next) = connections.page(&both, NOW, 1, all);
+    assert_eq!((found.count(), next), (1, None));
+    assert_eq!(connections.page(&both, NOW, 99, all).0.count(), 0);
 }
