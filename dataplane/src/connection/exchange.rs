@@ -90,12 +90,12 @@ pub struct Passing {
     pub bytes: u32,
 }
 
-/// The result of [`Connections::touch`].
+/// The result of `Connections::touch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touched {
     /// Applied and counted; what rules see is as before.
     Passed,
-    /// Nothing is applied: this packet changes what rules see. Walk the tables, then [`Connections::advance`].
+    /// Nothing is applied: this packet changes what rules see. Walk the tables, then `Connections::advance`.
     VisibleChange,
     /// Nothing is applied: the connection is gone, or rules see it differently by now. Walk the tables.
     Stale,
@@ -104,7 +104,7 @@ pub enum Touched {
     Invalid,
 }
 
-/// The result of [`Connections::advance`].
+/// The result of `Connections::advance`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advanced {
     /// Whether what rules see changed.
@@ -233,7 +233,7 @@ impl EndReason {
     }
 }
 
-/// The result of [`Connections::expire`].
+/// The result of `Connections::expire`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
     /// Slots looked at.

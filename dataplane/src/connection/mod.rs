@@ -3,23 +3,23 @@
 //!
 //! # What
 //! A connection is a [`Record`]: 256 bytes of fixed, versioned layout in a file on tmpfs, which a successor
-//! process maps again ([`Connections::open`]). It is found by (zone, [`Tuple`]) in either direction, or
+//! process maps again (`Connections::open`). It is found by (zone, [`Tuple`]) in either direction, or
 //! directly by a [`ConnectionId`]. Only its timeout, its protocol, a change of policy or a person ends it; no
 //! pressure on caches or tables does. A full table refuses new ones.
 //!
 //! # The way of a packet
-//! 1. A cached program opens with its [`Track`]s and gives each to [`Connections::touch`]: no look-up, no
+//! 1. A cached program opens with its [`Track`]s and gives each to `Connections::touch`: no look-up, no
 //!    allocation, one record. `Passed`: run the program. Anything else: walk the tables.
-//!    With more than one `Track`, [`Connections::check`] all first and [`Connections::advance`] all then, so
+//!    With more than one `Track`, `Connections::check` all first and `Connections::advance` all then, so
 //!    that none is touched for a packet that goes another way.
-//! 2. The walk asks [`Connections::observe`]: the state rules see, *as of this packet* (the first reply is
-//!    already `est`), and changes nothing. A commit with NAT asks [`Connections::prepare`], which chooses the
+//! 2. The walk asks `Connections::observe`: the state rules see, *as of this packet* (the first reply is
+//!    already `est`), and changes nothing. A commit with NAT asks `Connections::prepare`, which chooses the
 //!    port so that the walk can go on with the translated packet, and changes nothing either. So a trace may do both.
-//! 3. If the walk outputs the packet, the worker applies: [`Connections::commit`] what was prepared (what is
-//!    already committed is undone by [`Connections::close`] with `Withdrawn` if a later one fails) and
-//!    [`Connections::advance`] for what was there. Their `visible_epoch` goes into the cached program's `Track`.
-//! 4. An ICMP error is found by what it quotes: [`Tuple::quoted`], [`Connections::related`].
-//! 5. Each round the worker calls [`Connections::expire`] with a budget.
+//! 3. If the walk outputs the packet, the worker applies: `Connections::commit` what was prepared (what is
+//!    already committed is undone by `Connections::close` with `Withdrawn` if a later one fails) and
+//!    `Connections::advance` for what was there. Their `visible_epoch` goes into the cached program's `Track`.
+//! 4. An ICMP error is found by what it quotes: [`Tuple::quoted`], `Connections::related`.
+//! 5. Each round the worker calls `Connections::expire` with a budget.
 //!
 //! # Invariants
 //! - Every live record has exactly two entries in the index (its two tuples), is counted in its zone, and, if
