@@ -97,6 +97,10 @@ reasons! {
     PolicyChanged = "policy_changed",
     /// The connection it begins would have the addresses and ports of another one.
     ConnectionClash = "connection_clash",
+    /// Another worker must decide about it or send it, and that one does not keep up.
+    HandOverFull = "hand_over_full",
+    /// Its connections were at several workers and moved all the time.
+    HandOverLimit = "hand_over_limit",
     /// The worker stopped while it held the frame.
     Stopped = "stopped",
 }

@@ -1,9 +1,11 @@
-//! Where a worker's frames leave: its queues, what waits for each, its pool and its counts. Programs act
-//! on it; the worker empties it at the end of each batch.
+//! Where a worker's frames leave: its queues, what waits for each, the ways to other workers, its pool and its
+//! counts. Programs act on it; the worker empties it at the end of each batch.
 
 use crate::drop::{DropCounters, DropReason};
+use crate::flow::key::FlowKey;
 use crate::flow::program::Egress;
-use crate::limits::REPLIES_PER_BATCH;
+use crate::handover::{FromTunnel, Links, Message, Parcel, PortName};
+use crate::limits::{HAND_OVERS_PER_FRAME, PORTS, REPLIES_PER_BATCH};
 use crate::packet::frame::Frame;
 use crate::packet::pool::Pool;
 use crate::packet::segment;
@@ -33,9 +35,17 @@ pub struct Outgoing {
     waiting: Vec<PortSlot>,
     /// What went through tunnel ports.
     pub tunnels: BTreeMap<PortSlot, QueueCounters>,
+    /// The ways to other workers.
+    pub links: Links,
+    /// Port numbers by slot, at the version of the batch; 0: none.
+    pub numbers: Vec<u32>,
+    /// By slot: the worker that sends by a port of which this one has no queue.
+    routes: BTreeMap<PortSlot, u16>,
     fitted: Vec<Frame>,
     punts: Arc<dyn PuntSink>,
     ingress: PortSlot,
+    /// How often the frame at hand was handed over, to get here.
+    hops: u8,
     replies: usize,
 }
 
@@ -47,28 +57,59 @@ struct Port {
 impl Outgoing {
     /// Nothing in it.
     #[must_use]
-    pub fn new(pool: Pool, punts: Arc<dyn PuntSink>) -> Self {
+    pub fn new(pool: Pool, punts: Arc<dyn PuntSink>, links: Links) -> Self {
         Self {
             pool,
             drops: DropCounters::default(),
             ports: BTreeMap::new(),
             waiting: Vec::new(),
             tunnels: BTreeMap::new(),
+            links,
+            numbers: vec![0; PORTS],
+            routes: BTreeMap::new(),
             fitted: Vec::new(),
             punts,
             ingress: PortSlot::default(),
+            hops: 0,
             replies: 0,
         }
     }
 
-    /// A batch begins: replies may be composed again.
-    pub fn begin(&mut self) {
+    /// A batch begins, of so many active ports: replies may be composed again.
+    pub fn begin(&mut self, active: usize) {
         self.replies = 0;
+        self.links.begin(active);
     }
 
-    /// The frame to come entered by this slot.
-    pub fn enter(&mut self, slot: PortSlot) {
+    /// The frame to come entered by this slot, and was handed over so many times.
+    pub fn enter(&mut self, slot: PortSlot, hops: u8) {
         self.ingress = slot;
+        self.hops = hops;
+    }
+
+    /// What goes out by a port without a queue here goes to this worker.
+    pub fn route(&mut self, slot: PortSlot, worker: u16) {
+        self.routes.insert(slot, worker);
+    }
+
+    /// Whether a port is the one that another worker meant.
+    #[must_use]
+    pub fn is_still(&self, port: PortName) -> bool {
+        port.number != 0 && self.numbers[port.slot.index()] == port.number
+    }
+
+    /// Puts a frame's message into a ring, or counts why not.
+    fn put(&mut self, worker: u16, frame: Frame, message: impl FnOnce(Parcel) -> Message) {
+        self.pool.release(&frame);
+        match self.links.put(worker.into(), message(Parcel::new(frame))) {
+            Ok(()) => {}
+            Err(Message::Resume { frame, .. } | Message::Send { frame, .. }) => {
+                let frame = frame.open();
+                self.pool.charge(&frame);
+                self.discard(frame, DropReason::HandOverFull);
+            }
+            Err(Message::Forget(_)) => {}
+        }
     }
 
     /// Takes a queue over.
@@ -87,6 +128,7 @@ impl Outgoing {
             port.queue.close(&mut self.pool);
         }
         self.waiting.retain(|waiting| *waiting != slot);
+        self.routes.remove(&slot);
         self.tunnels.remove(&slot);
         for (reason, frames) in self.drops.forget(slot) {
             self.drops.add(PortSlot::NONE, reason, frames);
@@ -127,8 +169,9 @@ impl Outgoing {
         devices.chain(self.tunnels.iter().map(|(slot, counters)| (*slot, *counters))).collect()
     }
 
-    /// Sends everything that waits, each frame in the form its port can take.
+    /// Sends everything that waits, each frame in the form its port can take, or to its worker.
     pub fn flush(&mut self) {
+        self.links.publish();
         for slot in self.waiting.drain(..) {
             let Some(port) = self.ports.get_mut(&slot) else { continue };
             let offloads = port.queue.offloads();
@@ -157,7 +200,13 @@ impl Egress for Outgoing {
                 }
                 port.frames.push(frame);
             }
-            None => self.discard(frame, DropReason::PortDown),
+            None => match self.routes.get(&slot) {
+                Some(&worker) => {
+                    let port = PortName { slot, number: self.numbers[slot.index()] };
+                    self.put(worker, frame, |frame| Message::Send { frame, port });
+                }
+                None => self.discard(frame, DropReason::PortDown),
+            },
         }
     }
 
@@ -179,6 +228,16 @@ impl Egress for Outgoing {
             Ok(()) => self.pool.free(frame),
             Err(reason) => self.discard(frame, reason),
         }
+    }
+
+    fn hand_over(&mut self, worker: u16, frame: Frame, key: &FlowKey) {
+        if self.hops >= HAND_OVERS_PER_FRAME {
+            return self.discard(frame, DropReason::HandOverLimit);
+        }
+        let ingress = PortName { slot: self.ingress, number: key.port() };
+        let tunnel = FromTunnel { id: key.tun_id, source: key.tun_src, destination: key.tun_dst };
+        let hops = self.hops + 1;
+        self.put(worker, frame, |frame| Message::Resume { frame, ingress, tunnel, hops });
     }
 
     fn count_tunnel(&mut self, slot: PortSlot, bytes: usize) {

@@ -72,3 +72,238 @@
 //! [`Pool::charge`]: crate::packet::pool::Pool::charge
 
 pub mod ring;
+
+use crate::connection::Directory;
+use crate::flow::key::FlowKey;
+use crate::limits::{self, HAND_OVER_RING};
+use crate::packet::frame::Frame;
+use crate::packet::pool::Pool;
+use crate::port::PortSlot;
+use ring::{Reader, Writer};
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+#[cfg(doc)]
+use crate::limits::HAND_OVERS_PER_FRAME;
+
+/// A port as one worker names it to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortName {
+    /// Where workers have it.
+    pub slot: PortSlot,
+    /// What it was called when this was said.
+    pub number: u32,
+}
+
+/// What the tunnel a frame came out of said of it; zeros if it came out of none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FromTunnel {
+    /// `tun_id`
+    pub id: [u8; 8],
+    /// `tun_src`
+    pub source: [u8; 4],
+    /// `tun_dst`
+    pub destination: [u8; 4],
+}
+
+/// A frame on its way, which returns its buffers to the depot should it never arrive.
+pub struct Parcel(Option<Frame>);
+
+impl Parcel {
+    /// Wraps a frame whose quota was released.
+    #[must_use]
+    pub fn new(frame: Frame) -> Self {
+        Self(Some(frame))
+    }
+
+    /// The frame; its quota is to be charged.
+    ///
+    /// # Panics
+    /// Never: a parcel is whole until it is opened.
+    pub fn open(mut self) -> Frame {
+        self.0.take().expect("a parcel is opened once")
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        if let Some(frame) = self.0.take() {
+            Pool::abandon(frame);
+        }
+    }
+}
+
+/// What one worker says to another; see the module comment.
+pub enum Message {
+    /// Decide about this frame.
+    Resume {
+        /// As it came in, but for its tunnel.
+        frame: Parcel,
+        /// By which port.
+        ingress: PortName,
+        /// Out of which tunnel.
+        tunnel: FromTunnel,
+        /// Hand-overs so far.
+        hops: u8,
+    },
+    /// Send this frame.
+    Send {
+        /// Ready.
+        frame: Parcel,
+        /// By which port.
+        port: PortName,
+    },
+    /// Forget the program for this key, if it is a hand-over.
+    Forget(Box<FlowKey>),
+}
+
+/// How a sleeping worker is woken.
+struct Bell {
+    /// It sleeps, or is about to.
+    parked: AtomicBool,
+    wake: Arc<OwnedFd>,
+}
+
+/// What joins one worker to the others; see the module comment.
+pub struct Links {
+    number: usize,
+    /// By worker; none to itself.
+    writers: Vec<Option<Link>>,
+    readers: Vec<Option<Reader<Message>>>,
+    bells: Arc<[Bell]>,
+    directory: Option<Arc<Directory>>,
+}
+
+struct Link {
+    writer: Writer<Message>,
+    /// Frames that the port whose turn it is may still put in.
+    allowance: usize,
+}
+
+impl Links {
+    /// For so many workers, in their order.
+    ///
+    /// # Errors
+    /// The process has no file descriptor left.
+    pub fn of(workers: usize) -> std::io::Result<Vec<Self>> {
+        let bell = |_| {
+            let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+            Ok(Bell { parked: AtomicBool::new(false), wake })
+        };
+        let bells: Arc<[Bell]> = (0..workers).map(bell).collect::<std::io::Result<_>>()?;
+        let entries = workers * limits::connection::DEFAULT_RECORDS * 3;
+        let directory = (workers > 1).then(|| Arc::new(Directory::new(workers, entries)));
+        let mut all: Vec<Self> = (0..workers)
+            .map(|number| Self {
+                number,
+                writers: (0..workers).map(|_| None).collect(),
+                readers: (0..workers).map(|_| None).collect(),
+                bells: bells.clone(),
+                directory: directory.clone(),
+            })
+            .collect();
+        for from in 0..workers {
+            for to in (0..workers).filter(|&to| to != from) {
+                let (writer, reader) = ring::ring(HAND_OVER_RING);
+                all[from].writers[to] = Some(Link { writer, allowance: 0 });
+                all[to].readers[from] = Some(reader);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Which worker this is.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.bells.len()
+    }
+
+    /// Who has which connection; `None`: there is but one worker.
+    #[must_use]
+    pub fn directory(&self) -> Option<Arc<Directory>> {
+        self.directory.clone()
+    }
+
+    /// What wakes this worker.
+    #[must_use]
+    pub fn wake(&self) -> Arc<OwnedFd> {
+        self.bells[self.number].wake.clone()
+    }
+
+    /// The turn of a port begins, of so many that are active.
+    pub fn begin(&mut self, active: usize) {
+        for link in self.writers.iter_mut().flatten() {
+            link.allowance = link.writer.room_at_least().div_ceil(active + 1);
+        }
+    }
+
+    /// Puts a frame's message in.
+    ///
+    /// # Errors
+    /// The message: the ring, or the port's part of it, is full.
+    pub fn put(&mut self, to: usize, message: Message) -> Result<(), Message> {
+        let Some(Some(link)) = self.writers.get_mut(to) else { return Err(message) };
+        if link.allowance == 0 {
+            return Err(message);
+        }
+        link.writer.put(message)?;
+        link.allowance -= 1;
+        Ok(())
+    }
+
+    /// Tells a worker to forget a program. If the ring is full, it will be told again.
+    pub fn forget(&mut self, to: usize, key: &FlowKey) {
+        if let Some(Some(link)) = self.writers.get_mut(to) {
+            let _ = link.writer.put(Message::Forget(Box::new(*key)));
+        }
+    }
+
+    /// Makes what was put in visible, and wakes who sleeps.
+    pub fn publish(&mut self) {
+        for (to, link) in self.writers.iter_mut().enumerate() {
+            if link.as_mut().is_some_and(|link| link.writer.publish()) {
+                // With the fence in `park`: either that worker sees the message, or this one that it sleeps.
+                fence(Ordering::SeqCst);
+                let bell = &self.bells[to];
+                if bell.parked.load(Ordering::Relaxed) && bell.parked.swap(false, Ordering::Relaxed) {
+                    // Full means it will wake anyway.
+                    let _ = rustix::io::write(&*bell.wake, &1_u64.to_ne_bytes());
+                }
+            }
+        }
+    }
+
+    /// Takes the oldest message of a worker.
+    pub fn take(&mut self, from: usize) -> Option<Message> {
+        self.readers.get_mut(from)?.as_mut()?.take()
+    }
+
+    /// How many messages of a worker wait.
+    pub fn waiting(&mut self, from: usize) -> usize {
+        self.readers.get_mut(from).and_then(Option::as_mut).map_or(0, Reader::waiting)
+    }
+
+    /// To be called before this worker sleeps: false if it must not, because there are messages.
+    pub fn park(&mut self) -> bool {
+        self.bells[self.number].parked.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let quiet = (0..self.readers.len()).all(|from| self.waiting(from) == 0);
+        if !quiet {
+            self.awake();
+        }
+        quiet
+    }
+
+    /// This worker does not sleep any more.
+    pub fn awake(&mut self) {
+        self.bells[self.number].parked.store(false, Ordering::Relaxed);
+    }
+}

@@ -9,6 +9,7 @@ pub mod connection;
 pub mod drop;
 pub mod egress;
 pub mod flow;
+pub mod handover;
 pub mod limits;
 pub mod packet;
 pub mod port;

@@ -72,6 +72,14 @@ pub const CACHE_MASKS: usize = 16;
 /// turns. The excess drops under `MissBudget`.
 pub const MISSES_PER_BATCH: usize = 64;
 
+/// Messages that wait in the ring from one worker to another: a power of two. What does not fit drops under
+/// `HandOverFull`.
+pub const HAND_OVER_RING: usize = 1024;
+
+/// Times that one frame is handed from worker to worker at most, on its way to who decides about it; then it
+/// drops under `HandOverLimit`.
+pub const HAND_OVERS_PER_FRAME: u8 = 4;
+
 /// Microseconds after which an unused cache entry is removed.
 pub const CACHE_IDLE_MICROSECONDS: u64 = 10_000_000;
 

@@ -35,6 +35,7 @@ pub use underlay::{Resolve, UnderlayState, follow_underlay};
 
 use crate::flow::rule::Owner;
 use crate::flow::tables::Tables;
+use crate::handover::Links;
 use crate::packet::memory::Memory;
 use crate::worker::{WorkerHandle, WorkerSettings};
 use origins::Origins;
@@ -99,9 +100,8 @@ impl Switch {
         let tables = Tables::new();
         let punts = Arc::new(PuntHub::default());
         let mut workers = Vec::with_capacity(settings.workers.len());
-        for (number, worker) in settings.workers.into_iter().enumerate() {
-            let handle = WorkerHandle::start(number as u32, tables.clone(), settings.memory, punts.clone(), worker)?;
-            workers.push(handle);
+        for (links, worker) in Links::of(settings.workers.len())?.into_iter().zip(settings.workers) {
+            workers.push(WorkerHandle::start(links, tables.clone(), settings.memory, punts.clone(), worker)?);
         }
         // A hasher with fresh random keys: enough to tell two starts apart.
         let boot_id = std::hash::RandomState::new().build_hasher().finish().max(1);

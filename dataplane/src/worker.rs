@@ -1,14 +1,16 @@
 //! A worker: one thread that owns its ports' queues, its buffers and its flow cache, and moves packets.
 //! This file is the way of a packet:
 //!
-//! 1. **Receive** (`Worker::round`): a batch of at most [`BATCH`] frames from one queue, in turn.
+//! 1. **Receive** (`Worker::round`): a batch of at most [`BATCH`] frames from one queue, in turn, or from the
+//!    ring of another worker (`handover.rs`).
 //! 2. **Parse** (`Worker::parse`): a tunnel packet for us is taken out of its tunnel first and enters by
 //!    the tunnel port; then each frame is parsed once, to a flow key.
 //! 3. **Flow cache** (`Worker::batch`): a hit's program runs at once, if the connections it was compiled for
 //!    are still as it saw them; the rest is set aside.
 //! 4. **Miss** (`Worker::miss`): what an older version of the tables says is held against what changed
 //!    since; if that concerns it, or nothing is known, the tables are walked (`flow/resolve.rs`) within the
-//!    port's budget, and the result is compiled to a program and cached.
+//!    port's budget, and the result is compiled to a program and cached. If another worker has a connection of
+//!    the packet, that program hands the frame over, and the rest of its way is there.
 //! 5. **Run** (`flow/program.rs`): in place, no allocation. What sends puts the frame with its port.
 //! 6. **Transmit** (`Outgoing::flush`): at the end of the batch, per port, in the form it can take.
 //!
@@ -16,35 +18,36 @@
 //!
 //! Rules: the version of the tables is loaded once per batch, and every packet of the batch sees that
 //! version. No lock, clock or memory that another core writes is touched between receive and transmit of
-//! a packet that hits; the tables' read lock is taken on misses. An idle worker sleeps in `poll` on its
+//! a packet that hits, but for rings; the tables' read lock is taken on misses. An idle worker sleeps in `poll` on its
 //! ports and its wake-up descriptor. Control reaches it as commands, between batches.
 
 use crate::clock;
-use crate::connection::{Connections, Contents, EndReason, Options, Passing, Start};
+use crate::connection::{Connections, Contents, EndReason, Passing, Refused};
 use crate::drop::DropReason;
-use crate::egress::{Outgoing, PuntSink};
+use crate::egress::Outgoing;
 use crate::flow::cache::{Cache, Found};
 use crate::flow::key::FlowKey;
-use crate::flow::message;
 use crate::flow::program::{Egress, Program};
 use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, resolve};
 use crate::flow::tables::{Progress, Tables};
-use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, MISSES_PER_BATCH, PORTS};
+use crate::handover::{FromTunnel, Message, PortName};
+use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, HAND_OVERS_PER_FRAME, MISSES_PER_BATCH};
 use crate::packet::frame::Frame;
-use crate::packet::memory::{Class, Memory};
 use crate::packet::parse::{Layout, parse};
-use crate::packet::pool::Pool;
 use crate::packet::tunnel::{vxlan_outer, vxlan_pop};
-use crate::port::{PortQueue, PortSlot, QueueCounters};
+use crate::port::PortSlot;
 use crate::topology::{PortKind, Topology};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use control::Command;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
-use weft_proto::v1;
+use std::sync::mpsc::Receiver;
+
+mod control;
+
+pub use control::{Listed, WorkerHandle, WorkerReport, WorkerSettings};
 
 /// Rounds without a frame after which a worker sleeps.
 const IDLE_ROUNDS: u32 = 16;
@@ -54,54 +57,25 @@ const SLEEP_NANOSECONDS: i64 = 200_000_000;
 const ASK_NANOSECONDS: i64 = 1_000_000;
 /// Microseconds between two rounds of housekeeping.
 const HOUSEKEEPING_MICROSECONDS: u64 = 100_000;
-
-/// How a worker behaves.
-#[derive(Clone, Debug, Default)]
-pub struct WorkerSettings {
-    /// Pin the thread to this core.
-    pub core: Option<usize>,
-    /// Never sleep.
-    pub spin: bool,
-}
-
-/// What a worker has done so far.
-#[derive(Clone, Debug, Default)]
-pub struct WorkerReport {
-    /// Frames received.
-    pub packets: u64,
-    /// Packets that found a good cache entry.
-    pub cache_hits: u64,
-    /// Packets that did not.
-    pub cache_misses: u64,
-    /// Entries now.
-    pub cache_entries: u64,
-    /// Masks now.
-    pub cache_masks: u64,
-    /// Time on the CPU.
-    pub busy_microseconds: u64,
-    /// Drops by ingress port and reason, not zero.
-    pub drops: Vec<(PortSlot, DropReason, u64)>,
-    /// Of device ports their queues' counters, of tunnel ports what was decapsulated and encapsulated.
-    pub ports: Vec<(PortSlot, QueueCounters)>,
-    /// Buffers this worker has free in its own cache: chunks, runs.
-    pub cached_buffers: (usize, usize),
-}
-
-enum Command {
-    AddQueue(PortSlot, Box<dyn PortQueue>, Sender<()>),
-    RemoveQueues(PortSlot, Sender<()>),
-    Report(Sender<WorkerReport>),
-    Cache(usize, Sender<Vec<v1::CacheEntry>>),
-    Trace(Box<(FlowKey, Contents)>, Sender<v1::TraceReply>),
-    Stop,
-}
+/// Microseconds in which all records of connections are looked at.
+const EXPIRY_MICROSECONDS: u64 = 500_000;
 
 /// A frame that found no usable cache entry.
 struct Missed {
     frame: Frame,
     key: FlowKey,
     layout: Layout,
+    origin: Origin,
+}
+
+/// Where a frame came from.
+#[derive(Clone, Copy)]
+struct Origin {
     ingress: PortSlot,
+    /// The worker that handed it over.
+    from: Option<u16>,
+    /// Hand-overs so far.
+    hops: u8,
 }
 
 /// How many walks a port may still cause.
@@ -109,11 +83,13 @@ struct Missed {
 struct Credit {
     walks: usize,
     round: u64,
+    /// The last round in which it had frames.
+    seen: u64,
 }
 
 /// See the module comment.
 pub struct Worker {
-    number: u32,
+    number: u16,
     tables: Arc<Tables>,
     progress: Arc<Progress>,
     commands: Receiver<Command>,
@@ -123,8 +99,6 @@ pub struct Worker {
     /// The tables' version that the current batch sees, and what goes with it.
     version: u64,
     topology: Arc<Topology>,
-    /// Port numbers by slot; 0: none.
-    numbers: Vec<u32>,
     /// Our tunnel ends: address and UDP port to the tunnel port.
     tunnels: HashMap<(Ipv4Addr, u16), (u32, PortSlot)>,
 
@@ -137,8 +111,10 @@ pub struct Worker {
     credits: Vec<Credit>,
     now: u64,
     rounds: u64,
-    /// Queues that had frames in the last round: they share the walks of the next.
+    /// Ports that had frames in the last round: they share the walks of the next.
     active: usize,
+    /// Likewise in this round, so far.
+    appeared: usize,
     packets: u64,
     tidied: u64,
 }
@@ -168,33 +144,44 @@ impl Worker {
         }
     }
 
-    /// One batch from each queue.
+    /// One batch from each queue, and what other workers sent. Gives how many frames and messages.
     fn round(&mut self) -> usize {
         self.now = clock::now();
         self.rounds += 1;
-        let mut active = 0;
-        let mut total = 0;
+        self.appeared = 0;
+        let mut received = 0;
         for index in 0..self.slots.len() {
             self.look_at_version();
             let slot = self.slots[index];
-            if self.numbers[slot.index()] == 0 {
+            if self.outgoing.numbers[slot.index()] == 0 {
                 // Coming or going: without a number its frames would pass every rule that names no port.
                 continue;
             }
             let mut frames = std::mem::take(&mut self.frames);
             let count = self.outgoing.receive(slot, &mut frames, BATCH);
             if count > 0 {
-                active += 1;
-                total += count;
+                self.appears(slot);
+                received += count;
                 self.batch(slot, &mut frames);
             }
             self.frames = frames;
         }
+        let mut messages = 0;
+        for from in 0..self.outgoing.links.workers() {
+            messages += self.messages(from);
+        }
         self.look_at_version();
-        self.active = active.max(1);
-        self.packets += total as u64;
+        self.active = self.appeared.max(1);
+        self.packets += received as u64;
         self.outgoing.service();
-        total
+        received + messages
+    }
+
+    /// A port has frames in this round.
+    fn appears(&mut self, slot: PortSlot) {
+        if std::mem::replace(&mut self.credits[slot.index()].seen, self.rounds) != self.rounds {
+            self.appeared += 1;
+        }
     }
 
     fn look_at_version(&mut self) {
@@ -208,10 +195,10 @@ impl Worker {
             return;
         }
         self.topology = topology;
-        self.numbers.fill(0);
+        self.outgoing.numbers.fill(0);
         self.tunnels.clear();
         for (&number, info) in &self.topology.ports {
-            self.numbers[info.kind.slot().index()] = number;
+            self.outgoing.numbers[info.kind.slot().index()] = number;
             if let PortKind::Vxlan { slot, local: Some(local), udp_port, .. } = info.kind {
                 self.tunnels.insert((local, udp_port), (number, slot));
             }
@@ -220,36 +207,110 @@ impl Worker {
 
     /// Handles the frames of one receive, and sends what comes of them.
     fn batch(&mut self, slot: PortSlot, frames: &mut Vec<Frame>) {
-        self.outgoing.begin();
+        self.outgoing.begin(self.active);
         for mut frame in frames.drain(..) {
             let mut key = FlowKey::ZERO;
-            let (layout, ingress) = match self.parse(slot, &mut frame, &mut key) {
-                Ok(parsed) => parsed,
+            match self.parse(slot, &mut frame, &mut key) {
+                Ok((layout, ingress)) => self.look_up(frame, &key, layout, Origin { ingress, from: None, hops: 0 }),
                 Err(reason) => {
-                    self.outgoing.enter(slot);
+                    self.outgoing.enter(slot, 0);
                     self.outgoing.discard(frame, reason);
-                    continue;
-                }
-            };
-            match self.cache.lookup(&key, self.version) {
-                Found::Hit(entry)
-                    if self.cache.program(entry).admits(&frame, &key, &layout, &mut self.connections, self.now) =>
-                {
-                    self.cache.counters.hits += 1;
-                    self.outgoing.enter(ingress);
-                    self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
-                }
-                Found::Hit(_) | Found::Stale(_) | Found::Miss => {
-                    self.missed.push(Missed { frame, key, layout, ingress })
                 }
             }
         }
+        self.finish_batch();
+    }
+
+    /// Handles what another worker has sent by now.
+    fn messages(&mut self, from: usize) -> usize {
+        let waiting = self.outgoing.links.waiting(from);
+        let mut left = waiting;
+        while left > 0 {
+            self.look_at_version();
+            self.outgoing.begin(self.active);
+            let batch = left.min(BATCH);
+            for _ in 0..batch {
+                let Some(message) = self.outgoing.links.take(from) else { break };
+                match message {
+                    Message::Resume { frame, ingress, tunnel, hops } => {
+                        let origin = Origin { ingress: ingress.slot, from: Some(from as u16), hops };
+                        self.resume(frame.open(), ingress, tunnel, origin);
+                    }
+                    Message::Send { frame, port } => {
+                        let frame = frame.open();
+                        self.outgoing.pool.charge(&frame);
+                        self.outgoing.enter(frame.charged(), 0);
+                        if self.outgoing.is_still(port) {
+                            self.outgoing.send(port.slot, frame);
+                        } else {
+                            self.outgoing.discard(frame, DropReason::PortDown);
+                        }
+                    }
+                    Message::Forget(key) => self.forget(&key),
+                }
+            }
+            left -= batch;
+            self.finish_batch();
+        }
+        waiting
+    }
+
+    /// Decides about a frame that another worker handed over.
+    fn resume(&mut self, frame: Frame, ingress: PortName, tunnel: FromTunnel, origin: Origin) {
+        self.outgoing.pool.charge(&frame);
+        if !self.outgoing.is_still(ingress) {
+            self.outgoing.enter(PortSlot::NONE, origin.hops);
+            return self.outgoing.discard(frame, DropReason::PortDown);
+        }
+        self.appears(ingress.slot);
+        let mut key = FlowKey::ZERO;
+        match parse(&frame, ingress.number, &mut key) {
+            Ok(layout) => {
+                (key.tun_id, key.tun_src, key.tun_dst) = (tunnel.id, tunnel.source, tunnel.destination);
+                self.look_up(frame, &key, layout, origin);
+            }
+            Err(reason) => {
+                self.outgoing.enter(ingress.slot, origin.hops);
+                self.outgoing.discard(frame, reason);
+            }
+        }
+    }
+
+    /// Runs the program that the cache has for a frame, or sets the frame aside.
+    #[inline]
+    fn look_up(&mut self, frame: Frame, key: &FlowKey, layout: Layout, origin: Origin) {
+        match self.cache.lookup(key, self.version) {
+            Found::Hit(entry)
+                if holds(self.cache.program(entry), origin)
+                    && self.cache.program(entry).admits(&frame, key, &layout, &mut self.connections, self.now) =>
+            {
+                self.cache.counters.hits += 1;
+                self.outgoing.enter(origin.ingress, origin.hops);
+                self.cache.take(entry, frame.len(), self.now).run(frame, key, layout, &mut self.outgoing);
+            }
+            Found::Hit(_) | Found::Stale(_) | Found::Miss => {
+                self.missed.push(Missed { frame, key: *key, layout, origin });
+            }
+        }
+    }
+
+    /// The misses of a batch, then everything leaves.
+    fn finish_batch(&mut self) {
         let mut missed = std::mem::take(&mut self.missed);
         for one in missed.drain(..) {
             self.miss(one);
         }
         self.missed = missed;
         self.outgoing.flush();
+    }
+
+    /// The program of a key is not to be used any more, if it is a hand-over.
+    fn forget(&mut self, key: &FlowKey) {
+        if let Found::Hit(entry) | Found::Stale(entry) = self.cache.lookup(key, self.version)
+            && self.cache.program(entry).hands_over()
+        {
+            self.cache.remove(entry);
+        }
     }
 
     /// Out of the tunnel, if it is in one of ours, and to a key.
@@ -275,7 +336,7 @@ impl Worker {
             counters.received_bytes += bytes as u64;
             return Ok((layout, tunnel));
         }
-        Ok((parse(frame, self.numbers[slot.index()], key)?, slot))
+        Ok((parse(frame, self.outgoing.numbers[slot.index()], key)?, slot))
     }
 
     /// Only the device a tunnel runs over may bring its packets: an instance must not speak as a VTEP.
@@ -287,8 +348,8 @@ impl Worker {
 
     /// The slow path of one packet.
     fn miss(&mut self, missed: Missed) {
-        let Missed { frame, key, layout, ingress } = missed;
-        self.outgoing.enter(ingress);
+        let Missed { frame, key, layout, origin } = missed;
+        self.outgoing.enter(origin.ingress, origin.hops);
         // An earlier packet of the batch may have made the entry.
         let found = self.cache.lookup(&key, self.version);
         let state = self.tables.read();
@@ -299,6 +360,7 @@ impl Worker {
             Found::Miss => None,
         };
         if let Some(entry) = good
+            && holds(self.cache.program(entry), origin)
             && self.cache.program(entry).admits(&frame, &key, &layout, &mut self.connections, self.now)
         {
             if let Found::Hit(_) = found {
@@ -309,20 +371,32 @@ impl Worker {
             return self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         }
         self.cache.counters.misses += 1;
-        if !spend(&mut self.credits[ingress.index()], self.rounds, self.active) {
+        if !spend(&mut self.credits[origin.ingress.index()], self.rounds, self.active) {
             drop(state);
             return self.outgoing.discard(frame, DropReason::MissBudget);
         }
         let contents = Contents::read(frame.head(), &key, &layout);
-        let connections = Connected::Now(&self.connections);
-        let view = View { state: &state, version, topology, connections, now };
-        let resolution = resolve(&view, &Packet { key: &key, contents }, &mut Unobserved);
+        let walk = |connections: &Connections| {
+            let view = View { state: &state, version, topology, connections: Connected::Now(connections), now };
+            resolve(&view, &Packet { key: &key, contents }, &mut Unobserved)
+        };
+        let mut resolution = walk(&self.connections);
+        if resolution.owner == Some(self.number) {
+            self.connections.adopt();
+            resolution = walk(&self.connections);
+        }
         drop(state);
         if let Found::Hit(entry) | Found::Stale(entry) = found {
             self.cache.remove(entry);
         }
-        if let Err(reason) = self.remember(&resolution, &contents.passing(frame.len())) {
-            return self.outgoing.discard(frame, reason);
+        if let Some(owner) = resolution.owner {
+            return self.pass_on(owner, resolution, frame, &key, layout, origin);
+        }
+        match self.remember(&resolution, &contents.passing(frame.len())) {
+            Ok(()) => {}
+            Err(Refused::Because(reason)) => return self.outgoing.discard(frame, reason),
+            // Begun there a moment ago.
+            Err(Refused::OwnedBy(owner)) => return self.outgoing.hand_over(owner, frame, &key),
         }
         if resolution.cacheable {
             let entry = self.cache.insert(&key, resolution, self.version, self.now);
@@ -333,26 +407,46 @@ impl Worker {
         }
     }
 
+    /// Another worker is to decide: what this one has of the packet's connections goes there, then the frame.
+    fn pass_on(
+        &mut self,
+        owner: u16,
+        resolution: Resolution,
+        frame: Frame,
+        key: &FlowKey,
+        layout: Layout,
+        origin: Origin,
+    ) {
+        for &id in &resolution.refused {
+            self.connections.close(id, EndReason::PolicyChanged);
+        }
+        if owner == self.number || origin.hops >= HAND_OVERS_PER_FRAME {
+            return self.outgoing.discard(frame, DropReason::HandOverLimit);
+        }
+        for &id in &resolution.moves {
+            self.connections.give(id, owner, self.now);
+        }
+        if let Some(from) = origin.from.filter(|&from| from != owner) {
+            self.outgoing.links.forget(from.into(), key);
+        }
+        if resolution.cacheable {
+            let entry = self.cache.insert(key, resolution, self.version, self.now);
+            self.cache.take(entry, frame.len(), self.now).run(frame, key, layout, &mut self.outgoing);
+        } else {
+            self.outgoing.hand_over(owner, frame, key);
+        }
+    }
+
     /// What a walk means for connections. A packet that goes nowhere begins none and keeps none alive.
-    fn remember(&mut self, resolution: &Resolution, passing: &Passing) -> Result<(), DropReason> {
+    fn remember(&mut self, resolution: &Resolution, passing: &Passing) -> Result<(), Refused> {
         for &id in &resolution.refused {
             self.connections.close(id, EndReason::PolicyChanged);
         }
         if resolution.drop.is_some() {
             return Ok(());
         }
-        let mut begun = Vec::new();
-        for prepared in &resolution.commits {
-            match self.connections.commit(prepared, passing, self.now) {
-                Ok(id) => begun.push(id),
-                Err(reason) => {
-                    // All zones or none.
-                    for id in begun {
-                        self.connections.close(id, EndReason::Withdrawn);
-                    }
-                    return Err(reason);
-                }
-            }
+        if !resolution.commits.is_empty() {
+            self.connections.commit_all(&resolution.commits, passing, self.now)?;
         }
         for track in &resolution.tracks {
             self.connections.advance(track, passing, self.now);
@@ -362,7 +456,8 @@ impl Worker {
 
     /// What need not be done per packet.
     fn tidy(&mut self) {
-        if self.now < self.tidied + HOUSEKEEPING_MICROSECONDS {
+        let elapsed = self.now.saturating_sub(self.tidied);
+        if elapsed < HOUSEKEEPING_MICROSECONDS {
             return;
         }
         self.tidied = self.now;
@@ -370,11 +465,17 @@ impl Worker {
         // Every entry is looked at once a second or so.
         let share = self.cache.len() / 8 + 64;
         self.cache.sweep(share, self.now.saturating_sub(CACHE_IDLE_MICROSECONDS));
-        let share = self.connections.len() / 8 + 64;
-        self.connections.expire(self.now, share);
+        // What other workers gave to this one must expire too, should no packet of it ever come.
+        self.connections.adopt();
+        let slots = self.connections.slots() as u64;
+        let share = slots * elapsed.min(EXPIRY_MICROSECONDS) / EXPIRY_MICROSECONDS + 64;
+        self.connections.expire(self.now, share as usize);
     }
 
     fn sleep(&mut self) {
+        if !self.outgoing.links.park() {
+            return;
+        }
         self.progress.asleep();
         let mut nanoseconds = SLEEP_NANOSECONDS;
         {
@@ -392,64 +493,9 @@ impl Worker {
                 let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
             }
         }
+        self.outgoing.links.awake();
         self.progress.awake();
         self.look_at_version();
-    }
-
-    fn obey(&mut self, command: Command) {
-        // Whoever asked may have stopped waiting: then nobody needs the answer.
-        match command {
-            Command::AddQueue(slot, queue, done) => {
-                self.outgoing.add(slot, queue);
-                self.slots = self.outgoing.slots().collect();
-                let _ = done.send(());
-            }
-            Command::RemoveQueues(slot, done) => {
-                self.outgoing.remove(slot);
-                self.slots = self.outgoing.slots().collect();
-                let _ = done.send(());
-            }
-            Command::Report(reply) => {
-                self.cache.flush();
-                let _ = reply.send(self.report());
-            }
-            Command::Cache(limit, reply) => {
-                let _ = reply.send(self.busiest(limit));
-            }
-            Command::Trace(packet, reply) => {
-                let (key, contents) = *packet;
-                let packet = Packet { key: &key, contents };
-                let _ = reply.send(self.tables.trace(&packet, Connected::Now(&self.connections)));
-            }
-            Command::Stop => {}
-        }
-    }
-
-    fn report(&self) -> WorkerReport {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        let pool = &self.outgoing.pool;
-        WorkerReport {
-            packets: self.packets,
-            cache_hits: self.cache.counters.hits,
-            cache_misses: self.cache.counters.misses,
-            cache_entries: self.cache.len() as u64,
-            cache_masks: self.cache.masks() as u64,
-            busy_microseconds: time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000,
-            drops: self.outgoing.drops.iter().collect(),
-            ports: self.outgoing.counters(),
-            cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
-        }
-    }
-
-    fn busiest(&self, limit: usize) -> Vec<v1::CacheEntry> {
-        let row = |(value, mask, program, packets, bytes): (FlowKey, FlowKey, Arc<_>, u64, u64)| v1::CacheEntry {
-            r#match: message::matches(&value, &mask),
-            program: format!("{program}"),
-            packets,
-            bytes,
-            worker: self.number,
-        };
-        self.cache.busiest(limit).into_iter().map(row).collect()
     }
 
     fn stop(mut self) {
@@ -458,6 +504,11 @@ impl Worker {
         self.progress.asleep();
         self.tables.dismiss(&self.progress);
     }
+}
+
+/// Whether a program may be believed: of what was handed over, no hand-over.
+fn holds(program: &Program, origin: Origin) -> bool {
+    origin.hops == 0 || !program.hands_over()
 }
 
 /// Deficit round robin over ingress ports: each gets an equal share of a round's walks, and keeps what it
@@ -470,131 +521,6 @@ fn spend(credit: &mut Credit, round: u64, active: usize) -> bool {
     let allowed = credit.walks > 0;
     credit.walks = credit.walks.saturating_sub(1);
     allowed
-}
-
-/// Control of one worker, for the switch. Calls block until the worker has answered (microseconds).
-pub struct WorkerHandle {
-    commands: Sender<Command>,
-    wake: Arc<OwnedFd>,
-    thread: JoinHandle<()>,
-}
-
-impl WorkerHandle {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// If the thread or its wake-up descriptor cannot be made.
-    pub fn start(
-        number: u32,
-        tables: Arc<Tables>,
-        memory: &'static Memory,
-        punts: Arc<dyn PuntSink>,
-        settings: WorkerSettings,
-    ) -> std::io::Result<Self> {
-        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let (commands, receiver) = channel();
-        let (connections, _) = Connections::open(Options::default(), Start::read()).map_err(std::io::Error::other)?;
-        let progress = Arc::new(Progress::default());
-        tables.enrol(progress.clone());
-        let worker = {
-            let wake = wake.clone();
-            move || {
-                if let Some(core) = settings.core {
-                    pin(number, core);
-                }
-                Worker {
-                    number,
-                    progress,
-                    commands: receiver,
-                    wake,
-                    settings,
-                    version: 0,
-                    topology: Arc::default(),
-                    numbers: vec![0; PORTS],
-                    tunnels: HashMap::new(),
-                    cache: Cache::default(),
-                    connections,
-                    outgoing: Outgoing::new(Pool::new(memory), punts),
-                    slots: Vec::new(),
-                    frames: Vec::with_capacity(BATCH),
-                    missed: Vec::with_capacity(BATCH),
-                    credits: vec![Credit { walks: MISSES_PER_BATCH, round: 0 }; PORTS],
-                    now: clock::now(),
-                    rounds: 0,
-                    active: 1,
-                    packets: 0,
-                    tidied: 0,
-                    tables,
-                }
-                .run();
-            }
-        };
-        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            // A worker that is gone would leave ports that swallow packets: better no switch, which
-            // whoever supervises it starts again.
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(worker)).is_err() {
-                eprintln!("worker {number} failed: the switch stops; please report the message above");
-                std::process::abort();
-            }
-        })?;
-        Ok(Self { commands, wake, thread })
-    }
-
-    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> T {
-        let (sender, receiver) = channel();
-        self.tell(command(sender));
-        receiver.recv().expect("a worker answers until it is stopped")
-    }
-
-    fn tell(&self, command: Command) {
-        self.commands.send(command).expect("a worker listens until it is stopped");
-        // Full means it will wake anyway.
-        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
-    }
-
-    /// Gives the worker a queue of a port. Set the topology with the port's slot before or after.
-    pub fn add_queue(&self, slot: PortSlot, queue: Box<dyn PortQueue>) {
-        self.ask(|done| Command::AddQueue(slot, queue, done));
-    }
-
-    /// Takes the port's queue away and closes it; when it returns, the slot may be reused. Set the
-    /// topology without the port first.
-    pub fn remove_queues(&self, slot: PortSlot) {
-        self.ask(|done| Command::RemoveQueues(slot, done));
-    }
-
-    /// Counters now; rules' counters are brought up to date too.
-    #[must_use]
-    pub fn report(&self) -> WorkerReport {
-        self.ask(Command::Report)
-    }
-
-    /// The busiest cache entries.
-    #[must_use]
-    pub fn cache(&self, limit: usize) -> Vec<v1::CacheEntry> {
-        self.ask(|reply| Command::Cache(limit, reply))
-    }
-
-    /// Walks the tables for a packet, among this worker's connections, and writes the walk down; nothing is
-    /// counted, sent or remembered.
-    #[must_use]
-    pub fn trace(&self, key: FlowKey, contents: Contents) -> v1::TraceReply {
-        self.ask(|reply| Command::Trace(Box::new((key, contents)), reply))
-    }
-
-    /// Stops the thread: queues are closed, buffers returned.
-    pub fn stop(self) {
-        self.tell(Command::Stop);
-        let _ = self.thread.join();
-    }
-}
-
-fn pin(number: u32, core: usize) {
-    let mut cores = rustix::thread::CpuSet::new();
-    cores.set(core);
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &cores) {
-        tracing::warn!(number, core, %error, "the worker could not be pinned to its core and runs on any");
-    }
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl Contents {
         let begins =
             tuple.is_some_and(|tuple| tuple.may_begin() && begin(tuple.protocol, &self.transport, false).is_some());
         let state = CtState::TRACKED | if begins { CtState::NEW } else { CtState::INVALID };
-        Observation { state, mark: 0, track: None, translated: None }
+        Observation { state, ..Observation::default() }
     }
 
     /// As it counts for its connections.

@@ -7,6 +7,7 @@ use super::record::{Record, flag};
 use super::state::CtState;
 use super::tuple::Tuple;
 use super::{ConnectionId, Direction};
+use crate::drop::DropReason;
 use crate::flow::key::FlowKey;
 use crate::limits::connection as limits;
 use std::net::IpAddr;
@@ -114,7 +115,7 @@ pub struct Advanced {
 }
 
 /// What rules see of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
     /// `ct_state`
     pub state: CtState,
@@ -124,6 +125,8 @@ pub struct Observation {
     pub track: Option<Track>,
     /// Its tuple after the connection's NAT.
     pub translated: Option<Tuple>,
+    /// What this worker has of its tuple: that connection, or one that is over, or that the packet contradicts.
+    pub record: Option<ConnectionId>,
 }
 
 /// A connection about to begin.
@@ -177,6 +180,15 @@ impl Prepared {
     }
 }
 
+/// Why connections could not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// For this reason.
+    Because(DropReason),
+    /// Another worker has one of the tuples by now: the packet is that one's.
+    OwnedBy(u16),
+}
+
 /// An ICMP error about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Related {
@@ -212,12 +224,21 @@ pub enum EndReason {
     Flushed,
     /// Another zone refused the packet that began it.
     Withdrawn,
+    /// It moved to a worker that had no room for it.
+    Displaced,
 }
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Expired, Self::Finished, Self::Reopened, Self::PolicyChanged, Self::Flushed, Self::Withdrawn];
+    pub const ALL: [Self; 7] = [
+        Self::Expired,
+        Self::Finished,
+        Self::Reopened,
+        Self::PolicyChanged,
+        Self::Flushed,
+        Self::Withdrawn,
+        Self::Displaced,
+    ];
 
     /// The word in dumps and metrics.
     #[must_use]
@@ -229,6 +250,7 @@ impl EndReason {
             Self::PolicyChanged => "policy_changed",
             Self::Flushed => "flushed",
             Self::Withdrawn => "withdrawn",
+            Self::Displaced => "displaced",
         }
     }
 }

@@ -67,7 +67,8 @@ mod tests;
 pub use contents::Contents;
 pub use directory::{Directory, Refusal};
 pub use exchange::{
-    Advanced, EndReason, Expired, Filter, New, Observation, Options, Passing, Prepared, Related, Start, Touched, Track,
+    Advanced, EndReason, Expired, Filter, New, Observation, Options, Passing, Prepared, Refused, Related, Start,
+    Touched, Track,
 };
 pub use file::OpenError;
 pub use nat::{Nat, SourceNat};

@@ -176,6 +176,11 @@ impl Ports {
         self.mappings.contains_key(internal)
     }
 
+    /// The port that the internal end is mapped to.
+    pub fn port(&self, internal: &Internal) -> Option<u16> {
+        self.mappings.get(internal).map(|mapping| mapping.port)
+    }
+
     /// One more connection uses the internal end's mapping, which is to `port`.
     pub fn take(&mut self, internal: Internal, port: u16) {
         self.mappings.entry(internal).or_insert(Mapping { port, connections: 0 }).connections += 1;

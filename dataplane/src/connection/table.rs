@@ -1,15 +1,14 @@
 //! The connections of one worker. See the module comment of [`super`].
 
-use super::directory::Refusal;
 use super::exchange::{
-    Advanced, EndReason, Expired, Filter, New, Observation, Options, Passing, Prepared, Related, Start, Touched, Track,
+    Advanced, EndReason, Expired, New, Observation, Options, Passing, Prepared, Related, Start, Touched, Track,
     orientation, seen,
 };
 use super::file::{OpenError, RecordFile};
 use super::index::Index;
 use super::nat::{Internal, Nat, Ports, Random, with_destination, with_source};
 use super::protocol::{Progress, State, Transport, Verdict, begin};
-use super::record::{Counter, Record, flag};
+use super::record::{Record, flag};
 use super::state::CtState;
 use super::tuple::Tuple;
 use super::{ConnectionId, Direction};
@@ -18,6 +17,10 @@ use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use zerocopy::IntoBytes;
+
+mod begin;
+mod list;
+mod share;
 
 /// See the module comment of [`super`].
 pub struct Connections {
@@ -62,6 +65,11 @@ fn apply(record: &mut Record, direction: Direction, progress: &Progress, passing
     let counter = &mut record.counters[direction as usize];
     counter.packets += u64::from(passing.packets);
     counter.bytes += u64::from(passing.bytes);
+}
+
+/// What the directory has of a record, besides its mapping.
+fn tuples(record: &Record) -> [(u32, Tuple); 2] {
+    [Direction::Original, Direction::Reply].map(|direction| (record.zone, record.tuple(direction)))
 }
 
 impl Connections {
@@ -114,7 +122,8 @@ impl Connections {
                     .all(|&direction| self.find(record.zone, &record.tuple(direction)).is_none());
             if sound {
                 self.file.records_mut()[slot].owner = worker;
-                if self.claim(record.zone, &record.original, &record.tuple(Direction::Reply)).is_ok() {
+                let directory = self.options.directory.as_ref();
+                if directory.is_none_or(|directory| directory.claim(&tuples(&record), worker).is_ok()) {
                     self.enter(slot as u32);
                     continue;
                 }
@@ -184,22 +193,27 @@ impl Connections {
     /// (see [`Tuple::of`]).
     #[must_use]
     pub fn observe(&self, zone: u32, tuple: Option<&Tuple>, transport: &Transport, now: u64) -> Observation {
-        let without = |state| Observation { state: CtState::TRACKED | state, mark: 0, track: None, translated: None };
-        let Some(tuple) = tuple else { return without(CtState::INVALID) };
-        let Some((id, direction)) = self.lookup(zone, tuple, now) else {
+        let mut without = Observation { state: CtState::TRACKED | CtState::INVALID, ..Observation::default() };
+        let Some(tuple) = tuple else { return without };
+        let fresh = CtState::TRACKED | CtState::NEW;
+        let found = self.find(zone, tuple);
+        without.record = found.map(|(slot, _)| self.id(slot));
+        let alive = found.filter(|(slot, _)| !self.is_past(&self.file.records()[*slot as usize], now));
+        let Some((slot, direction)) = alive else {
             let new = tuple.may_begin() && begin(tuple.protocol, transport, self.options.pick_up).is_some();
-            return without(if new { CtState::NEW } else { CtState::INVALID });
+            return Observation { state: if new { fresh } else { without.state }, ..without };
         };
-        let record = &self.file.records()[id.index as usize];
+        let (id, record) = (self.id(slot), &self.file.records()[slot as usize]);
         let before = record.progress();
         match before.after(tuple.protocol, direction, transport) {
-            Verdict::Invalid => without(CtState::INVALID),
-            Verdict::Reopen => without(CtState::NEW),
+            Verdict::Invalid => without,
+            Verdict::Reopen => Observation { state: fresh, ..without },
             Verdict::Pass(after) => {
                 let changes = u32::from(!before.looks_like(&after));
                 Observation {
                     state: seen(&after, record.flags, direction),
                     mark: record.mark,
+                    record: Some(id),
                     track: Some(Track { id, direction, visible_epoch: record.visible_epoch.wrapping_add(changes) }),
                     translated: Some(record.translated(direction)),
                 }
@@ -212,7 +226,9 @@ impl Connections {
     pub fn observe_error(&self, zone: u32, quoted: &Tuple, now: u64) -> Observation {
         let related = self.related(zone, quoted, now);
         let state = related.map_or(CtState::TRACKED | CtState::INVALID, |related| related.state);
-        Observation { state, mark: related.map_or(0, |related| related.mark), track: None, translated: None }
+        let mark = related.map_or(0, |related| related.mark);
+        let record = self.find(zone, &quoted.inverse()).map(|(slot, _)| self.id(slot));
+        Observation { state, mark, record, ..Observation::default() }
     }
 
     /// What a cached program does per packet and connection: checks that the program still holds, and if
@@ -284,7 +300,7 @@ impl Connections {
             return Err(DropReason::ConnectionClash);
         }
         if replaced.is_none() {
-            self.has_room(new.zone)?;
+            self.has_room(new.zone, 0)?;
         }
         let mut flags = if new.follow_policy { flag::FOLLOW_POLICY } else { 0 };
         let mut out = original;
@@ -300,10 +316,9 @@ impl Connections {
                 return Err(DropReason::BadAction);
             }
             let external = with_source(&out, nat.address, 0).source;
-            let is_free = |reply: &Tuple| {
-                self.find(new.zone, reply).is_none_or(|(slot, _)| {
-                    Some(slot) == replaced || self.is_past(&self.file.records()[slot as usize], now)
-                })
+            let is_free = |reply: &Tuple| match self.find(new.zone, reply) {
+                Some((slot, _)) => Some(slot) == replaced || self.is_past(&self.file.records()[slot as usize], now),
+                None => self.elsewhere(new.zone, reply).is_none(),
             };
             flags |= flag::SOURCE_NAT;
             if out.has_ports() {
@@ -325,77 +340,6 @@ impl Connections {
         Ok(Prepared { zone: new.zone, original, reply, progress, flags, mark: new.mark, first: *new.first })
     }
 
-    fn has_room(&self, zone: u32) -> Result<(), DropReason> {
-        let in_zone = self.zones.get(&zone).copied().unwrap_or(0);
-        if self.live >= self.options.records || in_zone >= self.options.per_zone {
-            return Err(DropReason::ConnectionLimit);
-        }
-        Ok(())
-    }
-
-    /// Begins a connection with its first packet. What the protocol had ended, or is past its deadline, and
-    /// has one of the tuples, ends.
-    ///
-    /// # Errors
-    /// As for [`Self::prepare`], if things have changed since then.
-    pub fn commit(&mut self, prepared: &Prepared, passing: &Passing, now: u64) -> Result<ConnectionId, DropReason> {
-        let Prepared { zone, original, reply, progress, flags, .. } = *prepared;
-        let found = [self.find(zone, &original), self.find(zone, &reply)].map(|found| found.map(|(slot, _)| slot));
-        if found.iter().flatten().any(|&slot| self.blocks(slot, now)) {
-            return Err(DropReason::ConnectionClash);
-        }
-        if found == [None; 2] {
-            self.has_room(zone)?;
-        }
-        for slot in found.into_iter().flatten() {
-            if self.file.records()[slot as usize].is_live() {
-                let over = self.file.records()[slot as usize].state().is_over();
-                self.remove(slot, if over { EndReason::Reopened } else { EndReason::Expired });
-            }
-        }
-        self.claim(zone, &original, &reply)?;
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.high += 1;
-            self.high as u32 - 1
-        });
-        let monotonic = now + self.offset;
-        let place = &mut self.file.records_mut()[slot as usize];
-        let mut record = Record {
-            generation: place.generation,
-            visible_epoch: place.visible_epoch.wrapping_add(1),
-            zone,
-            mark: prepared.mark,
-            flags,
-            original,
-            owner: self.options.worker,
-            created: monotonic,
-            ..Record::ZERO
-        };
-        record.set_reply(&reply);
-        record.set_first(&prepared.first);
-        record.counters[0] = Counter { packets: passing.packets.into(), bytes: passing.bytes.into() };
-        record.set_progress(&progress);
-        record.deadline = monotonic + progress.state.timeout(original.protocol);
-        place.publish(&record);
-        self.enter(slot);
-        Ok(self.id(slot))
-    }
-
-    /// Makes this worker the owner of a connection's tuples; all or nothing.
-    fn claim(&self, zone: u32, original: &Tuple, reply: &Tuple) -> Result<(), DropReason> {
-        let Some(directory) = &self.options.directory else { return Ok(()) };
-        let worker = self.options.worker;
-        let refused = |refusal| match refusal {
-            Refusal::OwnedBy(_) => DropReason::ConnectionClash,
-            Refusal::Full => DropReason::ConnectionLimit,
-        };
-        directory.claim(zone, original, worker).map_err(refused)?;
-        directory.claim(zone, reply, worker).map_err(|refusal| {
-            directory.release(zone, original, worker);
-            refused(refusal)
-        })
-    }
-
     /// Enters a live record everywhere it is counted or found.
     fn enter(&mut self, slot: u32) {
         let record = self.file.records()[slot as usize];
@@ -410,22 +354,29 @@ impl Connections {
             let internal = Internal::of(record.zone, &record.original, out.source);
             if let Some(directory) = self.options.directory.as_ref().filter(|_| !self.ports.has(&internal)) {
                 // Without this entry another worker may give the internal end another port: a lesser evil.
-                let _ = directory.claim(record.zone, &record.original.endpoint(), self.options.worker);
+                let _ = directory.claim(&[(record.zone, record.original.endpoint())], self.options.worker);
             }
             self.ports.take(internal, u16::from_be_bytes(out.source_port));
         }
     }
 
-    /// Undoes [`Self::enter`], [`Self::claim`] and the record.
+    /// Undoes [`Self::enter`], `claim` and the record.
     fn remove(&mut self, slot: u32, reason: EndReason) {
+        let record = self.leave(slot);
+        if let Some(directory) = &self.options.directory {
+            for (zone, tuple) in tuples(&record) {
+                directory.release(zone, &tuple, self.options.worker);
+            }
+        }
+        self.ended[reason as usize] += 1;
+    }
+
+    /// Takes a record out of everything but the directory.
+    fn leave(&mut self, slot: u32) -> Record {
         let record = self.file.records()[slot as usize];
         for (entry, direction) in [Direction::Original, Direction::Reply].into_iter().enumerate() {
-            let tuple = record.tuple(direction);
-            let hash = self.hash(record.zone, &tuple);
+            let hash = self.hash(record.zone, &record.tuple(direction));
             self.index.remove(hash, slot * 2 + entry as u32);
-            if let Some(directory) = &self.options.directory {
-                directory.release(record.zone, &tuple, self.options.worker);
-            }
         }
         if let Some(count) = self.zones.get_mut(&record.zone) {
             *count -= 1;
@@ -443,7 +394,7 @@ impl Connections {
         }
         self.file.records_mut()[slot as usize].free();
         self.free.push(slot);
-        self.ended[reason as usize] += 1;
+        record
     }
 
     /// Ends a connection at once; gives its record as it was. Packets that follow are new, or invalid.
@@ -498,41 +449,16 @@ impl Connections {
         Some(Related { id, direction, state, mark: record.mark, quoted: leaves.inverse(), source, destination })
     }
 
-    /// The connections a filter admits that are not past their deadline, in no order.
-    pub fn iter<'a>(&'a self, filter: &'a Filter, now: u64) -> impl Iterator<Item = (ConnectionId, &'a Record)> + 'a {
-        self.admitted(0..self.high, filter, now)
-    }
-
-    /// Likewise, but of at most `slots` slots from number `from` on, so that a long list does not hold up
-    /// packets. Also gives where to go on, unless that was all.
-    pub fn page<'a>(
-        &'a self,
-        filter: &'a Filter,
-        now: u64,
-        from: usize,
-        slots: usize,
-    ) -> (impl Iterator<Item = (ConnectionId, &'a Record)> + 'a, Option<usize>) {
-        let from = from.min(self.high);
-        let end = from.saturating_add(slots).min(self.high);
-        (self.admitted(from..end, filter, now), (end < self.high).then_some(end))
-    }
-
-    fn admitted<'a>(
-        &'a self,
-        slots: std::ops::Range<usize>,
-        filter: &'a Filter,
-        now: u64,
-    ) -> impl Iterator<Item = (ConnectionId, &'a Record)> + 'a {
-        slots.clone().zip(&self.file.records()[slots]).filter_map(move |(slot, record)| {
-            let wanted = record.is_live() && !self.is_past(record, now) && filter.admits(record);
-            wanted.then_some((ConnectionId { index: slot as u32, generation: record.generation }, record))
-        })
-    }
-
     /// Microseconds until a record's deadline.
     #[must_use]
     pub fn remaining(&self, record: &Record, now: u64) -> u64 {
         record.deadline.saturating_sub(now + self.offset)
+    }
+
+    /// Slots that were ever used: what `expire` goes round.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.high
     }
 
     /// Records in use, swept or not.

@@ -32,6 +32,7 @@ enum Step {
     Punt { max_length: u32, reason: u32, table: u8, cookie: u64 },
     ArpReply([u8; 6]),
     DhcpReply(Arc<DhcpOffer>),
+    HandOver(u16),
 }
 
 impl Step {
@@ -60,6 +61,8 @@ pub trait Egress {
     fn discard(&mut self, frame: Frame, reason: DropReason);
     /// Hands a packet to a listener.
     fn punt(&mut self, packet: v1::PacketIn, frame: Frame);
+    /// Hands a frame, as it came in, to another worker, which decides about it.
+    fn hand_over(&mut self, worker: u16, frame: Frame, key: &FlowKey);
     /// Counts what leaves by a tunnel port.
     fn count_tunnel(&mut self, slot: PortSlot, bytes: usize);
     /// Whether one more reply may be composed in this batch.
@@ -86,6 +89,7 @@ impl Program {
                 }
                 Effect::ArpReply(mac) => Step::ArpReply(*mac),
                 Effect::DhcpReply(offer) => Step::DhcpReply(offer.clone()),
+                Effect::HandOver(worker) => Step::HandOver(*worker),
                 Effect::Undeliverable { .. } => return None,
             })
         });
@@ -98,6 +102,12 @@ impl Program {
             steps: steps.into(),
             drop: resolution.drop.unwrap_or(DropReason::NoOutput),
         }
+    }
+
+    /// Whether it hands its packets to another worker.
+    #[must_use]
+    pub fn hands_over(&self) -> bool {
+        matches!(*self.steps, [Step::HandOver(_)])
     }
 
     /// Whether it holds for a packet, as far as connections go; if so, and the packet is sent, it is counted
@@ -235,6 +245,7 @@ fn consume(step: &Step, mut frame: Frame, key: &FlowKey, egress: &mut impl Egres
                 egress.discard(frame, DropReason::ResponderBudget);
             }
         }
+        Step::HandOver(worker) => egress.hand_over(*worker, frame, key),
         Step::Rewrite(_) | Step::PushVlan(_) | Step::PopVlan | Step::DecTtl => {
             egress.discard(frame, DropReason::NoOutput);
         }
@@ -290,6 +301,7 @@ impl fmt::Display for Program {
                 Step::Punt { reason, .. } => write!(formatter, "punt {reason}")?,
                 Step::ArpReply(_) => write!(formatter, "arp reply")?,
                 Step::DhcpReply(offer) => write!(formatter, "dhcp reply {}", offer.address)?,
+                Step::HandOver(worker) => write!(formatter, "hand to worker {worker}")?,
             }
         }
         Ok(())

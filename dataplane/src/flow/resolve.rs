@@ -14,7 +14,8 @@
 //! the packet belongs to ([`Track`]: the program checks them first, each time), those it begins if it is
 //! output ([`Prepared`]), and those that rules would no longer admit. Of a connection that follows policy,
 //! the walk of its first packet is repeated as if it were new; what that walk passed belongs to what this
-//! one depends on. What belongs to no connection, or begins one, is not to be cached.
+//! one depends on. What belongs to no connection, or begins one, is not to be cached. A walk that meets a
+//! connection of another worker ends there: the frame is that one's (`handover.rs`).
 //!
 //! Values that are only checked (the TTL) are checked when the program runs, and are not consulted here.
 
@@ -125,6 +126,8 @@ pub enum Effect {
     ArpReply([u8; 6]),
     /// Answer (a copy) by DHCP, out of the ingress port.
     DhcpReply(Arc<DhcpOffer>),
+    /// Another worker is to decide: the only effect.
+    HandOver(u16),
     /// It should have left here, but cannot; counted only if nothing else is done with the packet.
     Undeliverable {
         /// The port named.
@@ -183,6 +186,11 @@ pub struct Resolution {
     pub commits: Vec<Prepared>,
     /// Connections that rules no longer admit.
     pub refused: Vec<ConnectionId>,
+    /// Set: that worker is to decide about the packet. If it is this one, a record of its own is still in its
+    /// mailbox.
+    pub owner: Option<u16>,
+    /// What this worker had of the packet's tuples before it met another's.
+    pub moves: Vec<ConnectionId>,
     /// Whether other packets of the same key will fare the same.
     pub cacheable: bool,
 }
@@ -226,6 +234,7 @@ struct Walk<'a> {
     committed: Vec<u32>,
     commits: Vec<Prepared>,
     refused: Vec<ConnectionId>,
+    owner: Option<u16>,
     others: Vec<Passed>,
     cacheable: bool,
 }
@@ -265,6 +274,7 @@ impl<'a> Walk<'a> {
             committed: Vec::new(),
             commits: Vec::new(),
             refused: Vec::new(),
+            owner: None,
             others: Vec::new(),
             cacheable: true,
         }
@@ -517,6 +527,15 @@ impl<'a> Walk<'a> {
     }
 
     fn finish(mut self, verdict: Result<(), DropReason>) -> Resolution {
+        let mut moves = Vec::new();
+        if let Some(owner) = self.owner {
+            moves.extend(self.zones.iter().filter_map(|(_, seen)| seen.record));
+            // What moves now is not met here again: the next packet's walk is another one.
+            self.cacheable = moves.is_empty() && self.packet.contents.quoted.is_none();
+            self.effects = vec![Effect::HandOver(owner)];
+            // The owner counts the packet, and does everything to it.
+            (self.rules, self.zones, self.commits) = Default::default();
+        }
         let consumed = self.effects.iter().any(Effect::consumes);
         let undeliverable = self.effects.iter().find_map(|effect| match effect {
             Effect::Undeliverable { reason, .. } => Some(*reason),
@@ -556,6 +575,8 @@ impl<'a> Walk<'a> {
             tracks: self.zones.iter().filter_map(|(_, seen)| seen.track).collect(),
             commits: self.commits,
             refused: self.refused,
+            owner: self.owner,
+            moves,
             cacheable: self.cacheable,
         }
     }

@@ -336,16 +336,28 @@ impl Tables {
     }
 
     /// Walks the tables for a packet and writes the walk down; nothing is counted or sent. The reply's
-    /// `origin` texts are left empty: the switch fills them from its cookies.
+    /// `origin` texts are left empty: the switch fills them from its cookies. Among connections of one of
+    /// several workers, ask by [`Tables::trace_here`].
     #[must_use]
     pub fn trace(&self, packet: &Packet<'_>, connections: Connected<'_>) -> v1::TraceReply {
+        self.trace_here(packet, connections).unwrap_or_default()
+    }
+
+    /// Likewise.
+    ///
+    /// # Errors
+    /// The worker that is to be asked instead, because it has a connection of the packet.
+    pub fn trace_here(&self, packet: &Packet<'_>, connections: Connected<'_>) -> Result<v1::TraceReply, u16> {
         let state = self.read();
         let version = self.version();
         let topology = state.topology(version);
         let mut trace = Trace::default();
         let view = View { state: &state, version, topology: &topology, connections, now: crate::clock::now() };
         let resolution = resolve(&view, packet, &mut trace);
-        trace.reply(&state, packet.key, &topology, &resolution)
+        match resolution.owner {
+            Some(worker) => Err(worker),
+            None => Ok(trace.reply(&state, packet.key, &topology, &resolution)),
+        }
     }
 }
 

@@ -97,6 +97,8 @@ fn effect_to_messages(effect: &Effect, key: &FlowKey, topology: &Topology) -> Ve
         Effect::Output { port, .. } => output(*port, ""),
         Effect::OutputBack => output(key.port(), ""),
         Effect::Undeliverable { port, reason } => output(*port, reason.word()),
+        // Who asked for the trace goes on at that worker.
+        Effect::HandOver(_) => Vec::new(),
         Effect::Tunnel(tunnel) => {
             let mut effects = output(tunnel.port, "");
             for effect in &mut effects {

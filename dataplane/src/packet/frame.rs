@@ -268,6 +268,20 @@ impl Frame {
         done
     }
 
+    /// How many buffers it owns.
+    #[must_use]
+    pub fn buffers(&self) -> usize {
+        let mut count = 1;
+        // SAFETY: we own every buffer of the chain.
+        let mut next = unsafe { self.memory.link(self.buffer).next };
+        while let Some(id) = next.checked_sub(1).map(BufferId) {
+            count += 1;
+            // SAFETY: as above.
+            next = unsafe { self.memory.link(id).next };
+        }
+        count
+    }
+
     /// All bytes in a vector; for tests, traces and captures.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {

@@ -12,8 +12,8 @@ use crate::port::PortSlot;
 pub struct Pool {
     memory: &'static Memory,
     free: [Vec<BufferId>; 2],
-    /// Buffers held by frames of each port slot that this pool handed out. A frame freed by another
-    /// worker's pool is settled there, hence signed.
+    /// Buffers held by frames of each port slot that this pool's worker has, its rings with the kernel
+    /// included. Signed: a chain of two ports' buffers comes home under the first one's.
     held: Box<[i32]>,
 }
 
@@ -104,6 +104,24 @@ impl Pool {
         let port = frame.charged;
         for id in frame.into_buffers() {
             self.give(id, port);
+        }
+    }
+
+    /// The frame goes to another worker: its buffers count against the port's quota there, see [`Pool::charge`].
+    pub fn release(&mut self, frame: &Frame) {
+        self.held[frame.charged.index()] -= frame.buffers() as i32;
+    }
+
+    /// The frame came from another worker: see [`Pool::release`]. What is held may exceed the quota by that.
+    pub fn charge(&mut self, frame: &Frame) {
+        self.held[frame.charged.index()] += frame.buffers() as i32;
+    }
+
+    /// Returns the buffers of a frame that counts against no quota, and has no pool to go to, to the depot.
+    pub fn abandon(frame: Frame) {
+        let memory = frame.memory;
+        for id in frame.into_buffers() {
+            memory.give_batch(memory.class(id), vec![id]);
         }
     }
 

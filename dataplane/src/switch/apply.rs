@@ -239,16 +239,21 @@ impl Switch {
         Ok((opened.device, opened.queues))
     }
 
-    /// Hands a port's queues to the workers, in turn; a worker that gets several gets them as one.
+    /// Hands a port's queues to the workers, in turn; a worker that gets several gets them as one, and one that
+    /// gets none learns who sends for it. Where there are fewer queues than workers, ports begin their turn at
+    /// different ones.
     fn give(&self, slot: PortSlot, queues: Queues) {
         let workers = self.workers.read().expect("no panic under this lock");
+        let (count, first) = (queues.len(), if queues.len() < workers.len() { slot.index() } else { 0 });
         let mut shares: Vec<Queues> = workers.iter().map(|_| Vec::new()).collect();
         for (index, queue) in queues.into_iter().enumerate() {
-            shares[index % workers.len()].push(queue);
+            shares[(first + index) % workers.len()].push(queue);
         }
-        for (worker, share) in workers.iter().zip(shares) {
+        for (number, (worker, share)) in workers.iter().zip(shares).enumerate() {
             if let Some(queue) = QueueSet::of(share) {
                 worker.add_queue(slot, queue);
+            } else if count > 0 {
+                worker.route(slot, ((first + number % count) % workers.len()) as u16);
             }
         }
     }

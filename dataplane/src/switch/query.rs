@@ -134,17 +134,28 @@ impl Switch {
                 });
             }
         };
-        // Connections are the workers' own: one of them looks.
-        let mut reply = match self.workers.read().expect("no panic under this lock").first() {
-            Some(worker) => worker.trace(key, contents),
-            None => self.tables.trace(&Packet { key: &key, contents }, Connected::AsNew),
-        };
+        let mut reply = self.walk(key, contents);
         let state = self.state();
         for rule in reply.steps.iter_mut().filter_map(|step| step.rule.as_mut()) {
             let cookie = rule.rule.as_ref().map_or(0, |rule| rule.cookie);
             rule.origin = state.origins.text(cookie).to_owned();
         }
         Ok(reply)
+    }
+
+    /// Connections are the workers' own: one of them looks, and says who should, should it be another.
+    fn walk(&self, key: FlowKey, contents: Contents) -> v1::TraceReply {
+        let workers = self.workers.read().expect("no panic under this lock");
+        let mut asked = 0;
+        for _ in 0..workers.len() {
+            match workers.get(asked).map(|worker| worker.trace(key, contents)) {
+                Some(Ok(reply)) => return reply,
+                Some(Err(other)) => asked = other.into(),
+                None => break,
+            }
+        }
+        // Stopped; or records of several workers, which a packet would bring together and a trace does not.
+        self.tables.trace(&Packet { key: &key, contents }, Connected::AsNew)
     }
 
     /// `ListTables`.

@@ -7,6 +7,7 @@ use crate::drop::DropReason;
 use crate::egress::PuntSink;
 use crate::flow::message;
 use crate::flow::tables::{Change, Tables};
+use crate::handover::Links;
 use crate::packet::frame::{Checksum, Gso, GsoKind};
 use crate::packet::memory::{Class, Memory};
 use crate::packet::sample::{self, verify};
@@ -54,7 +55,9 @@ fn bench(rules: &[&str]) -> Bench {
     let memory = Memory::map(4096, 64).unwrap();
     let tables = Tables::new();
     let listener = Arc::new(Listener::default());
-    let worker = WorkerHandle::start(0, tables.clone(), memory, listener.clone(), WorkerSettings::default()).unwrap();
+    let links = Links::of(1).unwrap().remove(0);
+    let worker =
+        WorkerHandle::start(links, tables.clone(), memory, listener.clone(), WorkerSettings::default()).unwrap();
     let mut topology = Topology::default();
     let mut peers = Vec::new();
     for number in 1..=PORTS {

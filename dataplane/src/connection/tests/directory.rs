@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 #[test]
 fn a_tuple_has_one_owner_until_it_is_released_by_that_one() {
-    let directory = Directory::new(100);
-    assert_eq!(directory.claim(7, &udp(1), 0), Ok(()));
-    assert_eq!(directory.claim(7, &udp(1), 0), Ok(()));
-    assert_eq!(directory.claim(7, &udp(1), 1), Err(Refusal::OwnedBy(0)));
-    assert_eq!(directory.claim(8, &udp(1), 1), Ok(()), "another zone");
+    let directory = Directory::new(2, 100);
+    assert_eq!(directory.claim(&[(7, udp(1))], 0), Ok(()));
+    assert_eq!(directory.claim(&[(7, udp(1))], 0), Ok(()));
+    assert_eq!(directory.claim(&[(7, udp(1))], 1), Err(Refusal::OwnedBy(0)));
+    assert_eq!(directory.claim(&[(8, udp(1))], 1), Ok(()), "another zone");
     directory.release(7, &udp(1), 1);
     assert_eq!((directory.owner(7, &udp(1)), directory.len()), (Some(0), 2));
     directory.release(7, &udp(1), 0);
@@ -19,16 +19,16 @@ fn a_tuple_has_one_owner_until_it_is_released_by_that_one() {
 
 #[test]
 fn it_is_bounded() {
-    let directory = Directory::new(128);
-    let taken = (0..5000).filter(|&port| directory.claim(7, &udp(port), 0).is_ok()).count();
+    let directory = Directory::new(2, 128);
+    let taken = (0..5000).filter(|&port| directory.claim(&[(7, udp(port))], 0).is_ok()).count();
     assert_eq!(taken, directory.len());
     assert!((128..=64 * 10).contains(&taken), "{taken}");
-    assert!((0..5000).any(|port| directory.claim(9, &udp(port), 0) == Err(Refusal::Full)));
+    assert!((0..5000).any(|port| directory.claim(&[(9, udp(port))], 0) == Err(Refusal::Full)));
 }
 
 #[test]
 fn what_another_worker_owns_is_a_clash_and_leaves_nothing() {
-    let directory = Arc::new(Directory::new(1000));
+    let directory = Arc::new(Directory::new(2, 1000));
     let worker = |worker| open(Options { worker, workers: 2, directory: Some(directory.clone()), ..small() });
     let (mut one, mut two) = (worker(0), worker(1));
     let id = start(&mut one, &new(7, udp(1), Transport::Other), NOW).unwrap();
@@ -47,7 +47,7 @@ fn what_another_worker_owns_is_a_clash_and_leaves_nothing() {
 
 #[test]
 fn the_holder_of_a_nat_mapping_is_found_by_the_internal_end() {
-    let directory = Arc::new(Directory::new(1000));
+    let directory = Arc::new(Directory::new(2, 1000));
     let mut connections = open(Options { worker: 1, workers: 2, directory: Some(directory.clone()), ..small() });
     let nat = Nat { source: Some(SourceNat { address: EXTERNAL, ports: (2000, 3000) }), destination: None };
     let id = start(&mut connections, &New { nat, ..new(7, udp(1), Transport::Other) }, NOW).unwrap();
@@ -62,7 +62,7 @@ fn the_holder_of_a_nat_mapping_is_found_by_the_internal_end() {
 
 #[test]
 fn two_workers_racing_for_the_same_tuples_share_them_out() {
-    let directory = Arc::new(Directory::new(10_000));
+    let directory = Arc::new(Directory::new(2, 10_000));
     let mut tables: Vec<Connections> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..2_u16)
             .map(|worker| {

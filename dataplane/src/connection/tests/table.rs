@@ -85,7 +85,7 @@ fn timeouts_are_what_the_rfcs_ask_for() {
 
 #[test]
 fn limits_of_zone_and_table_refuse_and_leave_nothing() {
-    let directory = Arc::new(Directory::new(1000));
+    let directory = Arc::new(Directory::new(2, 1000));
     let mut connections = open(Options { directory: Some(directory.clone()), ..small() });
     for port in 0..48 {
         start(&mut connections, &new(7, udp(port), OTHER), NOW).unwrap();

@@ -19,6 +19,10 @@ impl Walk<'_> {
             None => {
                 let seen = self.observe(track.zone, tuple.as_ref());
                 self.zones.push((track.zone, seen));
+                if self.owner.is_some() {
+                    // The walk ends; `finish` says how.
+                    return Err(DropReason::NoOutput);
+                }
                 seen
             }
         };
@@ -43,6 +47,12 @@ impl Walk<'_> {
             mark: commit.mark,
             follow_policy: commit.follow_policy,
         };
+        if self.zones.iter().all(|(_, seen)| seen.record.is_none()) {
+            self.owner = connections.mapped_elsewhere(&new);
+            if self.owner.is_some() {
+                return Err(DropReason::NoOutput);
+            }
+        }
         self.commits.push(connections.prepare(&new, self.view.now)?);
         Ok(())
     }
@@ -59,8 +69,10 @@ impl Walk<'_> {
             Connected::AsNew => return contents.as_new(tuple),
         };
         if let Some(quoted) = &contents.quoted {
+            self.owner = connections.elsewhere(zone, &quoted.inverse());
             return connections.observe_error(zone, quoted, self.view.now);
         }
+        self.owner = tuple.and_then(|tuple| connections.elsewhere(zone, tuple));
         let seen = connections.observe(zone, tuple, &contents.transport, self.view.now);
         let Some(track) = seen.track else { return seen };
         if connections.get(track.id).is_none_or(|record| !record.has(flag::FOLLOW_POLICY)) {

@@ -1,0 +1,340 @@
+//! Control of a worker: commands from other threads, carried out between batches, and the worker's start and
+//! end.
+
+use super::{Credit, Worker};
+use crate::clock;
+use crate::connection::{ConnectionId, Connections, Contents, EndReason, Filter, Options, Record, Start};
+use crate::drop::DropReason;
+use crate::egress::{Outgoing, PuntSink};
+use crate::flow::cache::Cache;
+use crate::flow::key::FlowKey;
+use crate::flow::message;
+use crate::flow::resolve::{Connected, Packet};
+use crate::flow::tables::{Progress, Tables};
+use crate::handover::Links;
+use crate::limits::{BATCH, MISSES_PER_BATCH, PORTS};
+use crate::packet::memory::{Class, Memory};
+use crate::packet::pool::Pool;
+use crate::port::{PortQueue, PortSlot, QueueCounters};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use weft_proto::v1;
+
+/// How a worker behaves.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerSettings {
+    /// Pin the thread to this core.
+    pub core: Option<usize>,
+    /// Never sleep.
+    pub spin: bool,
+}
+
+/// What a worker has done so far.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerReport {
+    /// Frames received.
+    pub packets: u64,
+    /// Packets that found a good cache entry.
+    pub cache_hits: u64,
+    /// Packets that did not.
+    pub cache_misses: u64,
+    /// Entries now.
+    pub cache_entries: u64,
+    /// Masks now.
+    pub cache_masks: u64,
+    /// Time on the CPU.
+    pub busy_microseconds: u64,
+    /// Drops by ingress port and reason, not zero.
+    pub drops: Vec<(PortSlot, DropReason, u64)>,
+    /// Of device ports their queues' counters, of tunnel ports what was decapsulated and encapsulated.
+    pub ports: Vec<(PortSlot, QueueCounters)>,
+    /// Buffers this worker has free in its own cache: chunks, runs.
+    pub cached_buffers: (usize, usize),
+}
+
+/// Slots of connections that a worker looks at before it goes on with packets.
+const SLOTS_AT_A_TIME: usize = 4096;
+
+/// A connection in a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed {
+    /// As it is now.
+    pub record: Record,
+    /// Microseconds until it ends, unless it is used.
+    pub remaining: u64,
+}
+
+pub(super) enum Command {
+    AddQueue(PortSlot, Box<dyn PortQueue>, Sender<()>),
+    Route(PortSlot, u16, Sender<()>),
+    RemoveQueues(PortSlot, Sender<()>),
+    Report(Sender<WorkerReport>),
+    Cache(usize, Sender<Vec<v1::CacheEntry>>),
+    Trace(Box<(FlowKey, Contents)>, Sender<Result<v1::TraceReply, u16>>),
+    /// Those of the filter among some slots, beginning with this one; also gives where to go on.
+    Connections(Filter, usize, Sender<(Vec<Listed>, Option<usize>)>),
+    /// Likewise to be ended; gives how many were.
+    Flush(Filter, usize, Sender<(usize, Option<usize>)>),
+    Stop,
+}
+
+impl Worker {
+    pub(super) fn obey(&mut self, command: Command) {
+        // Whoever asked may have stopped waiting: then nobody needs the answer.
+        match command {
+            Command::AddQueue(slot, queue, done) => {
+                self.outgoing.add(slot, queue);
+                self.slots = self.outgoing.slots().collect();
+                let _ = done.send(());
+            }
+            Command::Route(slot, worker, done) => {
+                self.outgoing.route(slot, worker);
+                let _ = done.send(());
+            }
+            Command::RemoveQueues(slot, done) => {
+                self.outgoing.remove(slot);
+                self.slots = self.outgoing.slots().collect();
+                let _ = done.send(());
+            }
+            Command::Report(reply) => {
+                self.cache.flush();
+                let _ = reply.send(self.report());
+            }
+            Command::Cache(limit, reply) => {
+                let _ = reply.send(self.busiest(limit));
+            }
+            Command::Trace(packet, reply) => {
+                let _ = reply.send(self.trace(&packet.0, packet.1));
+            }
+            Command::Connections(filter, from, reply) => {
+                let _ = reply.send(self.list(&filter, from));
+            }
+            Command::Flush(filter, from, reply) => {
+                let _ = reply.send(self.flush_connections(&filter, from));
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn trace(&mut self, key: &FlowKey, contents: Contents) -> Result<v1::TraceReply, u16> {
+        let packet = Packet { key, contents };
+        match self.tables.trace_here(&packet, Connected::Now(&self.connections)) {
+            Err(worker) if worker == self.number => {
+                self.connections.adopt();
+                self.tables.trace_here(&packet, Connected::Now(&self.connections))
+            }
+            traced => traced,
+        }
+    }
+
+    fn list(&self, filter: &Filter, from: usize) -> (Vec<Listed>, Option<usize>) {
+        let (found, next) = self.connections.page(filter, self.now, from, SLOTS_AT_A_TIME);
+        let listed = |(_, record): (_, &Record)| Listed {
+            record: *record,
+            remaining: self.connections.remaining(record, self.now),
+        };
+        (found.map(listed).collect(), next)
+    }
+
+    fn flush_connections(&mut self, filter: &Filter, from: usize) -> (usize, Option<usize>) {
+        let (found, next) = self.connections.page(filter, self.now, from, SLOTS_AT_A_TIME);
+        let ids: Vec<ConnectionId> = found.map(|(id, _)| id).collect();
+        for &id in &ids {
+            self.connections.close(id, EndReason::Flushed);
+        }
+        (ids.len(), next)
+    }
+
+    fn report(&self) -> WorkerReport {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let pool = &self.outgoing.pool;
+        WorkerReport {
+            packets: self.packets,
+            cache_hits: self.cache.counters.hits,
+            cache_misses: self.cache.counters.misses,
+            cache_entries: self.cache.len() as u64,
+            cache_masks: self.cache.masks() as u64,
+            busy_microseconds: time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000,
+            drops: self.outgoing.drops.iter().collect(),
+            ports: self.outgoing.counters(),
+            cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
+        }
+    }
+
+    fn busiest(&self, limit: usize) -> Vec<v1::CacheEntry> {
+        let row = |(value, mask, program, packets, bytes): (FlowKey, FlowKey, Arc<_>, u64, u64)| v1::CacheEntry {
+            r#match: message::matches(&value, &mask),
+            program: format!("{program}"),
+            packets,
+            bytes,
+            worker: self.number.into(),
+        };
+        self.cache.busiest(limit).into_iter().map(row).collect()
+    }
+}
+
+/// Control of one worker, for the switch. Calls block until the worker has answered (microseconds).
+pub struct WorkerHandle {
+    commands: Sender<Command>,
+    wake: Arc<OwnedFd>,
+    thread: JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    /// Starts the thread. The links tell its number, and join it to the other workers.
+    ///
+    /// # Errors
+    /// If the thread cannot be made, or its connections cannot be kept.
+    pub fn start(
+        links: Links,
+        tables: Arc<Tables>,
+        memory: &'static Memory,
+        punts: Arc<dyn PuntSink>,
+        settings: WorkerSettings,
+    ) -> std::io::Result<Self> {
+        let (wake, number) = (links.wake(), links.number() as u16);
+        let (commands, receiver) = channel();
+        let options = Options {
+            worker: number,
+            workers: links.workers() as u16,
+            directory: links.directory(),
+            ..Options::default()
+        };
+        let (connections, _) = Connections::open(options, Start::read()).map_err(std::io::Error::other)?;
+        let progress = Arc::new(Progress::default());
+        tables.enrol(progress.clone());
+        let worker = {
+            let wake = wake.clone();
+            move || {
+                if let Some(core) = settings.core {
+                    pin(number, core);
+                }
+                Worker {
+                    number,
+                    progress,
+                    commands: receiver,
+                    wake,
+                    settings,
+                    version: 0,
+                    topology: Arc::default(),
+                    tunnels: HashMap::new(),
+                    cache: Cache::default(),
+                    connections,
+                    outgoing: Outgoing::new(Pool::new(memory), punts, links),
+                    slots: Vec::new(),
+                    frames: Vec::with_capacity(BATCH),
+                    missed: Vec::with_capacity(BATCH),
+                    credits: vec![Credit { walks: MISSES_PER_BATCH, round: 0, seen: 0 }; PORTS],
+                    now: clock::now(),
+                    rounds: 0,
+                    active: 1,
+                    appeared: 0,
+                    packets: 0,
+                    tidied: 0,
+                    tables,
+                }
+                .run();
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            // A worker that is gone would leave ports that swallow packets: better no switch, which
+            // whoever supervises it starts again.
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(worker)).is_err() {
+                eprintln!("worker {number} failed: the switch stops; please report the message above");
+                std::process::abort();
+            }
+        })?;
+        Ok(Self { commands, wake, thread })
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> T {
+        let (sender, receiver) = channel();
+        self.tell(command(sender));
+        receiver.recv().expect("a worker answers until it is stopped")
+    }
+
+    fn tell(&self, command: Command) {
+        self.commands.send(command).expect("a worker listens until it is stopped");
+        // Full means it will wake anyway.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// Gives the worker a queue of a port. Set the topology with the port's slot before or after.
+    pub fn add_queue(&self, slot: PortSlot, queue: Box<dyn PortQueue>) {
+        self.ask(|done| Command::AddQueue(slot, queue, done));
+    }
+
+    /// Takes the port's queue away and closes it; when it returns, the slot may be reused. Set the
+    /// topology without the port first.
+    pub fn remove_queues(&self, slot: PortSlot) {
+        self.ask(|done| Command::RemoveQueues(slot, done));
+    }
+
+    /// Counters now; rules' counters are brought up to date too.
+    #[must_use]
+    pub fn report(&self) -> WorkerReport {
+        self.ask(Command::Report)
+    }
+
+    /// The busiest cache entries.
+    #[must_use]
+    pub fn cache(&self, limit: usize) -> Vec<v1::CacheEntry> {
+        self.ask(|reply| Command::Cache(limit, reply))
+    }
+
+    /// Tells the worker which other one sends by a port of which it has no queue.
+    pub fn route(&self, slot: PortSlot, worker: u16) {
+        self.ask(|done| Command::Route(slot, worker, done));
+    }
+
+    /// Walks the tables for a packet, among this worker's connections, and writes the walk down; nothing is
+    /// counted, sent or remembered.
+    ///
+    /// # Errors
+    /// The worker that is to be asked instead, because it has a connection of the packet.
+    pub fn trace(&self, key: FlowKey, contents: Contents) -> Result<v1::TraceReply, u16> {
+        self.ask(|reply| Command::Trace(Box::new((key, contents)), reply))
+    }
+
+    /// At most so many connections of a filter, in no order. Packets pass in between.
+    #[must_use]
+    pub fn connections(&self, filter: &Filter, limit: usize) -> Vec<Listed> {
+        let (mut found, mut from) = (Vec::new(), Some(0));
+        while let Some(slot) = from.filter(|_| found.len() < limit) {
+            let (more, next) = self.ask(|reply| Command::Connections(*filter, slot, reply));
+            found.extend(more);
+            from = next;
+        }
+        found.truncate(limit);
+        found
+    }
+
+    /// Ends the connections of a filter; gives how many. Packets pass in between.
+    #[must_use]
+    pub fn flush(&self, filter: &Filter) -> usize {
+        let (mut ended, mut from) = (0, Some(0));
+        while let Some(slot) = from {
+            let (more, next) = self.ask(|reply| Command::Flush(*filter, slot, reply));
+            ended += more;
+            from = next;
+        }
+        ended
+    }
+
+    /// Stops the thread: queues are closed, buffers returned.
+    pub fn stop(self) {
+        self.tell(Command::Stop);
+        let _ = self.thread.join();
+    }
+}
+
+fn pin(number: u16, core: usize) {
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(core);
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &cores) {
+        tracing::warn!(number, core, %error, "the worker could not be pinned to its core and runs on any");
+    }
+}
