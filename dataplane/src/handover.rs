@@ -307,3 +307,6 @@ impl Links {
         self.bells[self.number].parked.store(false, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,8 @@ pub struct WorkerReport {
     pub ports: Vec<(PortSlot, QueueCounters)>,
     /// Buffers this worker has free in its own cache: chunks, runs.
     pub cached_buffers: (usize, usize),
+    /// Buffers that count against ports' quotas here.
+    pub held_buffers: i64,
 }
 
 /// Slots of connections that a worker looks at before it goes on with packets.
@@ -161,6 +163,7 @@ impl Worker {
             drops: self.outgoing.drops.iter().collect(),
             ports: self.outgoing.counters(),
             cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
+            held_buffers: pool.outstanding(),
         }
     }
 
