@@ -145,12 +145,17 @@ pub fn table(table: &v1::TableState) -> Value {
 
 /// A drop counter.
 pub fn drop_count(count: &v1::DropCount) -> Value {
-    let ports: Vec<Value> = count
-        .ports
-        .iter()
-        .map(|port| json!({ "port": port.port, "name": port.name, "packets": port.packets }))
-        .collect();
-    json!({ "reason": count.reason, "meaning": count.meaning, "packets": count.packets, "ports": ports })
+    let by_port = |ports: &[v1::PortDrops]| -> Vec<Value> {
+        let row = |port: &v1::PortDrops| json!({ "port": port.port, "name": port.name, "packets": port.packets });
+        ports.iter().map(row).collect()
+    };
+    json!({
+        "reason": count.reason,
+        "meaning": count.meaning,
+        "packets": count.packets,
+        "ports": by_port(&count.ports),
+        "unsent": by_port(&count.unsent),
+    })
 }
 
 /// A neighbour of the underlay.
@@ -172,6 +177,36 @@ pub fn cache_entry(entry: &v1::CacheEntry) -> Value {
         "packets": entry.packets,
         "bytes": entry.bytes,
         "worker": entry.worker,
+    })
+}
+
+/// A connection.
+pub fn connection(connection: &v1::Connection) -> Value {
+    let tuple = |tuple: &Option<v1::ConnectionTuple>| {
+        tuple.as_ref().map(|tuple| {
+            json!({
+                "source": text::format_ip(&tuple.source),
+                "destination": text::format_ip(&tuple.destination),
+                "source_port": tuple.source_port,
+                "destination_port": tuple.destination_port,
+                "icmp_type": tuple.icmp_type,
+                "packets": tuple.packets,
+                "bytes": tuple.bytes,
+            })
+        })
+    };
+    json!({
+        "zone": connection.zone,
+        "protocol": crate::connections::protocol_name(connection.protocol),
+        "state": connection.state,
+        "original": tuple(&connection.original),
+        "reply": tuple(&connection.reply),
+        "replied": connection.replied,
+        "mark": connection.mark,
+        "timeout_seconds": connection.timeout_seconds,
+        "age_seconds": connection.age_seconds,
+        "follows_policy": connection.follows_policy,
+        "worker": connection.worker,
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod cloud;
 mod connect;
+mod connections;
 mod documentation;
 mod failure;
 mod flows;
@@ -80,6 +81,10 @@ enum Command {
     Neighbours(switch::HostArguments),
     /// Entries of a switch's flow caches, the busiest first.
     Cache(switch::CacheArguments),
+    /// Connections that a switch's rules track, one a line, as conntrack -L shows them; or end some.
+    ///
+    /// For example: weft connections web --zone 7, weft connections web flush --address 10.0.0.5
+    Connections(connections::Arguments),
     /// Packets that rules hand to the controller, one line each, until interrupted.
     Punts(punts::Arguments),
     /// Completion for a shell, to be sourced.
@@ -106,6 +111,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Drops(arguments) => switch::drops(arguments, &connection, output).await,
         Command::Neighbours(arguments) => switch::neighbours(arguments, &connection, output).await,
         Command::Cache(arguments) => switch::cache(arguments, &connection, output).await,
+        Command::Connections(arguments) => connections::run(arguments, &connection, output).await,
         Command::Punts(arguments) => punts::run(arguments, &connection, output).await,
         Command::Completion(arguments) => documentation::completion(&arguments),
         Command::Man(arguments) => documentation::man(&arguments),

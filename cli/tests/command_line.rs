@@ -161,6 +161,10 @@ fn switches_tell_about_themselves() {
     assert!(done(&["neighbours", &host]).starts_with("No neighbours"));
     assert!(done(&["cache", &host]).starts_with("The caches are empty"));
     assert!(done(&["status", &host]).contains("none configured"));
+    let listed = done(&["connections", &host, "--zone", "9"]);
+    assert!(listed.starts_with("udp ") && listed.contains("zone=9 worker=0"), "{listed}");
+    assert_eq!(done(&["connections", &host, "flush", "--address", "10.0.0.5"]), "2 connections ended.\n");
+    assert!(failed(&["connections", &host, "flush"], 1).contains("--all"));
     assert!(done(&["ports", "list", &host]).contains("tap:web-1,netns=web (manual)"));
     let punts = done(&["punts", &host, "--count", "2"]);
     assert_eq!(punts.lines().count(), 2, "{punts}");

@@ -69,6 +69,8 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/weft.v1.Switch/ListDrops", Rule::Admin),
     ("/weft.v1.Switch/ListNeighbours", Rule::Admin),
     ("/weft.v1.Switch/DumpCache", Rule::Admin),
+    ("/weft.v1.Switch/ListConnections", Rule::Admin),
+    ("/weft.v1.Switch/FlushConnections", Rule::Admin),
     ("/weft.v1.Switch/WatchPunts", Rule::Admin),
     // A host's program acts for its whole host; until hosts have identities, it needs the admin's key.
     ("/weft.v1.Bus/Attach", Rule::Admin),

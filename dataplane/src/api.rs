@@ -110,6 +110,8 @@ impl Api {
             "ListDrops" => once!(list_drops),
             "ListNeighbours" => once!(list_neighbours),
             "DumpCache" => once!(dump_cache),
+            "ListConnections" => stream!(list_connections),
+            "FlushConnections" => once!(flush_connections),
             "WatchPunts" => stream!(watch_punts),
             other => {
                 let problem = format!("the switch has no method {other}");
@@ -195,6 +197,25 @@ impl switch_server::Switch for Api {
 
     async fn dump_cache(&self, request: Request<v1::DumpCacheRequest>) -> Result<Response<v1::DumpCacheReply>, Status> {
         self.blocking(move |switch| switch.cache(request.get_ref())).await
+    }
+
+    type ListConnectionsStream = Replies<v1::ListConnectionsReply>;
+
+    async fn list_connections(
+        &self,
+        request: Request<v1::ListConnectionsRequest>,
+    ) -> Result<Response<Self::ListConnectionsStream>, Status> {
+        let request = request.into_inner();
+        let replies = self.attempt(move |switch| switch.connections(&request)).await?.into_inner();
+        Ok(Response::new(Box::pin(tokio_stream::iter(replies.into_iter().map(Ok)))))
+    }
+
+    async fn flush_connections(
+        &self,
+        request: Request<v1::FlushConnectionsRequest>,
+    ) -> Result<Response<v1::FlushConnectionsReply>, Status> {
+        let request = request.into_inner();
+        self.attempt(move |switch| switch.flush_connections(&request)).await
     }
 
     type WatchPuntsStream = Replies<v1::PacketIn>;

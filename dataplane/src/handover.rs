@@ -46,10 +46,10 @@
 //! (`Tuple::endpoint`), unless it has records elsewhere; without that it gets a port of its own.
 //!
 //! # Rings
-//! One per pair of workers ([`ring`]), written by one and read by the other; nothing else is shared on the fast
-//! path. What is pushed becomes visible at the end of the batch; then a reader that sleeps is woken by its
-//! eventfd, one that does not is left alone. Before it sleeps a worker says so and looks once more at its rings;
-//! a writer publishes and then looks whether it sleeps: one of the two sees the other.
+//! One per pair of workers (`rtrb`), written by one and read by the other; nothing else is shared on the fast
+//! path. At the end of a batch a reader that sleeps is woken by its eventfd, once; one that does not is left
+//! alone. Before it sleeps a worker says so and then looks once more at its rings; a writer puts messages in and
+//! then looks whether it sleeps: one of the two sees the other.
 //!
 //! A full ring drops under `HandOverFull`. One turn of a port may take at most the `n + 1`st part of what is
 //! free, `n` being the ports that are active: no port can fill it for the others. At the other end its walks are
@@ -64,14 +64,11 @@
 //! Ports are named by slot and number: a slot that was given to another port since is told by the number, and
 //! the frame drops under `PortDown`.
 //!
-//! **Buffers** belong to whoever has the frame. The quota of the port that received it is released by the
-//! sender and charged by the receiver ([`Pool::release`], [`Pool::charge`]): what lies in a ring is bounded by
-//! the ring. A ring that is dropped returns its frames' buffers to the depot.
+//! **Buffers** belong to whoever has the frame, and count against the quota of the port that received it until
+//! some worker's pool takes them back. A ring that is dropped returns its frames' buffers to the depot.
 //!
-//! [`Pool::release`]: crate::packet::pool::Pool::release
-//! [`Pool::charge`]: crate::packet::pool::Pool::charge
-
-pub mod ring;
+//! **Counts.** For the sender a frame in a ring has gone somewhere. The receiver counts it as one that came in by
+//! its port: if it goes nowhere after all, it does so there.
 
 use crate::connection::Directory;
 use crate::flow::key::FlowKey;
@@ -79,7 +76,7 @@ use crate::limits::{self, HAND_OVER_RING};
 use crate::packet::frame::Frame;
 use crate::packet::pool::Pool;
 use crate::port::PortSlot;
-use ring::{Reader, Writer};
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -112,13 +109,13 @@ pub struct FromTunnel {
 pub struct Parcel(Option<Frame>);
 
 impl Parcel {
-    /// Wraps a frame whose quota was released.
+    /// Wraps it.
     #[must_use]
     pub fn new(frame: Frame) -> Self {
         Self(Some(frame))
     }
 
-    /// The frame; its quota is to be charged.
+    /// The frame.
     ///
     /// # Panics
     /// Never: a parcel is whole until it is opened.
@@ -171,15 +168,19 @@ pub struct Links {
     number: usize,
     /// By worker; none to itself.
     writers: Vec<Option<Link>>,
-    readers: Vec<Option<Reader<Message>>>,
+    readers: Vec<Option<Consumer<Message>>>,
+    /// Ports that share the rings now.
+    active: usize,
     bells: Arc<[Bell]>,
     directory: Option<Arc<Directory>>,
 }
 
 struct Link {
-    writer: Writer<Message>,
-    /// Frames that the port whose turn it is may still put in.
-    allowance: usize,
+    writer: Producer<Message>,
+    /// Messages that the port whose turn it is may still put in; `None`: it has not begun to.
+    allowance: Option<usize>,
+    /// Whether there are messages that the reader was not woken for.
+    news: bool,
 }
 
 impl Links {
@@ -200,14 +201,15 @@ impl Links {
                 number,
                 writers: (0..workers).map(|_| None).collect(),
                 readers: (0..workers).map(|_| None).collect(),
+                active: 1,
                 bells: bells.clone(),
                 directory: directory.clone(),
             })
             .collect();
         for from in 0..workers {
             for to in (0..workers).filter(|&to| to != from) {
-                let (writer, reader) = ring::ring(HAND_OVER_RING);
-                all[from].writers[to] = Some(Link { writer, allowance: 0 });
+                let (writer, reader) = RingBuffer::new(HAND_OVER_RING);
+                all[from].writers[to] = Some(Link { writer, allowance: None, news: false });
                 all[to].readers[from] = Some(reader);
             }
         }
@@ -240,37 +242,38 @@ impl Links {
 
     /// The turn of a port begins, of so many that are active.
     pub fn begin(&mut self, active: usize) {
-        for link in self.writers.iter_mut().flatten() {
-            link.allowance = link.writer.room_at_least().div_ceil(active + 1);
-        }
+        self.active = active;
+        self.writers.iter_mut().flatten().for_each(|link| link.allowance = None);
     }
 
-    /// Puts a frame's message in.
+    /// Puts a frame's message into the ring to a worker.
     ///
     /// # Errors
     /// The message: the ring, or the port's part of it, is full.
     pub fn put(&mut self, to: usize, message: Message) -> Result<(), Message> {
         let Some(Some(link)) = self.writers.get_mut(to) else { return Err(message) };
-        if link.allowance == 0 {
+        let allowance = link.allowance.get_or_insert_with(|| link.writer.slots().div_ceil(self.active + 1));
+        if *allowance == 0 {
             return Err(message);
         }
-        link.writer.put(message)?;
-        link.allowance -= 1;
-        Ok(())
+        *allowance -= 1;
+        link.news = true;
+        link.writer.push(message).map_err(|PushError::Full(message)| message)
     }
 
     /// Tells a worker to forget a program. If the ring is full, it will be told again.
     pub fn forget(&mut self, to: usize, key: &FlowKey) {
         if let Some(Some(link)) = self.writers.get_mut(to) {
-            let _ = link.writer.put(Message::Forget(Box::new(*key)));
+            link.news = true;
+            let _ = link.writer.push(Message::Forget(Box::new(*key)));
         }
     }
 
-    /// Makes what was put in visible, and wakes who sleeps.
-    pub fn publish(&mut self) {
+    /// Wakes those who sleep and have messages.
+    pub fn wake_readers(&mut self) {
         for (to, link) in self.writers.iter_mut().enumerate() {
-            if link.as_mut().is_some_and(|link| link.writer.publish()) {
-                // With the fence in `park`: either that worker sees the message, or this one that it sleeps.
+            if link.as_mut().is_some_and(|link| std::mem::take(&mut link.news)) {
+                // With the fence in `park`: either that worker sees the messages, or this one that it sleeps.
                 fence(Ordering::SeqCst);
                 let bell = &self.bells[to];
                 if bell.parked.load(Ordering::Relaxed) && bell.parked.swap(false, Ordering::Relaxed) {
@@ -283,16 +286,17 @@ impl Links {
 
     /// Takes the oldest message of a worker.
     pub fn take(&mut self, from: usize) -> Option<Message> {
-        self.readers.get_mut(from)?.as_mut()?.take()
+        self.readers.get_mut(from)?.as_mut()?.pop().ok()
     }
 
     /// How many messages of a worker wait.
-    pub fn waiting(&mut self, from: usize) -> usize {
-        self.readers.get_mut(from).and_then(Option::as_mut).map_or(0, Reader::waiting)
+    #[must_use]
+    pub fn waiting(&self, from: usize) -> usize {
+        self.readers.get(from).and_then(Option::as_ref).map_or(0, Consumer::slots)
     }
 
     /// To be called before this worker sleeps: false if it must not, because there are messages.
-    pub fn park(&mut self) -> bool {
+    pub fn park(&self) -> bool {
         self.bells[self.number].parked.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let quiet = (0..self.readers.len()).all(|from| self.waiting(from) == 0);
@@ -303,7 +307,7 @@ impl Links {
     }
 
     /// This worker does not sleep any more.
-    pub fn awake(&mut self) {
+    pub fn awake(&self) {
         self.bells[self.number].parked.store(false, Ordering::Relaxed);
     }
 }

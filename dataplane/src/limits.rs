@@ -24,7 +24,7 @@ pub const DEPOT_BATCH: usize = 64;
 /// Ports of one switch.
 pub const PORTS: usize = 4096;
 
-/// Buffers that frames received by one port may hold at once, in each worker: no port can starve the
+/// Buffers that frames received by one port may hold at once, all workers together: no port can starve the
 /// others. An AF_XDP port's fill rings count.
 pub const BUFFERS_PER_PORT: u32 = 4096;
 
@@ -72,7 +72,7 @@ pub const CACHE_MASKS: usize = 16;
 /// turns. The excess drops under `MissBudget`.
 pub const MISSES_PER_BATCH: usize = 64;
 
-/// Messages that wait in the ring from one worker to another: a power of two. What does not fit drops under
+/// Messages that wait in the ring from one worker to another. What does not fit drops under
 /// `HandOverFull`.
 pub const HAND_OVER_RING: usize = 1024;
 
@@ -88,6 +88,9 @@ pub const PUNT_QUEUE: usize = 256;
 
 /// Bytes of one gRPC message, both ways; larger bundles travel in several.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Connections in the answer to one request.
+pub const CONNECTIONS_LISTED: usize = 100_000;
 
 /// Replies (DHCP) that one worker composes per batch; the excess drops under `ResponderBudget`.
 pub const REPLIES_PER_BATCH: usize = 16;

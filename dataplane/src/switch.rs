@@ -9,7 +9,7 @@
 //! - `ports`, `open`, `queues`: the register of ports, how each kind is opened, and how queues are
 //!   shared out among workers.
 //! - `underlay`: addresses and ways to remote tunnel ends, as the kernel knows them.
-//! - `query`: dumps, traces, statistics; `punts`: packet-ins to listeners.
+//! - `query`, `connections`: dumps, traces, statistics; `punts`: packet-ins to listeners.
 //!
 //! Invariants:
 //! - One change at a time: `State`'s lock is held for the length of a bundle. Workers never take it.
@@ -18,6 +18,7 @@
 
 mod apply;
 mod bundle;
+mod connections;
 mod open;
 mod origins;
 mod ports;

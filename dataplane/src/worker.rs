@@ -14,7 +14,7 @@
 //! 5. **Run** (`flow/program.rs`): in place, no allocation. What sends puts the frame with its port.
 //! 6. **Transmit** (`Outgoing::flush`): at the end of the batch, per port, in the form it can take.
 //!
-//! A frame that goes nowhere is counted under exactly one `DropReason`.
+//! A frame that goes nowhere is counted under exactly one `DropReason` (`drop.rs`, `outcome.rs`).
 //!
 //! Rules: the version of the tables is loaded once per batch, and every packet of the batch sees that
 //! version. No lock, clock or memory that another core writes is touched between receive and transmit of
@@ -31,13 +31,14 @@ use crate::flow::program::{Egress, Program};
 use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, resolve};
 use crate::flow::tables::{Progress, Tables};
 use crate::handover::{FromTunnel, Message, PortName};
-use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, HAND_OVERS_PER_FRAME, MISSES_PER_BATCH};
+use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, HAND_OVERS_PER_FRAME};
 use crate::packet::frame::Frame;
 use crate::packet::parse::{Layout, parse};
 use crate::packet::tunnel::{vxlan_outer, vxlan_pop};
 use crate::port::PortSlot;
 use crate::topology::{PortKind, Topology};
 use control::Command;
+use credit::Credit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 mod control;
+mod credit;
 
 pub use control::{Listed, WorkerHandle, WorkerReport, WorkerSettings};
 
@@ -76,15 +78,6 @@ struct Origin {
     from: Option<u16>,
     /// Hand-overs so far.
     hops: u8,
-}
-
-/// How many walks a port may still cause.
-#[derive(Clone, Copy)]
-struct Credit {
-    walks: usize,
-    round: u64,
-    /// The last round in which it had frames.
-    seen: u64,
 }
 
 /// See the module comment.
@@ -179,9 +172,7 @@ impl Worker {
 
     /// A port has frames in this round.
     fn appears(&mut self, slot: PortSlot) {
-        if std::mem::replace(&mut self.credits[slot.index()].seen, self.rounds) != self.rounds {
-            self.appeared += 1;
-        }
+        self.appeared += usize::from(self.credits[slot.index()].appears(self.rounds));
     }
 
     fn look_at_version(&mut self) {
@@ -213,7 +204,7 @@ impl Worker {
             match self.parse(slot, &mut frame, &mut key) {
                 Ok((layout, ingress)) => self.look_up(frame, &key, layout, Origin { ingress, from: None, hops: 0 }),
                 Err(reason) => {
-                    self.outgoing.enter(slot, 0);
+                    self.outgoing.enter(slot);
                     self.outgoing.discard(frame, reason);
                 }
             }
@@ -238,13 +229,8 @@ impl Worker {
                     }
                     Message::Send { frame, port } => {
                         let frame = frame.open();
-                        self.outgoing.pool.charge(&frame);
-                        self.outgoing.enter(frame.charged(), 0);
-                        if self.outgoing.is_still(port) {
-                            self.outgoing.send(port.slot, frame);
-                        } else {
-                            self.outgoing.discard(frame, DropReason::PortDown);
-                        }
+                        self.outgoing.enter(frame.charged());
+                        self.outgoing.send_decided(port, frame);
                     }
                     Message::Forget(key) => self.forget(&key),
                 }
@@ -257,9 +243,8 @@ impl Worker {
 
     /// Decides about a frame that another worker handed over.
     fn resume(&mut self, frame: Frame, ingress: PortName, tunnel: FromTunnel, origin: Origin) {
-        self.outgoing.pool.charge(&frame);
         if !self.outgoing.is_still(ingress) {
-            self.outgoing.enter(PortSlot::NONE, origin.hops);
+            self.outgoing.enter_again(PortSlot::NONE, origin.hops);
             return self.outgoing.discard(frame, DropReason::PortDown);
         }
         self.appears(ingress.slot);
@@ -270,7 +255,7 @@ impl Worker {
                 self.look_up(frame, &key, layout, origin);
             }
             Err(reason) => {
-                self.outgoing.enter(ingress.slot, origin.hops);
+                self.outgoing.enter_again(ingress.slot, origin.hops);
                 self.outgoing.discard(frame, reason);
             }
         }
@@ -285,7 +270,7 @@ impl Worker {
                     && self.cache.program(entry).admits(&frame, key, &layout, &mut self.connections, self.now) =>
             {
                 self.cache.counters.hits += 1;
-                self.outgoing.enter(origin.ingress, origin.hops);
+                self.outgoing.enter_again(origin.ingress, origin.hops);
                 self.cache.take(entry, frame.len(), self.now).run(frame, key, layout, &mut self.outgoing);
             }
             Found::Hit(_) | Found::Stale(_) | Found::Miss => {
@@ -307,7 +292,7 @@ impl Worker {
     /// The program of a key is not to be used any more, if it is a hand-over.
     fn forget(&mut self, key: &FlowKey) {
         if let Found::Hit(entry) | Found::Stale(entry) = self.cache.lookup(key, self.version)
-            && self.cache.program(entry).hands_over()
+            && self.cache.program(entry).owner().is_some()
         {
             self.cache.remove(entry);
         }
@@ -331,7 +316,7 @@ impl Worker {
             key.tun_id = from.id.to_be_bytes();
             key.tun_src = from.source.octets();
             key.tun_dst = from.destination.octets();
-            let counters = self.outgoing.tunnels.entry(tunnel).or_default();
+            let counters = self.outgoing.outcomes.tunnels.entry(tunnel).or_default();
             counters.received_packets += 1;
             counters.received_bytes += bytes as u64;
             return Ok((layout, tunnel));
@@ -349,7 +334,7 @@ impl Worker {
     /// The slow path of one packet.
     fn miss(&mut self, missed: Missed) {
         let Missed { frame, key, layout, origin } = missed;
-        self.outgoing.enter(origin.ingress, origin.hops);
+        self.outgoing.enter_again(origin.ingress, origin.hops);
         // An earlier packet of the batch may have made the entry.
         let found = self.cache.lookup(&key, self.version);
         let state = self.tables.read();
@@ -371,7 +356,7 @@ impl Worker {
             return self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         }
         self.cache.counters.misses += 1;
-        if !spend(&mut self.credits[origin.ingress.index()], self.rounds, self.active) {
+        if !self.credits[origin.ingress.index()].spend(self.rounds, self.active) {
             drop(state);
             return self.outgoing.discard(frame, DropReason::MissBudget);
         }
@@ -508,19 +493,7 @@ impl Worker {
 
 /// Whether a program may be believed: of what was handed over, no hand-over.
 fn holds(program: &Program, origin: Origin) -> bool {
-    origin.hops == 0 || !program.hands_over()
-}
-
-/// Deficit round robin over ingress ports: each gets an equal share of a round's walks, and keeps what it
-/// does not use up to a full batch.
-fn spend(credit: &mut Credit, round: u64, active: usize) -> bool {
-    let share = (MISSES_PER_BATCH / active).max(1);
-    let rounds = usize::try_from(round - credit.round).unwrap_or(usize::MAX);
-    credit.walks = credit.walks.saturating_add(rounds.saturating_mul(share)).min(MISSES_PER_BATCH);
-    credit.round = round;
-    let allowed = credit.walks > 0;
-    credit.walks = credit.walks.saturating_sub(1);
-    allowed
+    origin.hops == 0 || program.owner().is_none()
 }
 
 #[cfg(test)]

@@ -57,14 +57,15 @@ impl Bench {
         hosts
     }
 
-    /// Starts a switch without a controller in a namespace, and waits until it answers.
+    /// Starts a switch of two workers, without a controller, in a namespace, and waits until it answers.
     ///
     /// # Panics
     /// If it does not.
     pub fn switch(&mut self, name: &str, namespace: &str) -> Switch {
         let socket = self.directory.join(format!("{name}.sock"));
         let config = self.directory.join(format!("{name}.toml"));
-        std::fs::write(&config, format!("socket = {socket:?}\n")).expect("the directory is ours");
+        std::fs::write(&config, format!("socket = {socket:?}\n\n[workers]\ncount = 2\n"))
+            .expect("the directory is ours");
         let log = self.directory.join(format!("{name}.log"));
         let plan = ProgramPlan {
             name: name.to_owned(),

@@ -184,7 +184,9 @@ impl Cloud {
         self.controller
             .cloud(|mut controller| async move { controller.create_host(request).await })
             .with_context(|| format!("host create {name}"))?;
-        let program = self.run(settings::switch(&self.layout, &name)?)?;
+        // One host shows that several workers do what one does.
+        let workers = if index == 0 { 2 } else { 1 };
+        let program = self.run(settings::switch(&self.layout, &name, workers)?)?;
         let switch = Api::new(&self.layout.switch_socket(&name))?;
         self.hosts.push(HostSite {
             namespace: self.layout.host_namespace(&name),

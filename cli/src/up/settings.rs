@@ -51,13 +51,13 @@ pub fn controller(layout: &Layout, port: u16) -> Result<ProgramPlan> {
     server(layout, "controller".into(), sibling("weft-controller")?, "controller", &config)
 }
 
-/// The switch of a host, in the host's namespace.
+/// The switch of a host, in the host's namespace, with so many workers.
 ///
 /// # Errors
 /// If its configuration cannot be written.
-pub fn switch(layout: &Layout, host: &str) -> Result<ProgramPlan> {
+pub fn switch(layout: &Layout, host: &str, workers: usize) -> Result<ProgramPlan> {
     let config = format!(
-        "# Written by `weft up`.\nhost = {host:?}\ncontroller = \"unix:{}\"\nsocket = {:?}\n\n[underlay]\ninterface = \"eth0\"\n",
+        "# Written by `weft up`.\nhost = {host:?}\ncontroller = \"unix:{}\"\nsocket = {:?}\n\n[underlay]\ninterface = \"eth0\"\n\n[workers]\ncount = {workers}\n",
         layout.controller_socket().display(),
         layout.switch_socket(host),
     );

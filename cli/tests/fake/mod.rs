@@ -255,6 +255,27 @@ impl Switch for Service {
         Ok(Response::new(DumpCacheReply::default()))
     }
 
+    type ListConnectionsStream = Stream<ListConnectionsReply>;
+
+    async fn list_connections(
+        &self,
+        request: Request<ListConnectionsRequest>,
+    ) -> Result<Response<Self::ListConnectionsStream>, Status> {
+        let request = self.note(request);
+        let zone = request.filter.and_then(|filter| filter.zone).unwrap_or(7);
+        let one = Connection { zone, protocol: 17, state: "replied".into(), replied: true, ..Connection::default() };
+        let reply = ListConnectionsReply { connections: vec![one] };
+        Ok(Response::new(tokio_stream::iter(vec![Ok(reply)])))
+    }
+
+    async fn flush_connections(
+        &self,
+        request: Request<FlushConnectionsRequest>,
+    ) -> Result<Response<FlushConnectionsReply>, Status> {
+        self.note(request);
+        Ok(Response::new(FlushConnectionsReply { ended: 2 }))
+    }
+
     type WatchPuntsStream = Stream<PacketIn>;
 
     async fn watch_punts(

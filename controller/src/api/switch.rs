@@ -171,6 +171,22 @@ impl v1::switch_server::Switch for SwitchService {
         self.unary(request, "DumpCache").await
     }
 
+    type ListConnectionsStream = BoxStream<'static, Result<v1::ListConnectionsReply, Status>>;
+
+    async fn list_connections(
+        &self,
+        request: Request<v1::ListConnectionsRequest>,
+    ) -> Reply<Self::ListConnectionsStream> {
+        self.streamed(request, "ListConnections", true).await
+    }
+
+    async fn flush_connections(
+        &self,
+        request: Request<v1::FlushConnectionsRequest>,
+    ) -> Reply<v1::FlushConnectionsReply> {
+        self.unary(request, "FlushConnections").await
+    }
+
     type WatchPuntsStream = BoxStream<'static, Result<v1::PacketIn, Status>>;
 
     async fn watch_punts(&self, request: Request<v1::WatchPuntsRequest>) -> Reply<Self::WatchPuntsStream> {

@@ -455,6 +455,12 @@ impl Connections {
         record.deadline.saturating_sub(now + self.offset)
     }
 
+    /// Microseconds since a record was committed.
+    #[must_use]
+    pub fn age(&self, record: &Record, now: u64) -> u64 {
+        (now + self.offset).saturating_sub(record.created)
+    }
+
     /// Slots that were ever used: what `expire` goes round.
     #[must_use]
     pub fn slots(&self) -> usize {

@@ -12,6 +12,7 @@ use crate::flow::message;
 use crate::flow::tables::{Change, Tables};
 use crate::packet::header::tcp_flag;
 use crate::packet::memory::{Class, Memory};
+use crate::packet::pool::Pool;
 use crate::packet::sample;
 use crate::port::PortSlot;
 use crate::port::memory::{MemoryPeer, pair};
@@ -39,7 +40,7 @@ struct Bench {
     workers: Vec<WorkerHandle>,
     /// By port less one, and worker.
     peers: Vec<Vec<MemoryPeer>>,
-    lone: MemoryPeer,
+    lone: Vec<MemoryPeer>,
     memory: &'static Memory,
 }
 
@@ -53,12 +54,19 @@ impl Bench {
             WorkerHandle::start(links, tables.clone(), memory, Arc::new(Deaf), WorkerSettings::default()).unwrap()
         };
         let workers: Vec<WorkerHandle> = Links::of(workers).unwrap().into_iter().map(start).collect();
+        let mut bench = Self { tables, workers, peers: Vec::new(), lone: Vec::new(), memory };
+        bench.open(ports);
+        bench.change(rules, &[]);
+        bench
+    }
+
+    /// Opens the ports.
+    fn open(&mut self, ports: usize) {
         let mut topology = Topology::default();
         let mut name = |number: u32, slot| {
             let kind = PortKind::Device { slot, up: true };
             topology.ports.insert(number, PortInfo { name: format!("port{number}").into(), kind });
         };
-        let mut peers = Vec::new();
         for port in 1..=ports {
             let slot = PortSlot::new(port);
             name(port as u32, slot);
@@ -67,17 +75,15 @@ impl Bench {
                 worker.add_queue(slot, Box::new(queue));
                 peer
             };
-            peers.push(workers.iter().map(queue).collect());
+            self.peers.push(self.workers.iter().map(queue).collect());
         }
         let slot = PortSlot::new(LONE as usize);
         name(LONE, slot);
         let (queue, lone) = pair(slot).unwrap();
-        workers[0].add_queue(slot, Box::new(queue));
-        workers[1..].iter().for_each(|worker| worker.route(slot, 0));
-        tables.set_topology(topology);
-        let bench = Self { tables, workers, peers, lone, memory };
-        bench.change(rules, &[]);
-        bench
+        self.workers[0].add_queue(slot, Box::new(queue));
+        self.lone.push(lone);
+        self.workers[1..].iter().for_each(|worker| worker.route(slot, 0));
+        self.tables.set_topology(topology);
     }
 
     fn change(&self, add: &[String], remove: &[String]) {
@@ -137,12 +143,10 @@ impl Bench {
         self.workers.iter().map(|worker| worker.connections(&Filter::default(), 100_000)).collect()
     }
 
-    /// Stops the workers; every buffer must have come home, and no port be charged for one it does not have.
+    /// Stops the workers; every buffer must have come home, and no port be charged for any.
     fn finish(self) {
-        for (number, worker) in self.workers.iter().enumerate() {
-            assert_eq!(worker.report().held_buffers, 0, "worker {number} charges ports for what they do not have");
-        }
         self.workers.into_iter().for_each(WorkerHandle::stop);
+        assert_eq!(Pool::new(self.memory).outstanding(), 0, "a port is charged for what it does not have");
         assert_eq!((self.memory.free(Class::Chunk), self.memory.free(Class::Run)), (CHUNKS, 64), "a buffer is lost");
     }
 }

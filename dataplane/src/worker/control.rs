@@ -1,7 +1,8 @@
 //! Control of a worker: commands from other threads, carried out between batches, and the worker's start and
 //! end.
 
-use super::{Credit, Worker};
+use super::Worker;
+use super::credit::Credit;
 use crate::clock;
 use crate::connection::{ConnectionId, Connections, Contents, EndReason, Filter, Options, Record, Start};
 use crate::drop::DropReason;
@@ -9,10 +10,11 @@ use crate::egress::{Outgoing, PuntSink};
 use crate::flow::cache::Cache;
 use crate::flow::key::FlowKey;
 use crate::flow::message;
+use crate::flow::program::Program;
 use crate::flow::resolve::{Connected, Packet};
 use crate::flow::tables::{Progress, Tables};
 use crate::handover::Links;
-use crate::limits::{BATCH, MISSES_PER_BATCH, PORTS};
+use crate::limits::{BATCH, PORTS};
 use crate::packet::memory::{Class, Memory};
 use crate::packet::pool::Pool;
 use crate::port::{PortQueue, PortSlot, QueueCounters};
@@ -49,12 +51,12 @@ pub struct WorkerReport {
     pub busy_microseconds: u64,
     /// Drops by ingress port and reason, not zero.
     pub drops: Vec<(PortSlot, DropReason, u64)>,
+    /// What outputs could not take, by output port and reason, not zero.
+    pub unsent: Vec<(PortSlot, DropReason, u64)>,
     /// Of device ports their queues' counters, of tunnel ports what was decapsulated and encapsulated.
     pub ports: Vec<(PortSlot, QueueCounters)>,
     /// Buffers this worker has free in its own cache: chunks, runs.
     pub cached_buffers: (usize, usize),
-    /// Buffers that count against ports' quotas here.
-    pub held_buffers: i64,
 }
 
 /// Slots of connections that a worker looks at before it goes on with packets.
@@ -67,6 +69,8 @@ pub struct Listed {
     pub record: Record,
     /// Microseconds until it ends, unless it is used.
     pub remaining: u64,
+    /// Microseconds since it began.
+    pub age: u64,
 }
 
 pub(super) enum Command {
@@ -134,9 +138,10 @@ impl Worker {
 
     fn list(&self, filter: &Filter, from: usize) -> (Vec<Listed>, Option<usize>) {
         let (found, next) = self.connections.page(filter, self.now, from, SLOTS_AT_A_TIME);
-        let listed = |(_, record): (_, &Record)| Listed {
-            record: *record,
-            remaining: self.connections.remaining(record, self.now),
+        let (connections, now) = (&self.connections, self.now);
+        let listed = |(_, record): (_, &Record)| {
+            let (remaining, age) = (connections.remaining(record, now), connections.age(record, now));
+            Listed { record: *record, remaining, age }
         };
         (found.map(listed).collect(), next)
     }
@@ -160,17 +165,17 @@ impl Worker {
             cache_entries: self.cache.len() as u64,
             cache_masks: self.cache.masks() as u64,
             busy_microseconds: time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000,
-            drops: self.outgoing.drops.iter().collect(),
+            drops: self.outgoing.outcomes.drops.iter().collect(),
+            unsent: self.outgoing.outcomes.unsent.iter().collect(),
             ports: self.outgoing.counters(),
             cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
-            held_buffers: pool.outstanding(),
         }
     }
 
     fn busiest(&self, limit: usize) -> Vec<v1::CacheEntry> {
-        let row = |(value, mask, program, packets, bytes): (FlowKey, FlowKey, Arc<_>, u64, u64)| v1::CacheEntry {
+        let row = |(value, mask, program, packets, bytes): (FlowKey, FlowKey, Arc<Program>, u64, u64)| v1::CacheEntry {
             r#match: message::matches(&value, &mask),
-            program: format!("{program}"),
+            program: program.text(&self.topology),
             packets,
             bytes,
             worker: self.number.into(),
@@ -230,7 +235,7 @@ impl WorkerHandle {
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),
                     missed: Vec::with_capacity(BATCH),
-                    credits: vec![Credit { walks: MISSES_PER_BATCH, round: 0, seen: 0 }; PORTS],
+                    credits: vec![Credit::default(); PORTS],
                     now: clock::now(),
                     rounds: 0,
                     active: 1,
