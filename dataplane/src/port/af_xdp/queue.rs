@@ -94,7 +94,8 @@ impl AfXdpQueue {
             {
                 let charged = PortSlot::new(usize::from(*given - SENT));
                 *given = OURS;
-                pool.free_umem(address, charged);
+                // SAFETY: it was in the transmit ring, by our own note, and is so no more.
+                unsafe { pool.free_umem(address, charged) };
             }
         }
         if waiting > 0 {
@@ -193,13 +194,15 @@ impl PortQueue for AfXdpQueue {
             self.filled -= 1;
             let fits = address as usize % CHUNK_BYTES + length <= CHUNK_BYTES;
             if !fits || length < ETHERNET || options.contains(XdpDescOptions::XDP_PKT_CONTD) {
-                pool.free_umem(address, self.slot);
+                // SAFETY: it was in the fill ring, by our own note, and is so no more.
+                unsafe { pool.free_umem(address, self.slot) };
                 drops.count(self.slot, if fits { DropReason::Truncated } else { DropReason::Malformed });
                 continue;
             }
             self.counters.received_packets += 1;
             self.counters.received_bytes += length as u64;
-            frames.push(pool.from_umem(address, length, self.slot));
+            // SAFETY: as above; and it lies in its chunk.
+            frames.push(unsafe { pool.from_umem(address, length, self.slot) });
         }
         if waiting > 0 {
             socket.receive.release();
@@ -259,7 +262,8 @@ impl PortQueue for AfXdpQueue {
                 FILLED => self.slot,
                 sent => PortSlot::new(usize::from(sent - SENT)),
             };
-            pool.free_umem((chunk * CHUNK_BYTES) as u64, charged);
+            // SAFETY: the kernel had it, by our own note, and lost it with the socket.
+            unsafe { pool.free_umem((chunk * CHUNK_BYTES) as u64, charged) };
         }
         self.filled = 0;
     }
