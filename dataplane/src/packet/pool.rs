@@ -120,6 +120,7 @@ impl Pool {
         frame.copy_range(0, copy.head_mut());
         copy.checksum = frame.checksum;
         copy.gso = frame.gso;
+        copy.departure = frame.departure;
         Some(copy)
     }
 

@@ -9,7 +9,7 @@ use crate::limits::CHUNK_BYTES;
 use crate::packet::frame::Frame;
 use crate::packet::memory::{Class, Memory};
 use crate::packet::pool::Pool;
-use crate::port::{Offloads, PortQueue, PortSlot, QueueCounters};
+use crate::port::{Offloads, PortQueue, PortSlot, QueueCounters, Refused};
 use rustix::io::Errno;
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -130,42 +130,37 @@ impl AfXdpQueue {
         }
     }
 
-    /// Puts one frame into the transmit ring.
-    fn enqueue(&mut self, pool: &mut Pool, frame: Frame, drops: &mut DropCounters) {
-        let charged = frame.charged();
-        let refuse = |pool: &mut Pool, frame: Frame, drops: &mut DropCounters, reason| {
-            pool.free(frame);
-            drops.count(charged, reason);
-        };
+    /// Puts one frame into the transmit ring; gives it back if that cannot be.
+    fn enqueue(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), (Frame, DropReason)> {
         if frame.len() < ETHERNET {
-            return refuse(pool, frame, drops, DropReason::Truncated);
+            return Err((frame, DropReason::Truncated));
         }
         if frame.len() > self.max_frame || frame.gso.is_some() {
-            return refuse(pool, frame, drops, DropReason::TooBig);
+            return Err((frame, DropReason::TooBig));
         }
         if self.socket.as_ref().is_none_or(|socket| socket.transmit.room() == 0) {
             self.kick(pool);
         }
         match &self.socket {
-            None => return refuse(pool, frame, drops, DropReason::PortDown),
-            Some(_) if self.down => return refuse(pool, frame, drops, DropReason::PortDown),
-            Some(socket) if socket.transmit.room() == 0 => {
-                return refuse(pool, frame, drops, DropReason::TransmitFull);
-            }
+            None => return Err((frame, DropReason::PortDown)),
+            Some(_) if self.down => return Err((frame, DropReason::PortDown)),
+            Some(socket) if socket.transmit.room() == 0 => return Err((frame, DropReason::TransmitFull)),
             Some(_) => {}
         }
         let (address, length, charged) = match Pool::into_umem(frame) {
             Ok(whole) => whole,
             // A chain or a run: our offloads say that we take neither, but this one costs only a copy.
-            Err(frame) => {
-                let copy = pool.copy(&frame);
-                pool.free(frame);
-                match copy.map(Pool::into_umem) {
-                    Some(Ok(whole)) => whole,
-                    Some(Err(large)) => return refuse(pool, large, drops, DropReason::TooBig),
-                    None => return drops.count(charged, DropReason::NoBuffer),
+            Err(frame) => match pool.copy(&frame).map(Pool::into_umem) {
+                Some(Ok(whole)) => {
+                    pool.free(frame);
+                    whole
                 }
-            }
+                Some(Err(large)) => {
+                    pool.free(large);
+                    return Err((frame, DropReason::TooBig));
+                }
+                None => return Err((frame, DropReason::NoBuffer)),
+            },
         };
         self.given[address as usize / CHUNK_BYTES] = SENT + charged.index() as u16;
         self.counters.sent_packets += 1;
@@ -174,6 +169,7 @@ impl AfXdpQueue {
             socket.transmit.push(XdpDesc { addr: address, len: length as u32, options: XdpDescOptions::empty() });
             socket.transmit.publish();
         }
+        Ok(())
     }
 }
 
@@ -212,13 +208,15 @@ impl PortQueue for AfXdpQueue {
         frames.len() - before
     }
 
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, drops: &mut DropCounters) {
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, refused: &mut Refused) {
         self.reap(pool);
         if self.down {
             self.kick(pool);
         }
         for frame in frames.drain(..) {
-            self.enqueue(pool, frame, drops);
+            if let Err(back) = self.enqueue(pool, frame) {
+                refused.push(back);
+            }
         }
         self.kick(pool);
     }
