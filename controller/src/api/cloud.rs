@@ -39,7 +39,7 @@ impl CloudService {
         &self,
         caller: &Caller,
         project: &str,
-        keep: impl FnOnce(&Model) -> Result<Box<dyn Fn(&T) -> bool>, Fault>,
+        keep: impl FnOnce(&Model) -> Result<Keep<T>, Fault>,
     ) -> Result<Vec<T>, Fault> {
         let model = self.controller.model();
         let project = wanted::<Project>(&model, project, "", "project")?;
@@ -89,9 +89,12 @@ fn records<T: Object>(objects: &[T]) -> Vec<T::Record> {
     objects.iter().map(Object::record).collect()
 }
 
+/// Which objects of a list are wanted.
+type Keep<T> = Box<dyn Fn(&T) -> bool>;
+
 /// Keeps all.
 #[allow(clippy::unnecessary_wraps)]
-fn every<T>(_: &Model) -> Result<Box<dyn Fn(&T) -> bool>, Fault> {
+fn every<T>(_: &Model) -> Result<Keep<T>, Fault> {
     Ok(Box::new(|_| true))
 }
 
