@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weft_dataplane::drop::DropCounters;
+use weft_dataplane::packet::frame::Frame;
 use weft_dataplane::packet::memory::Memory;
 use weft_dataplane::packet::pool::Pool;
 use weft_dataplane::port::{PortQueue, QueueCounters, Refused};
@@ -106,12 +107,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Sends; what the queue gives back is counted by who is charged, and freed.
-pub fn transmit(
-    queue: &mut dyn PortQueue,
-    pool: &mut Pool,
-    frames: &mut Vec<weft_dataplane::packet::frame::Frame>,
-    drops: &mut DropCounters,
-) {
+pub fn transmit(queue: &mut dyn PortQueue, pool: &mut Pool, frames: &mut Vec<Frame>, drops: &mut DropCounters) {
     let mut refused = Refused::new();
     queue.transmit(pool, frames, &mut refused);
     assert!(frames.is_empty(), "a queue takes all");
