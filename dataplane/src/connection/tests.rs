@@ -6,6 +6,7 @@ mod model;
 mod nat;
 mod related;
 mod restart;
+mod share;
 mod table;
 mod tcp;
 
