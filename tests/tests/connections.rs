@@ -168,6 +168,15 @@ fn two_workers_track_hundreds_of_connections_and_lose_nothing() {
     }
     assert_eq!(listed.lines().count(), 2 * SESSIONS, "{listed}");
 
+    // A trace finds the connection whichever worker has it.
+    for session in &sessions[..10] {
+        let port = session.local_addr().expect("it is connected").port();
+        let packet =
+            format!("in_port={SERVER},tcp,ip_src=10.0.0.2,ip_dst=10.0.0.1,tcp_src=7000,tcp_dst={port},tcp_flags=+ack");
+        let traced = weft(&["trace", &switch.host, &packet]).success();
+        assert!(traced.contains(&format!("output:{CLIENT}")), "{traced}");
+    }
+
     // The server may not begin anything.
     let begun = namespace::inside(&two, || {
         let there: SocketAddr = "10.0.0.1:7000".parse()?;

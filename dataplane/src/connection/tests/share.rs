@@ -48,7 +48,14 @@ impl Workers {
     }
 
     /// The way of a packet, as `worker.rs` and `resolve/track.rs` have it.
-    fn decide(&mut self, mut at: usize, zones: &[u32], entered: Tuple, nat: Nat, now: u64) -> Result<Decided, DropReason> {
+    fn decide(
+        &mut self,
+        mut at: usize,
+        zones: &[u32],
+        entered: Tuple,
+        nat: Nat,
+        now: u64,
+    ) -> Result<Decided, DropReason> {
         'worker: for _ in 0..=HAND_OVERS_PER_FRAME {
             let mut adopted = false;
             'walk: loop {
@@ -170,7 +177,7 @@ fn simulate(count: u16, seed: u64) -> (usize, usize) {
                 flow.arrived = None;
             }
             // Rules that let it pass one zone alone.
-            1 if flow.nat.source.is_none() => {
+            1 | 3 | 5 if flow.nat.source.is_none() => {
                 let zone = [ZONES[lot.draw(3)]];
                 workers.decide(at, &zone, flow.tuple, Nat::default(), now).unwrap();
             }
@@ -239,7 +246,7 @@ fn flows_meet_their_connections_wherever_they_come_in() {
             moves += done.1;
         }
     }
-    assert!(hand_overs > 10_000 && moves > 100, "{hand_overs} hand-overs and {moves} moves: this shows too little");
+    assert!(hand_overs > 10_000 && moves > 60, "{hand_overs} hand-overs and {moves} moves: this shows too little");
 }
 
 #[test]

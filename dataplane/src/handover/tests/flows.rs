@@ -1,7 +1,7 @@
 //! Many conversations at once, each packet by a worker drawn by lot.
 
-use super::{ACK, Bench, DropReason, Duration, Instant, PATIENCE, SYN, firewall, tcp, udp};
-use crate::connection::Direction;
+use super::{ACK, Bench, DropReason, Duration, Filter, Instant, PATIENCE, SYN, firewall, message, tcp, text, udp};
+use crate::connection::{Contents, Direction};
 use std::collections::{HashMap, HashSet};
 
 /// A generator with a seed (SplitMix64).
@@ -159,5 +159,62 @@ fn rules_count_a_packet_that_was_handed_over_once() {
     // Nearly all were handed over by a program, and served by one.
     let reports: Vec<_> = bench.workers.iter().map(crate::worker::WorkerHandle::report).collect();
     assert!(reports[1].cache_misses <= 1, "{reports:?}");
+    bench.finish();
+}
+
+#[test]
+fn a_trace_says_whom_to_ask() {
+    let bench = Bench::new(2, 2, &firewall(2));
+    bench.passes(1, 0, 2, udp((1, 2), (2000, 53), 1));
+    let packet = "in_port=2,udp,ip_src=10.0.0.2,ip_dst=10.0.0.1,udp_src=53,udp_dst=2000";
+    let key = message::key_from_packet(&text::parse_packet(packet).unwrap()).unwrap();
+    let ask = |worker: usize| bench.workers[worker].trace(key, Contents::unknown(&key));
+    assert_eq!(ask(1).unwrap_err(), 0);
+    assert_eq!(ask(0).unwrap().drop_reason, "");
+    bench.finish();
+}
+
+#[test]
+fn removing_the_rule_that_admitted_a_connection_ends_it_from_any_worker() {
+    let admits = "table=1,priority=80,ct_state=+new,in_port=1,udp,actions=ct(commit,zone=7,follow_policy),goto_table:2";
+    let rules = [
+        "table=0,priority=10,ip,actions=ct(zone=7),goto_table:1",
+        "table=1,priority=90,ip,ct_state=+est,actions=goto_table:2",
+        admits,
+        "table=1,priority=1,actions=drop(policy)",
+        "table=2,in_port=1,actions=output:2",
+        "table=2,in_port=2,actions=output:1",
+    ];
+    let bench = Bench::new(2, 2, &rules.map(str::to_owned));
+    bench.passes(1, 0, 2, udp((1, 2), (2000, 53), 1));
+    for serial in 2..5 {
+        bench.passes(2, 1, 1, udp((2, 1), (53, 2000), serial));
+    }
+    bench.change(&[], &[admits.to_owned()]);
+    bench.send(2, 1, udp((2, 1), (53, 2000), 6));
+    assert_eq!(bench.dropped(1), HashMap::from([(DropReason::Policy.word(), 1)]));
+    assert!(bench.connections().iter().all(Vec::is_empty));
+    bench.finish();
+}
+
+#[test]
+fn a_hand_over_that_is_out_of_date_is_a_detour_once() {
+    let bench = Bench::new(3, 2, &firewall(2));
+    bench.passes(1, 0, 2, udp((1, 2), (2000, 53), 1));
+    bench.passes(2, 1, 1, udp((2, 1), (53, 2000), 2));
+    assert_eq!(bench.workers[0].flush(&Filter::default()), 2);
+    bench.passes(1, 2, 2, udp((1, 2), (2000, 53), 3));
+    let hands_to = |worker: u32| {
+        let program = format!("hand to worker {worker}");
+        bench.workers[1].cache(100).iter().any(|entry| entry.program == program)
+    };
+    assert!(hands_to(0), "it knows no better yet");
+    bench.passes(2, 1, 1, udp((2, 1), (53, 2000), 4));
+    let deadline = Instant::now() + PATIENCE;
+    while hands_to(0) {
+        assert!(Instant::now() < deadline, "it was not told to forget");
+    }
+    bench.passes(2, 1, 1, udp((2, 1), (53, 2000), 5));
+    assert!(hands_to(2) && bench.drops().is_empty());
     bench.finish();
 }
