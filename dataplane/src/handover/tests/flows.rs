@@ -124,8 +124,7 @@ fn converse(workers: usize, seed: u64) {
     let begun = flows.iter().filter(|flow| flow.step > 0).count();
     assert_eq!((owners.len(), seen.len()), (begun, begun * 4), "seed {seed}");
     assert!(owners.values().all(|workers| workers.len() == 1), "seed {seed}: {owners:?}");
-    let packets: u64 =
-        connections.iter().flatten().map(|one| one.record.counters.map(|sum| sum.packets)).flatten().sum();
+    let packets: u64 = connections.iter().flatten().flat_map(|one| one.record.counters.map(|sum| sum.packets)).sum();
     assert_eq!(packets, u64::from(PACKETS) * 2, "seed {seed}: each packet counts once in both zones");
     bench.finish();
 }
