@@ -128,6 +128,7 @@ pub fn controller_status(status: &v1::ControllerStatus) -> Value {
         "hosts": status.hosts,
         "hosts_connected": status.hosts_connected,
         "hosts_behind": status.hosts_behind,
+        "notes": status.notes,
     })
 }
 
@@ -261,6 +262,7 @@ pub fn host(host: &v1::Host) -> Value {
         "acknowledged_generation": host.acknowledged_generation,
         "switch_version": host.switch_version,
         "fault": host.fault,
+        "note": host.note,
         "ports": host.ports.iter().map(port_status).collect::<Vec<_>>(),
     })
 }
