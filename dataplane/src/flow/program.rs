@@ -1,7 +1,8 @@
 //! Programs: the effects of a walk, compiled to a short flat list of steps that run in place.
 //!
 //! The order is the walk's. A step that sends takes the frame itself if nothing follows that needs it,
-//! otherwise a copy. A frame whose program consumes it nowhere is dropped under the walk's reason.
+//! otherwise a copy. A frame whose program consumes it nowhere is dropped under the walk's reason; one that a
+//! later step fails for may have left by an earlier one: whether it was dropped is settled by who sends.
 
 use super::action::Action;
 use super::effect::Effect;
@@ -32,14 +33,16 @@ pub struct Program {
 pub trait Egress {
     /// Sends the frame by a port.
     fn send(&mut self, slot: PortSlot, frame: Frame);
-    /// A copy of the frame; `None` (counted) without a buffer.
-    fn copy(&mut self, frame: &Frame) -> Option<Frame>;
-    /// Counts the frame under a reason and frees it.
+    /// Sends a frame that a tunnel port wrapped by the port below.
+    fn send_wrapped(&mut self, tunnel: PortSlot, underlay: PortSlot, frame: Frame);
+    /// A copy of the frame, for this output if it is for one; `None` (counted) without a buffer.
+    fn copy(&mut self, frame: &Frame, output: Option<PortSlot>) -> Option<Frame>;
+    /// Frees the frame (or copy): it goes nowhere, for this reason.
     fn discard(&mut self, frame: Frame, reason: DropReason);
+    /// Likewise one that was for this output.
+    fn refuse(&mut self, output: PortSlot, frame: Frame, reason: DropReason);
     /// Hands a packet to a listener.
     fn punt(&mut self, packet: v1::PacketIn, frame: Frame);
-    /// Counts what leaves by a tunnel port.
-    fn count_tunnel(&mut self, slot: PortSlot, bytes: usize);
     /// Whether one more reply may be composed in this batch.
     fn may_reply(&mut self) -> bool;
     /// The slot the frame came in by.
@@ -95,7 +98,7 @@ impl Program {
         let Some((last, before)) = self.steps.split_last() else { return egress.discard(frame, self.drop) };
         for step in before {
             if step.consumes() {
-                if let Some(copy) = egress.copy(&frame) {
+                if let Some(copy) = egress.copy(&frame, step.output()) {
                     consume(step, copy, key, egress);
                 }
             } else if let Err(reason) = change(step, &mut frame, &mut layout) {
@@ -187,11 +190,8 @@ fn consume(step: &Effect, mut frame: Frame, key: &FlowKey, egress: &mut impl Egr
         Effect::Output { slot, .. } => return egress.send(*slot, frame),
         Effect::Tunnel(output) => {
             return match output.header.push(&mut frame, tunnel_entropy(key)) {
-                Ok(()) => {
-                    egress.count_tunnel(output.slot, frame.len());
-                    egress.send(output.underlay, frame);
-                }
-                Err(reason) => egress.discard(frame, reason),
+                Ok(()) => egress.send_wrapped(output.slot, output.underlay, frame),
+                Err(reason) => egress.refuse(output.slot, frame, reason),
             };
         }
         Effect::Undeliverable { reason, .. } => return egress.discard(frame, *reason),

@@ -237,6 +237,9 @@ impl Switch {
             for (slot, reason, frames) in report.drops {
                 *totals.drops.entry((slot, reason)).or_default() += frames;
             }
+            for (slot, reason, frames) in report.unsent {
+                *totals.unsent.entry((slot, reason)).or_default() += frames;
+            }
             for (slot, counters) in report.ports {
                 let sum = totals.packets.entry(slot).or_default();
                 sum.received_packets += counters.received_packets;
