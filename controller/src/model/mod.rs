@@ -32,9 +32,9 @@ pub use lookup::DEFAULT_PROJECT;
 pub use name::{host_label, valid_name};
 pub use object::{Change, Counters, FixedAddress, Host, HostRoute, Kind, Network, Object, Plug, Port, Project, Subnet};
 
-/// The fabric numbers ports below this; from here on numbers belong to ports that each host has (its
-/// tunnel, its underlay).
-pub const FIRST_RESERVED_PORT: u32 = 0x00ff_0000;
+/// The fabric numbers ports below this; from here on numbers belong to ports made by hand, and to those that
+/// each host has (its tunnel, its underlay).
+pub const FIRST_RESERVED_PORT: u32 = weft_proto::FIRST_MANUAL_PORT;
 
 /// Bytes that VXLAN adds to a packet: outer IPv4, UDP, VXLAN and the inner Ethernet header.
 pub const VXLAN_OVERHEAD: u32 = 50;

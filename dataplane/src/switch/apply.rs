@@ -38,7 +38,7 @@ impl Switch {
     pub fn apply(&self, parts: Vec<v1::Bundle>, owner: Owner) -> Result<v1::BundleResult, Fault> {
         let bundle = bundle::merge(parts)?;
         let mut state = self.state();
-        let plan = bundle::plan(bundle, owner, &state, &self.tables)?;
+        let plan = bundle::plan(bundle, owner, self.managed, &state, &self.tables)?;
         self.carry_out(plan, &mut state)
     }
 
