@@ -70,15 +70,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let workers = (0..settings.workers)
         .map(|index| WorkerSettings { core: settings.cores.get(index).copied(), spin: settings.spin })
         .collect();
-    let switch =
-        Switch::start(SwitchSettings {
-            host: settings.host.clone(),
-            managed: settings.controller.is_some(),
-            memory,
-            workers,
-            opener: Box::new(KernelPorts),
-        })
-            .context("the workers cannot be started")?;
+    let switch = Switch::start(SwitchSettings {
+        host: settings.host.clone(),
+        managed: settings.controller.is_some(),
+        memory,
+        workers,
+        opener: Box::new(KernelPorts),
+    })
+    .context("the workers cannot be started")?;
 
     let (underlay, next_hops) = Underlay::start().await?;
     let underlay = Arc::new(underlay);

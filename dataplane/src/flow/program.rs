@@ -12,15 +12,18 @@ use crate::drop::DropReason;
 use crate::packet::checksum;
 use crate::packet::frame::{Checksum, Frame};
 use crate::packet::parse::Layout;
+use crate::packet::segment::complete_checksum;
 use crate::port::PortSlot;
 use crate::respond::dhcp::DhcpOffer;
 use crate::respond::{arp, dhcp};
+use foldhash::fast::FixedState;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use weft_proto::v1;
 
 /// One step.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 enum Step {
     Rewrite(Box<SetField>),
     PushVlan(u16),
@@ -41,7 +44,7 @@ impl Step {
 }
 
 /// See the module comment.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Program {
     /// Connections that every packet of the entry belongs to; at most a few zones.
     tracks: Box<[Track]>,
@@ -98,6 +101,21 @@ impl Program {
             steps: steps.into(),
             drop: resolution.drop.unwrap_or(DropReason::NoOutput),
         }
+    }
+
+    /// A hash of what it does, the same for programs that are equal; `None`: it is of one connection, and no
+    /// other program will be like it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<u64> {
+        if !self.tracks.is_empty() {
+            return None;
+        }
+        let steps = self.steps.iter().map(|step| match step {
+            Step::Output(slot) => (std::mem::discriminant(step), slot.index() as u64, None),
+            Step::Tunnel(output) => (std::mem::discriminant(step), output.id, Some(output.destination)),
+            _ => (std::mem::discriminant(step), 0, None),
+        });
+        Some(FixedState::default().hash_one(steps.collect::<Vec<_>>()))
     }
 
     /// Whether it holds for a packet, as far as connections go; if so, and the packet is sent, it is counted
@@ -214,6 +232,10 @@ fn consume(step: &Step, mut frame: Frame, key: &FlowKey, egress: &mut impl Egres
             Err(reason) => egress.discard(frame, reason),
         },
         Step::Punt { max_length, reason, table, cookie } => {
+            // Nobody behind a listener can finish a checksum that was left to us.
+            if let Err(reason) = complete_checksum(&mut frame) {
+                return egress.discard(frame, reason);
+            }
             let total_length = frame.len() as u32;
             let mut bytes = vec![0; frame.len().min(*max_length as usize)];
             frame.copy_range(0, &mut bytes);

@@ -1,27 +1,30 @@
 //! A worker's cache of free buffers, and the quotas of its ports.
 //!
 //! Each worker owns one pool; nothing here is shared but the depot, which is visited once every
-//! [`DEPOT_BATCH`] buffers. A port that holds its quota gets no more buffers until some come back.
+//! [`DEPOT_BATCH`] buffers. A port that holds its quota of a class gets no more buffers of it until some come back;
+//! the quota shrinks with what is free ([`BUFFERS_PER_PORT_TO_FREE`]), so that no port starves another.
 
 use super::frame::Frame;
 use super::memory::{BufferId, Class, Memory};
-use crate::limits::{BUFFERS_PER_PORT, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RUN_BYTES};
+use crate::limits::{BUFFERS_PER_PORT, BUFFERS_PER_PORT_TO_FREE, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RUN_BYTES};
 use crate::port::PortSlot;
 
 /// See the module comment.
 pub struct Pool {
     memory: &'static Memory,
     free: [Vec<BufferId>; 2],
-    /// Buffers held by frames of each port slot that this pool handed out. A frame freed by another
-    /// worker's pool is settled there, hence signed.
-    held: Box<[i32]>,
+    /// What the depot had when it was last asked.
+    depot: [usize; 2],
+    /// Buffers of each class held by frames of each port slot that this pool handed out. A frame freed by
+    /// another worker's pool is settled there, hence signed.
+    held: Box<[[i32; 2]]>,
 }
 
 impl Pool {
     /// A pool with nothing in its cache.
     #[must_use]
     pub fn new(memory: &'static Memory) -> Self {
-        Self { memory, free: [Vec::new(), Vec::new()], held: vec![0; PORTS].into_boxed_slice() }
+        Self { memory, free: [Vec::new(), Vec::new()], depot: [0; 2], held: vec![[0; 2]; PORTS].into_boxed_slice() }
     }
 
     /// The memory it draws from.
@@ -31,21 +34,35 @@ impl Pool {
     }
 
     fn take(&mut self, class: Class, port: PortSlot) -> Option<BufferId> {
-        let held = &mut self.held[port.index()];
-        if *held >= BUFFERS_PER_PORT as i32 {
+        let held = self.held[port.index()][class as usize];
+        if held >= BUFFERS_PER_PORT as i32 {
             return None;
+        }
+        if !self.leaves_enough(class, held) {
+            // Others may have given back since.
+            self.depot[class as usize] = self.memory.free(class);
+            if !self.leaves_enough(class, held) {
+                return None;
+            }
         }
         let free = &mut self.free[class as usize];
         if free.is_empty() {
             *free = self.memory.take_batch(class)?;
+            self.depot[class as usize] = self.memory.free(class);
         }
-        *held += 1;
+        self.held[port.index()][class as usize] += 1;
         free.pop()
     }
 
+    /// Whether a port that holds so many buffers may have one more, as far as this pool knows what is free.
+    fn leaves_enough(&self, class: Class, held: i32) -> bool {
+        let free = self.depot[class as usize] + self.free[class as usize].len();
+        usize::try_from(held).map_or(true, |held| held < free * BUFFERS_PER_PORT_TO_FREE)
+    }
+
     fn give(&mut self, id: BufferId, port: PortSlot) {
-        self.held[port.index()] -= 1;
         let class = self.memory.class(id);
+        self.held[port.index()][class as usize] -= 1;
         let free = &mut self.free[class as usize];
         free.push(id);
         if free.len() >= 2 * DEPOT_BATCH {
@@ -150,13 +167,13 @@ impl Pool {
     /// Buffers in frames (or rings) that this pool handed out and has not got back.
     #[must_use]
     pub fn outstanding(&self) -> i64 {
-        self.held.iter().map(|&held| i64::from(held)).sum()
+        self.held.iter().flatten().map(|&held| i64::from(held)).sum()
     }
 
     /// Buffers held for one port.
     #[must_use]
     pub fn held(&self, port: PortSlot) -> i32 {
-        self.held[port.index()]
+        self.held[port.index()].iter().sum()
     }
 
     /// Free buffers in this pool's own cache.
@@ -206,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_port_cannot_take_more_than_its_quota() {
-        let memory = Memory::map(BUFFERS_PER_PORT as usize + 128, 0).unwrap();
+        let memory = Memory::map(2 * BUFFERS_PER_PORT as usize + 128, 0).unwrap();
         let mut pool = Pool::new(memory);
         let (greedy, other) = (PortSlot::new(0), PortSlot::new(1));
         let frames: Vec<Frame> = std::iter::from_fn(|| pool.chunk(greedy)).collect();
@@ -215,6 +232,36 @@ mod tests {
         pool.free(one);
         frames.into_iter().for_each(|frame| pool.free(frame));
         assert_eq!(pool.outstanding(), 0);
+    }
+
+    #[test]
+    fn a_greedy_port_leaves_buffers_of_each_class_to_others() {
+        let memory = Memory::map(8192, 512).unwrap();
+        // Two workers, with queues of the same ports.
+        let mut pools = [Pool::new(memory), Pool::new(memory)];
+        let mut frames = Vec::new();
+        let mut take = |pools: &mut [Pool; 2], port: usize| {
+            for (worker, pool) in pools.iter_mut().enumerate() {
+                for length in [100, 60_000] {
+                    let before = frames.len();
+                    frames.extend(
+                        std::iter::from_fn(|| pool.sized(PortSlot::new(port), length)).map(|frame| (worker, frame)),
+                    );
+                    assert!(
+                        frames.len() >= before + 32,
+                        "port {port} of worker {worker} gets {}",
+                        frames.len() - before
+                    );
+                }
+            }
+        };
+        take(&mut pools, 1);
+        take(&mut pools, 2);
+        frames.into_iter().for_each(|(worker, frame)| pools[worker].free(frame));
+        assert!(pools.iter().all(|pool| pool.outstanding() == 0));
+        // What others gave back can be had, although the pool was refused before.
+        let frame = pools[1].sized(PortSlot::new(1), 60_000).expect("a run is free");
+        pools[1].free(frame);
     }
 
     #[test]

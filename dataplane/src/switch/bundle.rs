@@ -141,7 +141,7 @@ pub(super) fn plan(
         own(&mut replace, owner, "replace_owner")?;
     }
     let replace = replace != 0;
-    let settings = settings(&bundle, tables)?;
+    let settings = settings(&bundle, replace && owner == Owner::Fabric, tables)?;
     let (add, remove) = rules(&mut bundle, owner)?;
     let mut sets = message::set_changes_from_message(&bundle)?;
     let set_owners = set_owners(&mut sets, owner, replace, state)?;
@@ -207,11 +207,11 @@ fn own(field: &mut i32, owner: Owner, place: &str) -> Result<(), Fault> {
     Err(Fault::invalid("not_the_owner", place, problem, remedy).with_status(Code::PermissionDenied))
 }
 
-fn settings(bundle: &v1::Bundle, tables: &Tables) -> Result<Vec<TableSettings>, Fault> {
+fn settings(bundle: &v1::Bundle, replace: bool, tables: &Tables) -> Result<Vec<TableSettings>, Fault> {
     if bundle.tables.is_empty() {
         return Ok(Vec::new());
     }
-    let states = tables.states();
+    let states = if replace { Vec::new() } else { tables.states() };
     let mut names: BTreeMap<u8, Arc<str>> =
         states.into_iter().filter_map(|(table, settings, _, _)| Some((table, settings?.name))).collect();
     let mut all = Vec::with_capacity(bundle.tables.len());

@@ -14,6 +14,7 @@ use weft_proto::fault::Fault;
 use weft_proto::v1::action::Action as Wire;
 use weft_proto::v1::{self, Field, port_spec::Kind};
 
+mod moment;
 mod ports;
 
 const UNDERLAY: u32 = weft_proto::UNDERLAY_PORT;

@@ -217,11 +217,7 @@ fn missing_interface(state: &State, plan: &Plan) -> Option<Fault> {
     })
 }
 
-fn check_underlay(
-    spec: &v1::PortSpec,
-    tunnel: &v1::TunnelPort,
-    after: &After<'_>,
-) -> Result<(), Fault> {
+fn check_underlay(spec: &v1::PortSpec, tunnel: &v1::TunnelPort, after: &After<'_>) -> Result<(), Fault> {
     let refuse = |problem: String, remedy| {
         let fault = Fault::invalid("no_underlay", format!("port {}", spec.name), problem, remedy);
         Err(fault.with_status(Code::FailedPrecondition))

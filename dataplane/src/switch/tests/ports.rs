@@ -50,7 +50,8 @@ fn two_tunnels_do_not_share_an_address_and_a_udp_port() {
         kind: Some(Kind::Vxlan(v1::TunnelPort { local_address: local.to_vec(), udp_port, underlay_port: UNDERLAY })),
         ..vxlan(number, UNDERLAY)
     };
-    let add = |spec| bench.manual(v1::Bundle { add_ports: vec![spec], ..Default::default() }).map_err(|fault| fault.code);
+    let add =
+        |spec| bench.manual(v1::Bundle { add_ports: vec![spec], ..Default::default() }).map_err(|fault| fault.code);
     let taken = Err("tunnel_taken".to_owned());
     add(port(UNDERLAY)).unwrap();
     add(tunnel(20, &[], 0)).unwrap();
