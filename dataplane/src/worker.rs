@@ -346,7 +346,10 @@ impl Worker {
                 }
                 let mut work = Work::ONE_WALK;
                 let good = self.cache.renew(entry, &key, &state, version, &mut work);
-                credit.spend(work.done());
+                // Otherwise it is charged as the walk that follows.
+                if good {
+                    credit.spend(work.done());
+                }
                 good.then_some(entry)
             }
             Found::Miss => None,

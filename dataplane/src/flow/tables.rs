@@ -389,9 +389,10 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
         Err(Fault::invalid("limit_exceeded", field, problem, remedy).with_status(tonic::Code::ResourceExhausted))
     };
     // Each identity counts once, however often the change names it.
-    let wanted: Identities = add.iter().map(|rule| &rule.id).collect();
+    let known: Vec<bool> = add.iter().map(|rule| state.find(&rule.id).is_some()).collect();
+    let mut wanted: Identities = HashSet::with_capacity_and_hasher(add.len(), Default::default());
+    let new = add.iter().zip(&known).filter(|(rule, known)| wanted.insert(&rule.id) && !**known).count();
     let unwanted: Identities = remove.iter().filter(|id| !wanted.contains(id)).collect();
-    let new = wanted.iter().filter(|id| state.find(id).is_none()).count();
     let gone = unwanted.iter().filter(|id| state.find(id).is_some()).count();
     if state.count + new - gone > limits::RULES {
         let problem = format!("the switch would have more than {} rules", limits::RULES);
@@ -435,7 +436,7 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
         }
     }
     for (index, rule) in add.iter().enumerate() {
-        let (number, new) = (rule.id.table, usize::from(state.find(&rule.id).is_none()));
+        let (number, new) = (rule.id.table, usize::from(!known[index]));
         let over = match &rule.id.set {
             None => {
                 places += new;

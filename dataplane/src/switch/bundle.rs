@@ -253,7 +253,7 @@ fn rules(bundle: &mut v1::Bundle, owner: Owner) -> Result<(Vec<Rule>, Vec<RuleId
         own(&mut rule.owner, owner, "owner").map_err(place)?;
         add.push(message::rule_from_message(&rule, now).map_err(place)?);
     }
-    let mut seen = HashSet::with_capacity(add.len());
+    let mut seen = HashSet::with_capacity_and_hasher(add.len(), foldhash::fast::RandomState::default());
     if let Some(index) = add.iter().position(|rule| !seen.insert(&rule.id)) {
         return Err(Fault::invalid(
             "duplicate_rule",
