@@ -495,6 +495,15 @@ impl Cache {
         self.ways.len()
     }
 
+    /// Bytes that it keeps for entries and the tables that find them, used or not.
+    #[cfg(test)]
+    pub fn reserved(&self) -> usize {
+        let tables = self.masks.iter().map(|table| &table.table).chain([&self.exact]);
+        self.entries.capacity() * size_of::<Option<Entry>>()
+            + (self.free.capacity() + self.dirty.capacity()) * size_of::<EntryNumber>()
+            + tables.map(Buckets::bytes).sum::<usize>()
+    }
+
     /// Masks now.
     #[must_use]
     pub fn masks(&self) -> usize {

@@ -57,12 +57,6 @@ fn changes_of_one_bundle_follow_one_another() {
     assert_eq!((tables.address_sets().len(), tables.read().places), (0, 0));
 }
 
-/// Resident memory of this process, bytes.
-fn resident() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-}
-
 #[test]
 fn a_flood_leaves_no_memory_behind() {
     const FLOWS: u32 = 200_000;
@@ -71,7 +65,6 @@ fn a_flood_leaves_no_memory_behind() {
     let topology = state.topology(version);
     let view = view(&state, version, &topology);
     let mut cache = Cache::default();
-    let before = resident();
     let mut key = packet("in_port=1,tcp,ip_src=10.0.0.1,ip_dst=10.0.0.2,tcp_dst=80");
     for flow in 0..FLOWS {
         key.l4_dst = ((flow as u16) | 1).to_be_bytes();
@@ -83,9 +76,8 @@ fn a_flood_leaves_no_memory_behind() {
         cache.insert(&key, resolution, version, 0);
     }
     assert!(cache.len() > FLOWS as usize * 9 / 10);
-    let full = resident().saturating_sub(before);
-    eprintln!("{} entries, {} bytes each", cache.len(), full / cache.len());
-    assert!(full / cache.len() < 400, "{} bytes an entry", full / cache.len());
+    let full = cache.reserved();
+    assert!(full / cache.len() < 256, "{} bytes an entry", full / cache.len());
     assert!(cache.ways() <= 4, "{} ways", cache.ways());
 
     let last = renew(&mut cache, Found::Miss, &packet("in_port=1,udp,udp_dst=9"), &view, CACHE_IDLE_MICROSECONDS);
@@ -95,9 +87,7 @@ fn a_flood_leaves_no_memory_behind() {
     }
     assert_eq!((cache.len(), cache.ways()), (1, 1));
     assert!(matches!(cache.lookup(&packet("in_port=1,udp,udp_dst=9"), version), Found::Hit(_)), "what is used stays");
-    let left = resident().saturating_sub(before);
-    eprintln!("{full} bytes when full, {left} afterwards");
-    assert!(left < full / 3, "{left} bytes of {full} are left");
+    assert!(cache.reserved() < 64 * 1024, "{} bytes of {full} are left", cache.reserved());
     let more = rule("table=0,priority=9,udp,actions=output:4");
     drop(state);
     tables.commit(Change { add: vec![more], ..Change::default() }).unwrap();
