@@ -91,7 +91,7 @@ pub struct WorkerReport {
 /// A packet to be traced.
 pub enum Traced {
     /// Described by fields.
-    Fields(FlowKey, Contents),
+    Fields(Box<(FlowKey, Contents)>),
     /// A whole frame, as a device receives it.
     Frame {
         /// By which port.
@@ -108,7 +108,7 @@ impl Traced {
     /// Why it gets to none.
     pub fn parse(&self) -> Result<(FlowKey, Contents), DropReason> {
         match self {
-            Self::Fields(key, contents) => Ok((*key, *contents)),
+            Self::Fields(packet) => Ok(**packet),
             Self::Frame { in_port, bytes } => {
                 let mut key = FlowKey::ZERO;
                 let layout = parse_bytes(bytes, bytes.len(), *in_port, &mut key)?;
@@ -133,7 +133,7 @@ enum Command {
     RemoveQueues(PortSlot, Sender<()>),
     Report(Sender<WorkerReport>),
     Cache(usize, Sender<Vec<v1::CacheEntry>>),
-    Trace(Box<Traced>, Sender<v1::TraceReply>),
+    Trace(Traced, Sender<v1::TraceReply>),
     Stop,
 }
 
@@ -479,16 +479,16 @@ impl Worker {
                 let _ = reply.send(self.busiest(limit));
             }
             Command::Trace(traced, reply) => {
-                let _ = reply.send(self.trace(*traced));
+                let _ = reply.send(self.trace(&traced));
             }
             Command::Stop => {}
         }
     }
 
-    fn trace(&mut self, traced: Traced) -> v1::TraceReply {
+    fn trace(&mut self, traced: &Traced) -> v1::TraceReply {
         self.look_at_version();
-        let parsed = match &traced {
-            Traced::Fields(key, contents) => Ok((*key, *contents)),
+        let parsed = match traced {
+            Traced::Fields(packet) => Ok(**packet),
             Traced::Frame { in_port, bytes } => self.parse_traced(*in_port, bytes).unwrap_or_else(|| traced.parse()),
         };
         match parsed {
@@ -670,7 +670,7 @@ impl WorkerHandle {
     /// counted, sent or remembered.
     #[must_use]
     pub fn trace(&self, traced: Traced) -> v1::TraceReply {
-        self.ask(|reply| Command::Trace(Box::new(traced), reply))
+        self.ask(|reply| Command::Trace(traced, reply))
     }
 
     /// Stops the thread: queues are closed, buffers returned.

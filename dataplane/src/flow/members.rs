@@ -22,7 +22,7 @@ impl Members {
 
     /// How many.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.all.len()
     }
 
@@ -84,8 +84,8 @@ impl Difference {
 
     /// How many there are afterwards.
     #[must_use]
-    pub fn len(&self, before: Option<&Members>) -> usize {
-        before.map_or(0, Members::len) + self.added.len() - self.removed.len()
+    pub fn count(&self, before: Option<&Members>) -> usize {
+        before.map_or(0, Members::count) + self.added.len() - self.removed.len()
     }
 
     /// The prefix lengths that members have afterwards.

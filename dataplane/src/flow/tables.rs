@@ -403,7 +403,7 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
         // One change may follow another of the same set.
         let (before, difference) = (state.sets().get(set.name()), after.entry(set.name()).or_default());
         set.apply(before, difference);
-        if difference.len(before) > limits::ADDRESS_SET_MEMBERS {
+        if difference.count(before) > limits::ADDRESS_SET_MEMBERS {
             let problem =
                 format!("address set {} would have more than {} members", set.name(), limits::ADDRESS_SET_MEMBERS);
             return refuse("set_address_sets".into(), problem, "Use larger prefixes, or several sets.");
@@ -428,7 +428,7 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
         let before = state.sets().get(*name);
         let lengths = difference.lengths(before);
         for (number, rule) in state.users(name) {
-            places += difference.len(before).saturating_sub(before.map_or(0, Members::len));
+            places += difference.count(before).saturating_sub(before.map_or(0, Members::count));
             if lengths.iter().any(|&length| too_many(number, mask_of(&rule.id, length))) {
                 let remedy = "Use the same prefix lengths in all sets, or another table.";
                 return refuse("set_address_sets".into(), masks_of(number), remedy);
@@ -444,7 +444,7 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
             }
             Some(set) => {
                 let (before, difference) = (state.sets().get(&set.set), after.entry(&set.set).or_default());
-                places += difference.len(before) * new;
+                places += difference.count(before) * new;
                 difference.lengths(before).into_iter().any(|length| too_many(number, mask_of(&rule.id, length)))
             }
         };

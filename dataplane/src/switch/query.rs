@@ -262,7 +262,7 @@ fn traced(request: &v1::TraceRequest) -> Result<Traced, Fault> {
             if key.port() == 0 {
                 return refuse("packet", "the packet comes in by no port".to_owned(), "Give in_port=NUMBER.");
             }
-            Ok(Traced::Fields(key, Contents::unknown(&key)))
+            Ok(Traced::Fields(Box::new((key, Contents::unknown(&key)))))
         }
     }
 }
