@@ -2,11 +2,13 @@
 
 use super::relay::Calls;
 use crate::compile::HostState;
+use crate::limits;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc, watch};
 use tonic::Status;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
+use weft_proto::program::request;
 use weft_proto::v1::{self, PortSpec, PortStatus, ToSwitch};
 
 /// Where a session's messages go.
@@ -66,8 +68,12 @@ pub struct LinkState {
     pub generation: u64,
     /// Whether the model may have changed since it was last compiled for this host.
     pub dirty: bool,
+    /// The requests that changed it, at most [`limits::REQUESTS_PER_BUNDLE`].
+    pub requests: Vec<String>,
     /// The stream, if there is one.
     pub session: Option<Session>,
+    /// When the stream came, or went.
+    pub turned: Option<tokio::time::Instant>,
     /// Sessions so far.
     pub sessions: u64,
     /// When the last message came in.
@@ -122,6 +128,9 @@ impl Link {
             let mut state = self.lock();
             state.dirty = true;
             state.refusal_stands = false;
+            if let Some(request) = request::current().filter(|_| state.requests.len() < limits::REQUESTS_PER_BUNDLE) {
+                state.requests.push(request.to_string());
+            }
         }
         self.wake.notify_one();
     }
@@ -158,6 +167,7 @@ impl Link {
     pub fn describe(&self, host: &mut v1::Host) {
         let state = self.lock();
         host.connected = state.session.is_some();
+        host.since_seconds = state.turned.map_or(0, |turned| turned.elapsed().as_secs());
         host.acknowledged_generation = state.confirmed.as_ref().map_or(0, |confirmed| confirmed.number);
         // Numbers that were refused, or lost with a stream, are passed over.
         host.generation = match &state.outstanding {

@@ -1,6 +1,6 @@
 //! Hosts: created, removed, and what their switches report of themselves.
 
-use super::lookup::{in_use, limit};
+use super::lookup::{count, in_use, limit};
 use super::project::name_taken;
 use super::{Change, Host, Kind, Model, Object, Planned, valid_name};
 use crate::limits;
@@ -38,7 +38,7 @@ impl Model {
         let host = self.host(named, "id")?;
         let ports = self.ports_on(host.id).count();
         if ports > 0 {
-            let by = format!("has {ports} plugged ports");
+            let by = format!("has {}", count(ports, "plugged port"));
             return Err(in_use(Kind::Host, &host.name, &by, "Unplug them first."));
         }
         Ok((vec![Change::Remove(Kind::Host, host.id)], host.clone()))

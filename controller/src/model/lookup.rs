@@ -100,6 +100,11 @@ impl Model {
     }
 }
 
+/// "1 port", "2 ports".
+pub(super) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// What is refused because something depends on it.
 pub(super) fn in_use(kind: Kind, name: &str, by: &str, remedy: impl Into<String>) -> Fault {
     Fault::invalid("in_use", "id", format!("{} {name:?} {by}", kind.word()), remedy)

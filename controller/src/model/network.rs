@@ -1,6 +1,6 @@
 //! Networks: created, removed.
 
-use super::lookup::{in_use, limit};
+use super::lookup::{count, in_use, limit};
 use super::{Change, Counters, Kind, Model, Network, Object, Planned, VXLAN_OVERHEAD, valid_name};
 use crate::limits;
 use uuid::Uuid;
@@ -83,7 +83,7 @@ impl Model {
         let network = self.network(named, project, "id")?;
         let ports = self.ports_of(network.id).count();
         if ports > 0 {
-            let by = format!("has {ports} ports");
+            let by = format!("has {}", count(ports, "port"));
             return Err(in_use(Kind::Network, &network.name, &by, "Remove its ports first."));
         }
         let subnets = self.subnets_of(network.id).map(|subnet| Change::Remove(Kind::Subnet, subnet.id));
