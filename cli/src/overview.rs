@@ -58,17 +58,12 @@ fn value(status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -> Value {
 fn render(at: &str, status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -> String {
     let counts = by_status(ports);
     let counts: Vec<String> = counts.iter().map(|(status, number)| format!("{number} {status}")).collect();
-    let number = |number: usize, noun| count(number as u64, noun);
-    let ports_line = match counts.len() {
-        0 => "none".to_owned(),
-        _ => format!("{}: {}", number(ports.len(), "port"), counts.join(", ")),
-    };
     let mut text = properties(&[
         ("controller", status.version.clone()),
         ("at", at.to_owned()),
         ("running for", duration(status.uptime_seconds)),
         ("term", status.term.to_string()),
-        ("ports", ports_line),
+        ("ports", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }),
     ]);
     text.push('\n');
     if hosts.is_empty() {
@@ -81,7 +76,7 @@ fn render(at: &str, status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -
             state(host).to_owned(),
             if host.since_seconds == 0 { String::new() } else { duration(host.since_seconds) },
             generation(host),
-            host.ports.len().to_string(),
+            ports.iter().filter(|port| port.host_id == host.id).count().to_string(),
             host.underlay_address.clone(),
             host.switch_version.clone(),
         ]);
@@ -100,7 +95,7 @@ fn render(at: &str, status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -
         table.note(&format!("port {name}"), &port.fault);
     }
     if let Some(others @ 1..) = faulty.len().checked_sub(PORT_FAULTS) {
-        table.note(&format!("{} more", number(others, "faulty port")), "see \"weft port list\"");
+        table.note("not shown", &format!("{} of ports, see \"weft port list\"", count(others as u64, "fault")));
     }
     text + &table.render()
 }
@@ -129,6 +124,7 @@ mod tests {
     #[test]
     fn the_overview_names_hosts_ports_and_faults() {
         let host = |name: &str, connected, acknowledged| Host {
+            id: name.into(),
             name: name.into(),
             connected,
             generation: 7,
@@ -143,6 +139,7 @@ mod tests {
             name: name.into(),
             status: status.into(),
             fault: fault.into(),
+            host_id: "a".into(),
             ..Port::default()
         };
         let ports =
@@ -153,10 +150,10 @@ controller   0.1.0
 at           http://c
 running for  0s
 term         3
-ports        3 ports: 2 ACTIVE, 1 ERROR
+ports        2 ACTIVE, 1 ERROR
 
 HOST  STATE         SINCE  GENERATION   PORTS  UNDERLAY   SWITCH
-a     connected     1m 1s  7                0  192.0.2.1  0.1.0
+a     connected     1m 1s  7                3  192.0.2.1  0.1.0
 b     disconnected  1m 1s  5, 2 behind      0  192.0.2.1  0.1.0
 
 host b: bundle: it is odd. Even it.
@@ -165,7 +162,7 @@ port z: failed: no namespace. Create it.
         assert_eq!(render("http://c", &status, &[host("a", true, 7), broken], &ports), expected);
         let many: Vec<Port> = (0..12).map(|number| port(&number.to_string(), "ERROR", "It broke.")).collect();
         let text = render("", &status, &[host("a", true, 7)], &many);
-        assert!(text.ends_with("port 9: It broke.\n2 faulty ports more: see \"weft port list\"\n"), "{text}");
+        assert!(text.ends_with("port 9: It broke.\nnot shown: 2 faults of ports, see \"weft port list\"\n"), "{text}");
         assert!(render("", &status, &[], &[]).contains("ports        none"), "a cloud without anything");
         assert_eq!(value(&status, &[], &ports)["ports"], json!({ "ACTIVE": 2, "ERROR": 1 }));
     }

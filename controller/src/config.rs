@@ -29,12 +29,12 @@ pub struct Flags {
     /// Keep the store and the token here [default: /var/lib/weft/controller]
     #[arg(long, value_name = "DIRECTORY")]
     pub state_directory: Option<PathBuf>,
-    /// Copy the token to this file; "" makes no copy [default: /run/weft/admin.token]
+    /// Copy the token to this file; "none": do not [default: /run/weft/admin.token]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would replace the program's own text in --help")]
-    pub log: log::Flags,
+    pub log: log::LogFlags,
 }
 
 /// The file. A name it does not know is refused.
@@ -82,7 +82,7 @@ impl Config {
             socket: path(flags.socket, file.socket, "/run/weft/controller.sock"),
             listen: listen_address(&listen)?,
             state_directory: path(flags.state_directory, file.state_directory, "/var/lib/weft/controller"),
-            token_file: (!token_file.as_os_str().is_empty()).then_some(token_file),
+            token_file: (token_file.as_os_str() != "none").then_some(token_file),
             log: log::Settings::of(flags.log, file.log, file.log_format, &source)?,
         })
     }
@@ -126,6 +126,7 @@ mod tests {
         let flags = Flags { config: Some(file), socket: Some("/two".into()), ..Flags::default() };
         let config = Config::load(flags).unwrap();
         assert_eq!((config.socket, config.listen), ("/two".into(), None));
+        assert_eq!(load("token_file = \"none\"").unwrap().token_file, None);
         assert_eq!(config.state_directory, Path::new("/var/lib/weft/controller"));
     }
 

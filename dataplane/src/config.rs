@@ -67,7 +67,7 @@ pub struct Flags {
     pub workers_spin: Option<bool>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would replace the program's own text in --help")]
-    pub log: log::Flags,
+    pub log: log::LogFlags,
 }
 
 /// How AF_XDP is attached.

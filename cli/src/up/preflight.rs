@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use std::fs::OpenOptions;
 use std::path::Path;
 
-/// The least kernel, and the least with every function.
+/// The least kernel.
 const KERNEL_LEAST: (u32, u32) = (6, 1);
 
 /// Programs of others, and the Debian packages they come in.

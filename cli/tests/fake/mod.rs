@@ -231,6 +231,19 @@ impl Switch for Service {
         Ok(Response::new(ListTablesReply { tables }))
     }
 
+    type DumpAddressSetsStream = Stream<AddressSetState>;
+
+    async fn dump_address_sets(
+        &self,
+        request: Request<DumpAddressSetsRequest>,
+    ) -> Result<Response<Self::DumpAddressSetsStream>, Status> {
+        let name = self.note(request).name;
+        let set = AddressSet { name: "web".into(), members: vec![Prefix { address: vec![10, 1, 0, 0], length: 16 }] };
+        let state = AddressSetState { set: Some(set), owner: Owner::Manual.into() };
+        let found = [state].into_iter().filter(|_| name.is_empty() || name == "web").map(Ok);
+        Ok(Response::new(tokio_stream::iter(found.collect::<Vec<_>>())))
+    }
+
     async fn list_ports(&self, request: Request<ListPortsRequest>) -> Result<Response<ListPortsReply>, Status> {
         self.note(request);
         Ok(Response::new(ListPortsReply { ports: vec![tap(1, "web-1")] }))
@@ -292,7 +305,7 @@ impl Cloud for Service {
 
     async fn delete_network(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
         let request = self.note(request);
-        let problem = format!("no network is called \"{}\"", request.id);
+        let problem = format!("there is no network \"{}\"", request.id);
         Err(Fault::invalid("not_found", "id", problem, "See \"weft network list\".").into())
     }
 

@@ -27,7 +27,7 @@ impl Model {
             (_, more) => Err(Fault::invalid(
                 "ambiguous_name",
                 field,
-                format!("{} {word}s of the project are named {named:?}", more + 1),
+                format!("there are {} {word}s {named:?} in the project", more + 1),
                 format!("Give the id of one of them, as `weft {word} list` shows it."),
             )),
         }

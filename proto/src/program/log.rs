@@ -5,14 +5,15 @@ use super::settings::{SettingsError, Source};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 
 /// Flags of the log.
 #[derive(Clone, Debug, Default, Args)]
-pub struct Flags {
-    /// What is logged: error, warn, info, debug, trace, or by module: info,weft_dataplane=debug [default: info]
+pub struct LogFlags {
+    /// What is logged: error, warn, info, debug, trace, off; or by module: info,weft_dataplane=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log: Option<String>,
     /// How it is logged [default: lines]
@@ -46,7 +47,7 @@ impl Settings {
     /// # Errors
     /// If the level is none.
     pub fn of(
-        flags: Flags,
+        flags: LogFlags,
         level: Option<String>,
         format: Option<Format>,
         source: &Source,
@@ -59,7 +60,7 @@ impl Settings {
         let level = said.value.trim();
         let lone = !level.contains(['=', ',', '[']);
         let wrong = match EnvFilter::try_new(level) {
-            Ok(_) if lone => level.is_empty() || level.parse::<tracing_subscriber::filter::LevelFilter>().is_err(),
+            Ok(_) if lone => level.is_empty() || level.parse::<LevelFilter>().is_err(),
             Ok(_) => false,
             Err(_) => true,
         };
@@ -76,13 +77,21 @@ pub struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
+/// A level alone is meant for Weft's own modules: what the libraries say below `info` would drown them.
+fn filter_of(level: &str) -> EnvFilter {
+    match level.parse::<LevelFilter>() {
+        Ok(alone) if alone > LevelFilter::INFO => EnvFilter::new(format!("info,weft={alone}")),
+        _ => EnvFilter::new(level),
+    }
+}
+
 /// Starts the program's log.
 ///
 /// # Panics
 /// If it is started twice.
 #[must_use]
 pub fn start(settings: &Settings) -> Log {
-    let (filter, handle) = reload::Layer::new(EnvFilter::new(&settings.level));
+    let (filter, handle) = reload::Layer::new(filter_of(&settings.level));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match settings.format {
         Format::Lines => Registry::default().with(lines.with_ansi(false).with_filter(filter)).init(),
@@ -120,7 +129,7 @@ impl Log {
     }
 
     fn set(&self, level: &str) {
-        match self.filter.reload(EnvFilter::new(level)) {
+        match self.filter.reload(filter_of(level)) {
             Ok(()) => tracing::info!(level, "the settings were read again"),
             Err(error) => tracing::error!(%error, level, "the log's level cannot be changed"),
         }
@@ -134,8 +143,15 @@ mod tests {
 
     fn level(text: &str) -> Result<String, String> {
         let source = Source::of(Path::new("weft.toml"), format!("log = \"{text}\"\n"));
-        let settings = Settings::of(Flags::default(), Some(text.to_owned()), None, &source);
+        let settings = Settings::of(LogFlags::default(), Some(text.to_owned()), None, &source);
         settings.map(|settings| settings.level).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_level_alone_is_for_our_own_modules() {
+        assert_eq!(filter_of("debug").to_string(), "weft=debug,info");
+        assert_eq!(filter_of("warn").to_string(), "warn");
+        assert_eq!(filter_of("trace,h2=trace").max_level_hint(), Some(LevelFilter::TRACE));
     }
 
     #[test]
