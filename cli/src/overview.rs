@@ -36,7 +36,7 @@ fn by_status(ports: &[Port]) -> BTreeMap<&str, u64> {
 }
 
 fn value(status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -> Value {
-    let mut value = json::controller_status(status);
+    let mut value = json::of(status);
     let host = |host: &Host| {
         json!({
             "name": host.name,

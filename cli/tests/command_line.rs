@@ -214,7 +214,7 @@ fn the_controller_is_asked_for_objects_and_passes_calls_on() {
     let missing = failed(&[&at[..], &["network", "show", "red"]].concat(), 1);
     assert_eq!(missing, "weft: network: there is no network \"red\". See \"weft network list\".\n");
     let refused = failed(&[&at[..], &["network", "delete", "red"]].concat(), 1);
-    assert_eq!(refused, "weft: id: there is no network \"red\". See \"weft network list\".\n");
+    assert_eq!(refused, "weft: network: there is no network \"red\". See \"weft network list\".\n");
     let other = failed(&[&at[..], &["host", "create", "web"]].concat(), 1);
     assert!(other.contains("not built in this fake"), "{other}");
 }

@@ -306,7 +306,7 @@ impl Cloud for Service {
     async fn delete_network(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
         let request = self.note(request);
         let problem = format!("there is no network \"{}\"", request.id);
-        Err(Fault::invalid("not_found", "id", problem, "See \"weft network list\".").into())
+        Err(Fault::invalid("not_found", "network", problem, "See \"weft network list\".").into())
     }
 
     async fn list_projects(
