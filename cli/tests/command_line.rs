@@ -165,7 +165,7 @@ fn switches_tell_about_themselves() {
     let punts = done(&["punts", &host, "--count", "2"]);
     assert_eq!(punts.lines().count(), 2, "{punts}");
     assert!(punts.starts_with("in_port=1 table=0 reason=3 cookie=0x0 length=14 eth_src=02:"), "{punts}");
-    let added = done(&["ports", "add", &host, "5", "tap:web-5,netns=web"]);
+    let added = done(&["ports", "add", &host, "5", "tap:web-5,netns=web", "--name", "web-5"]);
     assert_eq!(added, "Port 5 (tap:web-5,netns=web) added and up, interface web-5.\n");
     let sets = done(&["sets", "list", &host]);
     assert_eq!(
@@ -206,7 +206,10 @@ fn the_controller_is_asked_for_objects_and_passes_calls_on() {
     assert_eq!(list.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(), ["blue", "p", "100", "1450", "n1"]);
     assert_eq!(ask(&["network", "show", "blue", "--json"]).parse::<serde_json::Value>().unwrap()["id"], "n1");
     let overview = ask(&["status"]);
-    assert!(overview.contains("\nweb   connected      -  0, 1 behind") && overview.contains("1 ACTIVE"), "{overview}");
+    assert!(
+        overview.contains("\nweb   connected      -  0, 1 behind") && overview.contains("ports        1 DOWN"),
+        "{overview}"
+    );
     assert_eq!(ask(&["status", "--json"]).parse::<serde_json::Value>().unwrap()["host_states"][0]["name"], "web");
     // By a host's name, the same calls carry that name to the controller.
     assert!(ask(&["tables", "web"]).contains("classify"));
