@@ -174,6 +174,10 @@ impl Switch for Service {
         while let Some(message) = messages.message().await? {
             bundle.add_rules.extend(message.add_rules);
             bundle.add_ports.extend(message.add_ports);
+            bundle.set_address_sets.extend(message.set_address_sets);
+            bundle.extend_address_sets.extend(message.extend_address_sets);
+            bundle.shrink_address_sets.extend(message.shrink_address_sets);
+            bundle.remove_address_sets.extend(message.remove_address_sets);
         }
         for (index, rule) in bundle.add_rules.iter().enumerate() {
             if text::format_rule(rule).contains("output:666") {
