@@ -45,6 +45,7 @@ fn value(status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -> Value {
             "generation": host.generation,
             "acknowledged_generation": host.acknowledged_generation,
             "fault": host.fault,
+            "note": host.note,
         })
     };
     value["host_states"] = hosts.iter().map(host).collect();
@@ -81,6 +82,7 @@ fn render(at: &str, status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -
             host.switch_version.clone(),
         ]);
         table.note(&format!("host {}", host.name), &host.fault);
+        table.note(&format!("host {}", host.name), &host.note);
         for port in &host.ports {
             // What was made by hand is not among the cloud's ports.
             let spec = port.spec.clone().unwrap_or_default();
@@ -89,7 +91,8 @@ fn render(at: &str, status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -
             }
         }
     }
-    let faulty: Vec<&Port> = ports.iter().filter(|port| !port.fault.is_empty()).collect();
+    // Of ports whose host is away, the host's line says all.
+    let faulty: Vec<&Port> = ports.iter().filter(|port| port.status == "ERROR").collect();
     for port in faulty.iter().take(PORT_FAULTS) {
         let name = if port.name.is_empty() { &port.id } else { &port.name };
         table.note(&format!("port {name}"), &port.fault);

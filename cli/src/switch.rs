@@ -6,8 +6,8 @@ use crate::output::{Output, Table, count, duration, properties, write};
 use crate::{json, overview};
 use weft_proto::text::{format_ip, format_mac, format_match};
 use weft_proto::v1::{
-    DropCount, DumpCacheRequest, GetStatusRequest, ListDropsRequest, ListNeighboursRequest, ListTablesRequest,
-    PortDrops, SwitchStatus,
+    DumpCacheRequest, GetStatusRequest, ListDropsRequest, ListNeighboursRequest, ListTablesRequest, PortDrops,
+    SwitchStatus,
 };
 
 /// Ports that `weft drops` names of each reason, unless all are asked for.
@@ -112,24 +112,25 @@ pub async fn tables(arguments: HostArguments, connection: &Connection, output: O
 pub async fn drops(arguments: DropsArguments, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut switch = connection.switch(&arguments.host).await?;
     let drops = switch.list_drops(ListDropsRequest { all: arguments.all }).await?.into_inner().drops;
-    let mut table = Table::new(&["packets", "reason", "meaning", "by port"]);
+    let mut table = Table::new(&["packets", "reason", "meaning", "by port", "not sent by"]);
     for drop in &drops {
-        let shown = if arguments.all { drop.ports.len() } else { DROP_PORTS };
-        table.row(vec![drop.packets.to_string(), drop.reason.clone(), drop.meaning.clone(), by_port(drop, shown)]);
+        let by_port = |ports: &[PortDrops]| by_port(ports, if arguments.all { ports.len() } else { DROP_PORTS });
+        let (received, unsent) = (by_port(&drop.ports), by_port(&drop.unsent));
+        table.row(vec![drop.packets.to_string(), drop.reason.clone(), drop.meaning.clone(), received, unsent]);
     }
     let empty = "Nothing was dropped. The reasons there are: --all";
     output.table(&table, empty, drops.iter().map(json::drop_count).collect())
 }
 
 /// The ports with the most drops, and how many others there are.
-fn by_port(drop: &DropCount, shown: usize) -> String {
+fn by_port(ports: &[PortDrops], shown: usize) -> String {
     let port = |port: &PortDrops| match (port.port, port.name.as_str()) {
         (0, _) => format!("no port: {}", port.packets),
         (number, "") => format!("{number}: {}", port.packets),
         (number, name) => format!("{number} ({name}): {}", port.packets),
     };
-    let text = drop.ports.iter().take(shown).map(port).collect::<Vec<_>>().join(", ");
-    match drop.ports.len().saturating_sub(shown) {
+    let text = ports.iter().take(shown).map(port).collect::<Vec<_>>().join(", ");
+    match ports.len().saturating_sub(shown) {
         0 => text,
         others => format!("{text} and {others} more"),
     }
@@ -183,10 +184,10 @@ mod tests {
     #[test]
     fn only_the_ports_with_the_most_drops_are_named() {
         let port = |port| PortDrops { port, packets: 9, ..PortDrops::default() };
-        let drop = |ports: u32| DropCount { ports: (0..ports).map(port).collect(), ..DropCount::default() };
-        assert_eq!(by_port(&drop(3), 4), "no port: 9, 1: 9, 2: 9");
-        assert_eq!(by_port(&drop(6), 4), "no port: 9, 1: 9, 2: 9, 3: 9 and 2 more");
-        assert_eq!(by_port(&drop(0), 4), "");
+        let drops = |ports: u32| (0..ports).map(port).collect::<Vec<_>>();
+        assert_eq!(by_port(&drops(3), 4), "no port: 9, 1: 9, 2: 9");
+        assert_eq!(by_port(&drops(6), 4), "no port: 9, 1: 9, 2: 9, 3: 9 and 2 more");
+        assert_eq!(by_port(&drops(0), 4), "");
     }
 
     #[test]

@@ -378,12 +378,11 @@ impl Task {
                 let _ = tokio::time::timeout(wait, last).await;
             }
         }
-        let leave = |mut state: MutexGuard<'_, LinkState>| {
+        let left = self.own().map(|mut state| {
             state.session = None;
-            state.turned = Some(Instant::now());
-        };
-        let was_ours = self.own().map(leave).is_some();
-        if was_ours {
+            state.lost = Some(Instant::now());
+        });
+        if left.is_some() {
             self.link.calls.fail();
         }
         self.link.announce();
