@@ -6,10 +6,13 @@
 //! - [`text`]: rules as a person reads and writes them.
 //! - [`fault`]: errors that name a field and a remedy, to and from gRPC statuses.
 //! - [`digest`]: order-free sums by which two ends compare what they hold.
+//! - `program`: what the servers do alike (with the feature of this name): settings, logs, requests.
 
 pub mod digest;
 pub mod fault;
 pub mod field;
+#[cfg(feature = "program")]
+pub mod program;
 pub mod text;
 
 /// The generated messages and services.
