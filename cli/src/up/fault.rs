@@ -20,6 +20,7 @@ const TUNNEL_PORT: u32 = 0x00ff_0001;
 const WRONG_SEGMENT: u32 = 0x00ab_cdef;
 
 const IPV4: u16 = 0x0800;
+const ARP: u16 = 0x0806;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
@@ -133,12 +134,12 @@ pub fn no_anti_spoofing(cloud: &Cloud) -> Result<()> {
 /// Broadcasts go to every host.
 pub fn flood(cloud: &Cloud) -> Result<()> {
     let (from, to) = traffic::blue_pair(cloud);
-    let mut fields = vec![
+    let fields = vec![
         field(Field::Reg0, from.segment.to_be_bytes()),
         field(Field::EthDst, [0xff; 6]),
-        field(Field::UdpDst, separation::BROADCAST_PORT.to_be_bytes()),
+        field(Field::EthType, ARP.to_be_bytes()),
+        field(Field::ArpTpa, separation::ASKED_FOR.octets()),
     ];
-    fields.extend(ipv4(UDP));
     let mut actions = tunnel(cloud, to.plan.host, from.segment).to_vec();
     actions.extend(tunnel(cloud, cloud.hosts.len() - 1, from.segment));
     install(cloud, from.plan.host, rule(TABLE_L2, fields, actions, None))

@@ -1,5 +1,7 @@
 //! What each planner refuses, and that a refusal names the field and what to do.
 
+mod security;
+
 use super::*;
 use std::net::Ipv4Addr;
 use uuid::Uuid;
