@@ -93,7 +93,11 @@ async fn controller_status(connection: &Connection, output: Output) -> Result<()
         ("term", status.term.to_string()),
         ("hosts", format!("{}, {} connected, {} behind", status.hosts, status.hosts_connected, status.hosts_behind)),
     ];
-    output.object(&lines, &json::of(&status))
+    if output.json {
+        return output.object(&lines, &json::of(&status));
+    }
+    let notes = status.notes.iter().map(|note| format!("{note}\n"));
+    write(&(properties(&lines) + &notes.collect::<String>()))
 }
 
 /// `weft tables`.

@@ -39,7 +39,7 @@ impl CloudService {
         &self,
         caller: &Caller,
         project: &str,
-        keep: impl FnOnce(&Model) -> Result<Box<dyn Fn(&T) -> bool>, Fault>,
+        keep: impl FnOnce(&Model) -> Result<Keep<T>, Fault>,
     ) -> Result<Vec<T>, Fault> {
         let model = self.controller.model();
         let project = wanted::<Project>(&model, project, "", "project")?;
@@ -89,9 +89,12 @@ fn records<T: Object>(objects: &[T]) -> Vec<T::Record> {
     objects.iter().map(Object::record).collect()
 }
 
+/// Which objects of a list are wanted.
+type Keep<T> = Box<dyn Fn(&T) -> bool>;
+
 /// Keeps all.
 #[allow(clippy::unnecessary_wraps)]
-fn every<T>(_: &Model) -> Result<Box<dyn Fn(&T) -> bool>, Fault> {
+fn every<T>(_: &Model) -> Result<Keep<T>, Fault> {
     Ok(Box::new(|_| true))
 }
 
@@ -223,7 +226,12 @@ impl v1::cloud_server::Cloud for CloudService {
             // Asking again for what was refused is asking to try again.
             self.controller.links.of(plug.host).retry();
         }
-        self.wait(wait, || self.controller.describe_port(&self.port_now(&port)).status != "BUILD").await;
+        // A host that is not connected may come: what is DOWN for that reason is waited for too.
+        let done = || {
+            let port = self.controller.describe_port(&self.port_now(&port));
+            port.host_id.is_empty() || matches!(port.status.as_str(), "ACTIVE" | "ERROR")
+        };
+        self.wait(wait, done).await;
         reply(self.controller.describe_port(&self.port_now(&port)))
     }
 
