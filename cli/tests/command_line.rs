@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use weft_proto::text;
 use weft_proto::v1::{
     AddressPair, Bundle, CreatePortRequest, CreateSubnetRequest, FixedIp, HostRoute, Owner, PlugPortRequest,
+    SecurityGroupChoice,
 };
 
 /// Runs `weft` with these words and no settings from outside.

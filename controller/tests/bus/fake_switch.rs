@@ -1,6 +1,6 @@
 //! A switch that speaks the bus and keeps tables, but forwards nothing.
 
-use prost::Message as _;
+use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
