@@ -7,7 +7,10 @@ use fake::Fake;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use weft_proto::text;
-use weft_proto::v1::{Bundle, CreatePortRequest, CreateSubnetRequest, FixedIp, HostRoute, Owner, PlugPortRequest};
+use weft_proto::v1::{
+    AddressPair, Bundle, CreatePortRequest, CreateSubnetRequest, FixedIp, HostRoute, Owner, PlugPortRequest,
+    SecurityGroupChoice,
+};
 
 /// Runs `weft` with these words and no settings from outside.
 fn weft(words: &[&str]) -> Output {
@@ -249,13 +252,22 @@ fn every_option_of_a_subnet_and_a_port_reaches_the_controller() {
         domain_name: "a.example".into(),
     };
     assert_eq!(fake.subnets(), [expected]);
-    words("port create web-1 --network blue --address 10.0.0.5 --mac 02:00:00:00:00:01");
+    words(
+        "port create web-1 --network blue --address 10.0.0.5 --mac 02:00:00:00:00:01 --group web --group db \
+         --port-security on --address-pair 10.0.0.100 --address-pair 10.0.0.96/27,00:00:5e:00:01:01",
+    );
     let address = FixedIp { subnet_id: String::new(), ip_address: "10.0.0.5".into() };
     let expected = CreatePortRequest {
         name: "web-1".into(),
         network: "blue".into(),
         mac_address: "02:00:00:00:00:01".into(),
         fixed_ips: vec![address],
+        port_security_enabled: Some(true),
+        security_groups: Some(SecurityGroupChoice { groups: vec!["web".into(), "db".into()] }),
+        allowed_address_pairs: vec![
+            AddressPair { ip_address: "10.0.0.100".into(), mac_address: String::new() },
+            AddressPair { ip_address: "10.0.0.96/27".into(), mac_address: "00:00:5e:00:01:01".into() },
+        ],
         ..CreatePortRequest::default()
     };
     assert_eq!(fake.ports(), [expected]);
@@ -338,4 +350,23 @@ fn the_program_documents_itself() {
     for page in ["weft.1", "weft-flows-add.1", "weft-port-plug.1"] {
         assert!(pages.join(page).exists(), "{page}");
     }
+}
+
+#[test]
+fn security_groups_are_shown_with_their_rules() {
+    let fake = Fake::start();
+    let controller = fake.host();
+    let ask = |words: &[&str]| done(&[&["--controller", controller.as_str()], words].concat());
+    let rules = ask(&["group", "rule", "list", "web"]);
+    let rows: Vec<Vec<&str>> = rules.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[1], ["egress", "any", "any", "any", "-", "r1"]);
+    assert_eq!(rows[2], ["ingress", "tcp", "80-89", "any", "-", "r2"]);
+    assert_eq!(rows[3], ["ingress", "any", "any", "group:web", "-", "r3"]);
+    let shown: serde_json::Value = ask(&["group", "show", "web", "--json"]).parse().unwrap();
+    assert_eq!(shown["rules"][1]["port_range_max"], 89);
+    assert_eq!(shown["rules"][0]["port_range_max"], serde_json::Value::Null);
+    let added = ask(&["group", "rule", "add", "web", "--ingress", "--protocol", "icmp", "--icmp-type", "8"]);
+    assert_eq!(added, "Rule r9 added to security group web.\n");
+    let missing = failed(&["--controller", controller.as_str(), "group", "show", "db"], 1);
+    assert_eq!(missing, "weft: group: no group is called \"db\". See \"weft group list\".\n");
 }

@@ -2,6 +2,7 @@
 //! `show` and `delete`, in the list of [`commands`]. What is shared stands here: scope, finding an object by id or
 //! name, and the names behind ids in tables.
 
+pub mod group;
 pub mod host;
 pub mod network;
 pub mod port;
@@ -42,6 +43,8 @@ commands! {
     Network in network,
     /// Subnets: the addresses of a network, and what DHCP offers with them.
     Subnet in subnet,
+    /// Security groups: what may pass to and from ports.
+    Group in group,
     /// Ports of networks: a MAC, its addresses, and where it is plugged.
     Port in port,
     /// Hosts: machines with a switch that the controller programs.

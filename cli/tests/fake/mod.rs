@@ -402,6 +402,73 @@ impl Cloud for Service {
         Err(Status::unimplemented("not built in this fake"))
     }
 
+    async fn create_security_group(
+        &self,
+        request: Request<CreateSecurityGroupRequest>,
+    ) -> Result<Response<SecurityGroup>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn update_security_group(
+        &self,
+        request: Request<UpdateSecurityGroupRequest>,
+    ) -> Result<Response<SecurityGroup>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn delete_security_group(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn delete_security_group_rule(
+        &self,
+        request: Request<DeleteRequest>,
+    ) -> Result<Response<DeleteReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn update_port(&self, request: Request<UpdatePortRequest>) -> Result<Response<Port>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn create_security_group_rule(
+        &self,
+        request: Request<CreateSecurityGroupRuleRequest>,
+    ) -> Result<Response<SecurityGroupRule>, Status> {
+        let request = self.note(request);
+        let rule = SecurityGroupRule { id: "r9".into(), direction: request.direction, ..Default::default() };
+        Ok(Response::new(rule))
+    }
+
+    async fn list_security_groups(
+        &self,
+        request: Request<ListSecurityGroupsRequest>,
+    ) -> Result<Response<ListSecurityGroupsReply>, Status> {
+        self.note(request);
+        let rule = |id: &str, direction: &str, protocol: &str| SecurityGroupRule {
+            id: id.into(),
+            direction: direction.into(),
+            protocol: protocol.into(),
+            ..SecurityGroupRule::default()
+        };
+        let web =
+            SecurityGroupRule { port_range_min: Some(80), port_range_max: Some(89), ..rule("r2", "ingress", "tcp") };
+        let own = SecurityGroupRule { remote_group_id: "g1".into(), ..rule("r3", "ingress", "") };
+        let group = SecurityGroup {
+            id: "g1".into(),
+            name: "web".into(),
+            project_id: "p1".into(),
+            rules: vec![rule("r1", "egress", ""), web, own],
+            ..SecurityGroup::default()
+        };
+        Ok(Response::new(ListSecurityGroupsReply { security_groups: vec![group] }))
+    }
+
     async fn create_host(&self, request: Request<CreateHostRequest>) -> Result<Response<Host>, Status> {
         self.note(request);
         Err(Status::unimplemented("not built in this fake"))
