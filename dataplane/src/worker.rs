@@ -18,8 +18,8 @@
 //!
 //! Rules: the version of the tables is loaded once per batch, and every packet of the batch sees that
 //! version. No lock, clock or memory that another core writes is touched between receive and transmit of
-//! a packet that hits, but for rings; the tables' read lock is taken on misses. An idle worker sleeps in `poll` on its
-//! ports and its wake-up descriptor. Control reaches it as commands, between batches.
+//! a packet that hits, but for rings; the tables' read lock is taken on misses. An idle worker sleeps in `poll`
+//! on its ports and its wake-up descriptor. Control reaches it as commands, between batches.
 
 use crate::clock;
 use crate::connection::{Connections, Contents, EndReason, Passing, Refused};
@@ -27,11 +27,12 @@ use crate::drop::DropReason;
 use crate::egress::Outgoing;
 use crate::flow::cache::{Cache, Found};
 use crate::flow::key::FlowKey;
+use crate::flow::log::Work;
 use crate::flow::program::{Egress, Program};
 use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, resolve};
 use crate::flow::tables::{Progress, Tables};
 use crate::handover::{FromTunnel, Message, PortName};
-use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, HAND_OVERS_PER_FRAME};
+use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, COMPARISONS_PER_WALK, HAND_OVERS_PER_FRAME};
 use crate::packet::frame::Frame;
 use crate::packet::parse::{Layout, parse};
 use crate::packet::tunnel::{vxlan_outer, vxlan_pop};
@@ -49,7 +50,7 @@ use std::sync::mpsc::Receiver;
 mod control;
 mod credit;
 
-pub use control::{Listed, WorkerHandle, WorkerReport, WorkerSettings};
+pub use control::{Listed, Traced, WorkerHandle, WorkerReport, WorkerSettings};
 
 /// Rounds without a frame after which a worker sleeps.
 const IDLE_ROUNDS: u32 = 16;
@@ -200,9 +201,14 @@ impl Worker {
     fn batch(&mut self, slot: PortSlot, frames: &mut Vec<Frame>) {
         self.outgoing.begin(self.active);
         for mut frame in frames.drain(..) {
-            let mut key = FlowKey::ZERO;
+            let (mut key, bytes) = (FlowKey::ZERO, frame.len());
             match self.parse(slot, &mut frame, &mut key) {
-                Ok((layout, ingress)) => self.look_up(frame, &key, layout, Origin { ingress, from: None, hops: 0 }),
+                Ok((layout, ingress)) => {
+                    if ingress != slot {
+                        self.outgoing.count_decapsulated(ingress, bytes);
+                    }
+                    self.look_up(frame, &key, layout, Origin { ingress, from: None, hops: 0 });
+                }
                 Err(reason) => {
                     self.outgoing.enter(slot);
                     self.outgoing.discard(frame, reason);
@@ -310,15 +316,11 @@ impl Worker {
             && let Some(&(number, tunnel)) = self.tunnels.get(&(outer.destination, outer.udp_port))
             && self.is_underlay(tunnel, number, slot)
         {
-            let bytes = frame.len();
             let from = vxlan_pop(frame)?;
             let layout = parse(frame, number, key)?;
             key.tun_id = from.id.to_be_bytes();
             key.tun_src = from.source.octets();
             key.tun_dst = from.destination.octets();
-            let counters = self.outgoing.outcomes.tunnels.entry(tunnel).or_default();
-            counters.received_packets += 1;
-            counters.received_bytes += bytes as u64;
             return Ok((layout, tunnel));
         }
         Ok((parse(frame, self.outgoing.numbers[slot.index()], key)?, slot))
@@ -341,7 +343,21 @@ impl Worker {
         let (version, topology, now) = (self.version, &self.topology, self.now);
         let good = match found {
             Found::Hit(entry) => Some(entry),
-            Found::Stale(entry) => self.cache.renew(entry, &key, &state, version).then_some(entry),
+            Found::Stale(entry) => {
+                let credit = &mut self.credits[origin.ingress.index()];
+                if !credit.is_left(self.rounds, self.active) {
+                    drop(state);
+                    self.cache.counters.misses += 1;
+                    return self.outgoing.discard(frame, DropReason::MissBudget);
+                }
+                let mut work = Work::ONE_WALK;
+                let good = self.cache.renew(entry, &key, &state, version, &mut work);
+                // Otherwise it is charged as the walk that follows.
+                if good {
+                    credit.spend(work.done());
+                }
+                good.then_some(entry)
+            }
             Found::Miss => None,
         };
         if let Some(entry) = good
@@ -356,10 +372,12 @@ impl Worker {
             return self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         }
         self.cache.counters.misses += 1;
-        if !self.credits[origin.ingress.index()].spend(self.rounds, self.active) {
+        let credit = &mut self.credits[origin.ingress.index()];
+        if !credit.is_left(self.rounds, self.active) {
             drop(state);
             return self.outgoing.discard(frame, DropReason::MissBudget);
         }
+        credit.spend(COMPARISONS_PER_WALK);
         let contents = Contents::read(frame.head(), &key, &layout);
         let walk = |connections: &Connections| {
             let view = View { state: &state, version, topology, connections: Connected::Now(connections), now };
@@ -465,7 +483,11 @@ impl Worker {
         let mut nanoseconds = SLEEP_NANOSECONDS;
         {
             let mut descriptors = vec![PollFd::new(&*self.wake, PollFlags::IN)];
-            for descriptor in self.outgoing.descriptors() {
+            for (slot, descriptor) in self.outgoing.descriptors() {
+                if self.outgoing.numbers[slot.index()] == 0 {
+                    // Its frames are not taken yet: they must not keep the worker awake.
+                    continue;
+                }
                 match descriptor {
                     Some(descriptor) => descriptors.push(PollFd::from_borrowed_fd(descriptor, PollFlags::IN)),
                     None => nanoseconds = ASK_NANOSECONDS,

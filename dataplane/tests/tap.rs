@@ -14,7 +14,7 @@ use weft_dataplane::drop::{DropCounters, DropReason};
 use weft_dataplane::packet::frame::{Checksum, Frame, Gso, GsoKind};
 use weft_dataplane::packet::memory::{Class, Memory};
 use weft_dataplane::packet::pool::Pool;
-use weft_dataplane::port::tap::{Tap, TapError, TapQueue, TapSettings};
+use weft_dataplane::port::tap::{Tap, TapError, TapLoss, TapQueue, TapSettings};
 use weft_dataplane::port::{PortQueue, PortSlot};
 
 fn settings(interface: &str, namespace: &Namespace) -> TapSettings {
@@ -210,7 +210,7 @@ fn several_queues_are_one_interface() {
 #[test]
 fn the_interface_may_be_deleted_at_any_time() {
     let namespace = Namespace::new();
-    let (_, mut queue) = open_one(0, &settings("eth0", &namespace));
+    let (tap, mut queue) = open_one(0, &settings("eth0", &namespace));
     let mut pool = Pool::new(Memory::map(64, 64).unwrap());
     let mut drops = DropCounters::default();
     let mut frames = Vec::new();
@@ -218,10 +218,12 @@ fn the_interface_may_be_deleted_at_any_time() {
         let mut polled = [PollFd::from_borrowed_fd(queue.descriptor().unwrap(), PollFlags::IN)];
         poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
     };
+    assert_eq!(tap.watch.loss(), None);
     namespace.ip("link del eth0");
     assert!(readable(&queue), "the worker learns of it");
     while queue.receive(&mut pool, &mut frames, 64, &mut drops) > 0 {}
     assert!(!readable(&queue), "but only once");
+    assert_eq!(tap.watch.loss(), Some(TapLoss::Deleted("eth0".into())));
     frames.drain(..).for_each(|frame| pool.free(frame));
     frames.push(pool.frame(PortSlot::new(1), &[0; 60]).unwrap());
     transmit(&mut queue, &mut pool, &mut frames, &mut drops);

@@ -14,13 +14,16 @@ use crate::drop::DropReason;
 use crate::packet::checksum;
 use crate::packet::frame::{Checksum, Frame};
 use crate::packet::parse::Layout;
+use crate::packet::segment::complete_checksum;
 use crate::port::PortSlot;
 use crate::respond::{arp, dhcp};
 use crate::topology::Topology;
+use foldhash::fast::FixedState;
+use std::hash::BuildHasher;
 use weft_proto::{text, v1};
 
 /// See the module comment.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Program {
     /// Connections that every packet of the entry belongs to; at most a few zones.
     tracks: Box<[Track]>,
@@ -71,6 +74,23 @@ impl Program {
     #[must_use]
     pub fn owner(&self) -> Option<u16> {
         if let [Effect::HandOver(worker)] = *self.steps { Some(worker) } else { None }
+    }
+
+    /// A hash of what it does, the same for programs that are equal; `None`: it is of one connection, and no
+    /// other program will be like it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<u64> {
+        if !self.tracks.is_empty() {
+            return None;
+        }
+        let steps = self.steps.iter().map(|step| match step {
+            Effect::Output { slot, .. } => (1, slot.index() as u64, None),
+            Effect::Tunnel(output) => (2, output.id, Some(output.destination)),
+            Effect::Action { cookie, .. } => (3, *cookie, None),
+            Effect::Undeliverable { .. } => (4, 0, None),
+            Effect::HandOver(worker) => (5, u64::from(*worker), None),
+        });
+        Some(FixedState::default().hash_one(steps.collect::<Vec<_>>()))
     }
 
     /// Whether it holds for a packet, as far as connections go; if so, and the packet is sent, it is counted
@@ -210,6 +230,10 @@ fn consume(step: &Effect, mut frame: Frame, key: &FlowKey, egress: &mut impl Egr
     };
     match action {
         Action::Punt { max_length, reason } => {
+            // Nobody behind a listener can finish a checksum that was left to us.
+            if let Err(reason) = complete_checksum(&mut frame) {
+                return egress.discard(frame, reason);
+            }
             let total_length = frame.len() as u32;
             let mut bytes = vec![0; frame.len().min(*max_length as usize)];
             frame.copy_range(0, &mut bytes);

@@ -2,6 +2,8 @@
 //! other end the test holds; its `transmit_file` stands for the name of an interface.
 
 mod bundle;
+mod moment;
+mod numbers;
 mod ports;
 mod query;
 mod tunnel;
@@ -18,6 +20,8 @@ use weft_proto::fault::Fault;
 use weft_proto::v1::action::Action as Wire;
 use weft_proto::v1::{self, Field, port_spec::Kind};
 
+const UNDERLAY: u32 = weft_proto::UNDERLAY_PORT;
+
 /// Of tunnels.
 type Ends = BTreeSet<(Ipv4Addr, u16)>;
 
@@ -29,6 +33,8 @@ struct TestPorts {
     open: Arc<Mutex<BTreeSet<u32>>>,
     /// Numbers that cannot be opened.
     broken: Arc<Mutex<BTreeSet<u32>>>,
+    /// Numbers whose interface somebody took away.
+    lost: Arc<Mutex<BTreeSet<u32>>>,
 }
 
 struct TestFilter(TestPorts, u32);
@@ -61,6 +67,11 @@ impl OpenPort for TestPorts {
         self.peers.lock().unwrap().insert(spec.number, peer);
         let device = Device::new(files.transmit_file.clone(), "memory".to_owned())
             .with_filter(Box::new(TestFilter(self.clone(), spec.number)));
+        let (lost, number) = (self.lost.clone(), spec.number);
+        let device = device.with_watch(Box::new(move || {
+            let is_lost = lost.lock().unwrap().contains(&number);
+            is_lost.then(|| Fault::invalid("port_failed", "pcap", "it was taken away", "Wait."))
+        }));
         Ok(Opened { device, queues: vec![Box::new(queue)] })
     }
 }
@@ -77,9 +88,14 @@ impl Drop for Bench {
 }
 
 fn bench() -> Bench {
+    started(false)
+}
+
+fn started(managed: bool) -> Bench {
     let ports = TestPorts::default();
     let switch = Switch::start(SwitchSettings {
         host: "bench".to_owned(),
+        managed,
         memory: Memory::map(512, 64).unwrap(),
         workers: vec![WorkerSettings { core: None, spin: false }],
         opener: Box::new(ports.clone()),

@@ -16,8 +16,10 @@ use crate::flow::tables::{Progress, Tables};
 use crate::handover::Links;
 use crate::limits::{BATCH, PORTS};
 use crate::packet::memory::{Class, Memory};
+use crate::packet::parse::parse_bytes;
 use crate::packet::pool::Pool;
 use crate::port::{PortQueue, PortSlot, QueueCounters};
+use crate::topology::PortKind;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -59,6 +61,47 @@ pub struct WorkerReport {
     pub cached_buffers: (usize, usize),
 }
 
+/// A packet to be traced.
+#[derive(Clone)]
+pub enum Traced {
+    /// Described by fields.
+    Fields(Box<(FlowKey, Contents)>),
+    /// A whole frame, as a device receives it.
+    Frame {
+        /// By which port.
+        in_port: u32,
+        /// From its Ethernet header on.
+        bytes: Vec<u8>,
+    },
+}
+
+impl Traced {
+    /// What it is to the tables, tunnels aside.
+    ///
+    /// # Errors
+    /// Why it gets to none.
+    pub fn parse(&self) -> Result<(FlowKey, Contents), DropReason> {
+        match self {
+            Self::Fields(packet) => Ok(**packet),
+            Self::Frame { in_port, bytes } => {
+                let mut key = FlowKey::ZERO;
+                let layout = parse_bytes(bytes, bytes.len(), *in_port, &mut key)?;
+                Ok((key, Contents::read(bytes, &key, &layout)))
+            }
+        }
+    }
+
+    /// The reply for one that is dropped before any table.
+    #[must_use]
+    pub fn dropped(reason: DropReason) -> v1::TraceReply {
+        v1::TraceReply {
+            drop_reason: reason.word().to_owned(),
+            drop_meaning: reason.meaning().to_owned(),
+            ..Default::default()
+        }
+    }
+}
+
 /// Slots of connections that a worker looks at before it goes on with packets.
 const SLOTS_AT_A_TIME: usize = 4096;
 
@@ -79,7 +122,7 @@ pub(super) enum Command {
     RemoveQueues(PortSlot, Sender<()>),
     Report(Sender<WorkerReport>),
     Cache(usize, Sender<Vec<v1::CacheEntry>>),
-    Trace(Box<(FlowKey, Contents)>, Sender<Result<v1::TraceReply, u16>>),
+    Trace(Traced, Sender<Result<v1::TraceReply, u16>>),
     /// Those of the filter among some slots, beginning with this one; also gives where to go on.
     Connections(Filter, usize, Sender<(Vec<Listed>, Option<usize>)>),
     /// Likewise to be ended; gives how many were.
@@ -112,8 +155,8 @@ impl Worker {
             Command::Cache(limit, reply) => {
                 let _ = reply.send(self.busiest(limit));
             }
-            Command::Trace(packet, reply) => {
-                let _ = reply.send(self.trace(&packet.0, packet.1));
+            Command::Trace(traced, reply) => {
+                let _ = reply.send(self.trace(&traced));
             }
             Command::Connections(filter, from, reply) => {
                 let _ = reply.send(self.list(&filter, from));
@@ -125,8 +168,17 @@ impl Worker {
         }
     }
 
-    fn trace(&mut self, key: &FlowKey, contents: Contents) -> Result<v1::TraceReply, u16> {
-        let packet = Packet { key, contents };
+    fn trace(&mut self, traced: &Traced) -> Result<v1::TraceReply, u16> {
+        self.look_at_version();
+        let parsed = match traced {
+            Traced::Fields(packet) => Ok(**packet),
+            Traced::Frame { in_port, bytes } => self.parse_traced(*in_port, bytes).unwrap_or_else(|| traced.parse()),
+        };
+        let (key, contents) = match parsed {
+            Ok(packet) => packet,
+            Err(reason) => return Ok(Traced::dropped(reason)),
+        };
+        let packet = Packet { key: &key, contents };
         match self.tables.trace_here(&packet, Connected::Now(&self.connections)) {
             Err(worker) if worker == self.number => {
                 self.connections.adopt();
@@ -134,6 +186,17 @@ impl Worker {
             }
             traced => traced,
         }
+    }
+
+    /// Parses a frame as if it had come in; `None`: there is no such device, or no buffer.
+    fn parse_traced(&mut self, in_port: u32, bytes: &[u8]) -> Option<Result<(FlowKey, Contents), DropReason>> {
+        let PortKind::Device { slot, .. } = self.topology.ports.get(&in_port)?.kind else { return None };
+        let mut frame = self.outgoing.pool.frame(slot, bytes)?;
+        let mut key = FlowKey::ZERO;
+        let parsed = self.parse(slot, &mut frame, &mut key);
+        let parsed = parsed.map(|(layout, _)| (key, Contents::read(frame.head(), &key, &layout)));
+        self.outgoing.pool.free(frame);
+        Some(parsed)
     }
 
     fn list(&self, filter: &Filter, from: usize) -> (Vec<Listed>, Option<usize>) {
@@ -303,8 +366,8 @@ impl WorkerHandle {
     ///
     /// # Errors
     /// The worker that is to be asked instead, because it has a connection of the packet.
-    pub fn trace(&self, key: FlowKey, contents: Contents) -> Result<v1::TraceReply, u16> {
-        self.ask(|reply| Command::Trace(Box::new((key, contents)), reply))
+    pub fn trace(&self, traced: Traced) -> Result<v1::TraceReply, u16> {
+        self.ask(|reply| Command::Trace(traced, reply))
     }
 
     /// At most so many connections of a filter, in no order. Packets pass in between.

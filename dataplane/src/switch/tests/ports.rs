@@ -118,3 +118,47 @@ fn a_port_of_the_fabric_that_cannot_be_opened_fails_alone_and_is_tried_again() {
     assert!(bench.switch.ports().ports.iter().all(|port| port.state == "up"));
     assert_eq!(*bench.ports.open.lock().unwrap(), BTreeSet::from([3, 4]));
 }
+
+#[test]
+fn a_lost_port_is_shown_and_made_anew_if_it_is_the_fabrics() {
+    let bench = bench();
+    let owned = v1::PortSpec { owner: v1::Owner::Fabric.into(), ..port(3) };
+    bench.fabric(v1::Bundle { term: 1, generation: 1, add_ports: vec![owned], ..Default::default() }).unwrap();
+    let to_lost = |from, to| rule(from, vec![from_port(from)], vec![output(to)]);
+    let add_rules = vec![to_lost(1, 3), to_lost(2, 3), to_lost(3, 1)];
+    bench.manual(v1::Bundle { add_ports: vec![port(1), port(2)], add_rules, ..Default::default() }).unwrap();
+    let states = || bench.switch.ports().ports.into_iter().map(|port| port.state).collect::<Vec<_>>();
+    bench.switch.notice_losses();
+    assert_eq!(states(), ["up", "up", "up"]);
+    let mut changes = bench.switch.changes();
+    bench.ports.lost.lock().unwrap().extend([2, 3]);
+    bench.switch.notice_losses();
+    assert!(changes.has_changed().unwrap(), "the agent reports it");
+    changes.mark_unchanged();
+    let seen = states();
+    assert_eq!((seen[0].as_str(), seen[2].as_str()), ("up", "failed: pcap: it was taken away. Wait."));
+    assert!(
+        seen[1].starts_with("failed: pcap: it was taken away. Remove the port (weft ports del HOST 2)"),
+        "{seen:?}"
+    );
+    assert_eq!(*bench.ports.open.lock().unwrap(), BTreeSet::from([1]), "what is left of it is closed");
+    // What is lost is told once.
+    bench.switch.notice_losses();
+    assert!(!changes.has_changed().unwrap());
+    bench.peer(1).send(frame(7)).unwrap();
+    eventually("frames to it are dropped", || bench.dropped(DropReason::PortDown) == [(1, 1)]);
+
+    bench.ports.lost.lock().unwrap().clear();
+    bench.switch.retry_failed();
+    let seen = states();
+    assert_eq!((seen[0].as_str(), seen[2].as_str()), ("up", "up"));
+    assert!(seen[1].starts_with("failed"), "a person decides about what a person made");
+    assert!(changes.has_changed().unwrap());
+    bench.peer(3).send(frame(8)).unwrap();
+    assert_eq!(bench.peer(1).wait(PATIENCE).expect("it receives again").bytes, frame(8));
+    bench.peer(1).send(frame(9)).unwrap();
+    assert_eq!(bench.peer(3).wait(PATIENCE).expect("it sends again").bytes, frame(9));
+    bench.manual(v1::Bundle { remove_ports: vec![2], ..Default::default() }).unwrap();
+    bench.manual(v1::Bundle { add_ports: vec![port(2)], ..Default::default() }).unwrap();
+    assert_eq!(states(), ["up", "up", "up"]);
+}
