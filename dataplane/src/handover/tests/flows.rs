@@ -56,7 +56,7 @@ fn serial_of(frame: &[u8]) -> u32 {
 
 fn converse(workers: usize, seed: u64) {
     const PORTS: usize = 3;
-    const FLOWS: usize = 60;
+    const FLOWS: usize = 40;
     const PACKETS: u32 = 3000;
     let bench = Bench::new(workers, PORTS, &firewall(PORTS));
     let mut lot = Lot(seed);
@@ -81,14 +81,14 @@ fn converse(workers: usize, seed: u64) {
             let (from, to) = if reply { (to, from) } else { (from, to) };
             bench.send(from.into(), lot.draw(workers), frame.clone());
             sent.insert(serial, (flow, to.into(), frame));
-        }
-        if lot.draw(10) == 0 && serial < PACKETS {
-            // Answers to what nobody asked.
-            strangers += 1;
-            let from = 1 + lot.draw(PORTS);
-            let to = from % PORTS + 1;
-            let ports = (53, 9000 + lot.draw(50) as u16);
-            bench.send(from, lot.draw(workers), udp((from as u8, to as u8), ports, 0));
+            if lot.draw(4) == 0 {
+                // Answers to what nobody asked: few at a time, for each costs a walk.
+                strangers += 1;
+                let from = 1 + lot.draw(PORTS);
+                let to = from % PORTS + 1;
+                let ports = (53, 9000 + lot.draw(50) as u16);
+                bench.send(from, lot.draw(workers), udp((from as u8, to as u8), ports, 0));
+            }
         }
         for port in 1..=PORTS {
             for frame in bench.left(port) {
