@@ -97,6 +97,12 @@ reasons! {
     PolicyChanged = "policy_changed",
     /// The connection it begins would have the addresses and ports of another one.
     ConnectionClash = "connection_clash",
+    /// The first fragment of its datagram did not come within a second.
+    FragmentTimeout = "fragment_timeout",
+    /// It overlaps another fragment of its datagram, or two others of it do.
+    FragmentOverlap = "fragment_overlap",
+    /// The port has as many datagrams in fragments under way as it may, or as many early fragments waiting.
+    FragmentLimit = "fragment_limit",
     /// The worker stopped while it held the frame.
     Stopped = "stopped",
 }

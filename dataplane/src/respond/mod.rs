@@ -4,6 +4,7 @@
 
 pub mod arp;
 pub mod dhcp;
+pub mod icmp;
 
 /// Where the network header begins, behind at most two VLAN tags, and its type. `None` if the frame is
 /// too short for that.
