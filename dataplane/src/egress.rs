@@ -4,6 +4,7 @@
 use crate::drop::{DropCounters, DropReason};
 use crate::flow::program::Egress;
 use crate::limits::REPLIES_PER_BATCH;
+use crate::packet::fragment::fragment;
 use crate::packet::frame::Frame;
 use crate::packet::pool::Pool;
 use crate::packet::segment;
@@ -33,7 +34,10 @@ pub struct Outgoing {
     waiting: Vec<PortSlot>,
     /// What went through tunnel ports.
     pub tunnels: BTreeMap<PortSlot, QueueCounters>,
+    /// Frames in the form that their port takes; empty between uses.
     fitted: Vec<Frame>,
+    /// Likewise, of datagrams that leave in fragments.
+    pieces: Vec<Frame>,
     punts: Arc<dyn PuntSink>,
     ingress: PortSlot,
     replies: usize,
@@ -55,6 +59,7 @@ impl Outgoing {
             waiting: Vec::new(),
             tunnels: BTreeMap::new(),
             fitted: Vec::new(),
+            pieces: Vec::new(),
             punts,
             ingress: PortSlot::default(),
             replies: 0,
@@ -185,6 +190,24 @@ impl Egress for Outgoing {
         let counters = self.tunnels.entry(slot).or_default();
         counters.sent_packets += 1;
         counters.sent_bytes += bytes as u64;
+    }
+
+    fn compose(&mut self, port: PortSlot, write: impl FnOnce(&mut Frame) -> bool) -> Option<Frame> {
+        let mut frame = self.pool.chunk(port)?;
+        if write(&mut frame) {
+            return Some(frame);
+        }
+        self.pool.free(frame);
+        None
+    }
+
+    fn fragment(&mut self, frame: Frame, l3: usize, mtu: u16, mut each: impl FnMut(&mut Self, Frame)) {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        if let Err(reason) = fragment(frame, l3, mtu, &mut self.pool, &mut pieces) {
+            self.drops.count(self.ingress, reason);
+        }
+        pieces.drain(..).for_each(|piece| each(self, piece));
+        self.pieces = pieces;
     }
 
     fn may_reply(&mut self) -> bool {

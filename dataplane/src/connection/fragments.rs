@@ -225,19 +225,22 @@ impl Fragments {
         }
     }
 
-    /// Remembers a fragment that was looked at, whatever its standing.
-    pub fn note(&mut self, seen: &Seen, now: u64) {
+    /// Remembers a fragment that was looked at, whatever its standing. True if it makes its datagram known, so
+    /// that those that wait for it can go on.
+    pub fn note(&mut self, seen: &Seen, now: u64) -> bool {
+        let mut begins = false;
         if self.live(&seen.datagram, now).is_none() {
             self.forget(&seen.datagram);
             let Some(first) = seen.first.filter(|_| self.has_room(seen.in_port) && is_sound(&seen.fragment)) else {
-                return;
+                return false;
             };
+            begins = true;
             *self.ports.entry(seen.in_port).or_default() += 1;
             let state =
                 State { first, in_port: seen.in_port, passed: Vec::new(), total: None, ended: false, deadline: 0 };
             self.datagrams.insert(seen.datagram, state);
         }
-        let Some(state) = self.datagrams.get_mut(&seen.datagram) else { return };
+        let Some(state) = self.datagrams.get_mut(&seen.datagram) else { return false };
         match state.judge(&seen.fragment) {
             Verdict::Passes => {
                 state.deadline = now + limits::PATIENCE;
@@ -248,6 +251,7 @@ impl Fragments {
             Verdict::Refused(_) => {}
             Verdict::Ends(_) => state.ended = true,
         }
+        begins
     }
 
     fn forget(&mut self, datagram: &Datagram) {

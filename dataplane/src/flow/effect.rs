@@ -67,6 +67,21 @@ impl Effect {
         }
     }
 
+    /// Whether the packet is dropped here, and its sender told so.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        matches!(self, Self::Action { action: Action::IcmpUnreachable { .. }, .. })
+    }
+
+    /// The address from which a packet is answered that is dropped here.
+    #[must_use]
+    pub fn answer(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Action { action, .. } => action.answer(),
+            _ => None,
+        }
+    }
+
     /// As messages: one, or one for each field of a rewrite. The topology tells ports' names.
     #[must_use]
     pub fn to_messages(&self, topology: &Topology) -> Vec<v1::Effect> {

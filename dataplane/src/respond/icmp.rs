@@ -259,6 +259,7 @@ fn is_between_hosts(frame: &[u8], ip: &Ipv4) -> bool {
 }
 
 /// Whether it can be one host's address on a network (RFC 1122, 3.2.1.3).
-fn is_host(address: [u8; 4]) -> bool {
+#[must_use]
+pub fn is_host(address: [u8; 4]) -> bool {
     !matches!(address[0], 0 | 127 | 224..)
 }
