@@ -321,8 +321,7 @@ impl<'a> Walk<'a> {
             Action::ArpReply(_) => self.consult(Field::EthType),
             Action::Punt { .. } | Action::DhcpReply(_) => {}
         }
-        if action.answer().is_some() || matches!(action, Action::ArpReply(_) | Action::DhcpReply(_) | Action::IcmpReply)
-        {
+        if action.answers() {
             self.find_back();
         }
         self.effects.push(Effect::Action { action: action.clone(), table: rule.id.table, cookie: rule.cookie });

@@ -98,10 +98,8 @@ fn fails(action: &Action, ttl: &mut u8, size: Option<(u16, bool)>) -> Option<(Dr
 /// Where an answer goes. That one leaves by the port the packet came in by goes without saying, unless the
 /// packet is dropped: then it says that there is an answer.
 fn way_back(resolution: &Resolution, in_port: u32, topology: &Topology, action: &Action) -> Vec<v1::Effect> {
-    let answers =
-        action.answer().is_some() || matches!(action, Action::ArpReply(_) | Action::DhcpReply(_) | Action::IcmpReply);
     let effect = match &resolution.back {
-        _ if !answers => return Vec::new(),
+        _ if !action.answers() => return Vec::new(),
         Some(Back::Tunnel(output)) => Effect::Tunnel(output.clone()),
         Some(Back::Nowhere(reason)) => Effect::Undeliverable { port: in_port, reason: *reason },
         Some(Back::Ingress) if action.answer().is_some() => match topology.ports.get(&in_port) {
