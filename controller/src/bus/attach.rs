@@ -71,13 +71,13 @@ async fn greet(
     // A switch of another protocol may mean something else by any other field: this comes first.
     if hello.protocol != weft_proto::PROTOCOL {
         let fault = protocol_mismatch(&hello);
-        let host = controller.model().host(&hello.host, "hello.host").ok().map(|host| host.id);
+        let host = controller.model().find::<Host>(&hello.host, "", "hello.host").ok().map(|host| host.id);
         if let Some(host) = host {
             refuse(&controller.links.of(host), &fault);
         }
         return Err(fault);
     }
-    let host = controller.model().host(&hello.host, "hello.host").cloned()?;
+    let host = controller.model().find::<Host>(&hello.host, "", "hello.host").cloned()?;
     let link = controller.links.of(host.id);
     let check = async {
         make_way(&link, &host, &hello).await?;
@@ -91,7 +91,7 @@ async fn greet(
     }
     let session = install(&link, &hello, outbound);
     // A host that was deleted in the meantime has another link, or none.
-    if controller.model().host_by_id(host.id).is_none() {
+    if controller.model().hosts.get(host.id).is_none() {
         link.dismiss();
     }
     let welcome = Welcome { controller_version: weft_proto::VERSION.to_owned(), term: controller.term };
