@@ -81,7 +81,7 @@ pub const PUNT_QUEUE: usize = 256;
 /// Bytes of one gRPC message, both ways; larger bundles travel in several.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Replies (DHCP) that one worker composes per batch; the excess drops under `ResponderBudget`.
+/// Replies (DHCP, ICMP) that one worker composes per batch; the excess drops under `ResponderBudget`.
 pub const REPLIES_PER_BATCH: usize = 16;
 
 /// Texts of cookies that a switch keeps.
