@@ -24,7 +24,7 @@ pub const DEPOT_BATCH: usize = 64;
 /// Ports of one switch.
 pub const PORTS: usize = 4096;
 
-/// Buffers that frames received by one port may hold at once, in each worker: no port can starve the
+/// Buffers that frames received by one port may hold at once, all workers together: no port can starve the
 /// others. An AF_XDP port's fill rings count.
 pub const BUFFERS_PER_PORT: u32 = 4096;
 

@@ -109,7 +109,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
                 loop {
                     ticks.tick().await;
                     let switch = retried.clone();
-                    if tokio::task::spawn_blocking(move || switch.retry_failed()).await.is_err() {
+                    // In this order a lost port is shown as failed for a while before it is made anew.
+                    let tended = tokio::task::spawn_blocking(move || {
+                        switch.retry_failed();
+                        switch.notice_losses();
+                    });
+                    if tended.await.is_err() {
                         return;
                     }
                 }

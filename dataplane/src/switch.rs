@@ -6,6 +6,7 @@
 //! - `bundle`: a bundle is checked, whole, against what is there; the result is a plan.
 //! - `apply`: the plan is carried out: ports opened, tables and topology changed in one commit, ports
 //!   closed. What fails is undone.
+//! - `mend`: ports that could not be opened, or whose interface was taken away, are opened again.
 //! - `ports`, `open`, `queues`: the register of ports, how each kind is opened, and how queues are
 //!   shared out among workers.
 //! - `underlay`: addresses and ways to remote tunnel ends, as the kernel knows them.
@@ -18,6 +19,7 @@
 
 mod apply;
 mod bundle;
+mod mend;
 mod open;
 mod origins;
 mod ports;
@@ -29,7 +31,7 @@ mod tests;
 mod underlay;
 
 pub use bundle::Parts;
-pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelFilter};
+pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelFilter, Watch};
 pub use punts::PuntHub;
 pub use underlay::{Resolve, UnderlayState, follow_underlay};
 

@@ -13,12 +13,14 @@
 //! 5. **Run** (`flow/program.rs`): in place, no allocation. What sends puts the frame with its port.
 //! 6. **Transmit** (`Outgoing::flush`): at the end of the batch, per port, in the form it can take.
 //!
-//! A frame that goes nowhere is counted under exactly one `DropReason`.
+//! A frame that goes nowhere is counted under exactly one `DropReason` (`drop.rs`, `outcome.rs`).
 //!
 //! Rules: the version of the tables is loaded once per batch, and every packet of the batch sees that
 //! version. No lock, clock or memory that another core writes is touched between receive and transmit of
 //! a packet that hits; the tables' read lock is taken on misses. An idle worker sleeps in `poll` on its
 //! ports and its wake-up descriptor. Control reaches it as commands, between batches.
+
+mod credit;
 
 use crate::clock;
 use crate::connection::fragments::{Seen, Waiting};
@@ -31,7 +33,7 @@ use crate::flow::message;
 use crate::flow::program::{Egress, Program};
 use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, resolve};
 use crate::flow::tables::{Progress, Tables};
-use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, MISSES_PER_BATCH, PORTS};
+use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, PORTS};
 use crate::packet::frame::Frame;
 use crate::packet::memory::{Class, Memory};
 use crate::packet::parse::{Layout, parse};
@@ -39,6 +41,7 @@ use crate::packet::pool::Pool;
 use crate::packet::tunnel::{vxlan_outer, vxlan_pop};
 use crate::port::{PortQueue, PortSlot, QueueCounters};
 use crate::topology::{PortKind, Topology};
+use credit::Credit;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -83,6 +86,8 @@ pub struct WorkerReport {
     pub busy_microseconds: u64,
     /// Drops by ingress port and reason, not zero.
     pub drops: Vec<(PortSlot, DropReason, u64)>,
+    /// What outputs could not take, by output port and reason, not zero.
+    pub unsent: Vec<(PortSlot, DropReason, u64)>,
     /// Of device ports their queues' counters, of tunnel ports what was decapsulated and encapsulated.
     pub ports: Vec<(PortSlot, QueueCounters)>,
     /// Buffers this worker has free in its own cache: chunks, runs.
@@ -104,13 +109,6 @@ struct Missed {
     key: FlowKey,
     layout: Layout,
     ingress: PortSlot,
-}
-
-/// How many walks a port may still cause.
-#[derive(Clone, Copy)]
-struct Credit {
-    walks: usize,
-    round: u64,
 }
 
 /// See the module comment.
@@ -274,7 +272,7 @@ impl Worker {
             key.tun_id = from.id.to_be_bytes();
             key.tun_src = from.source.octets();
             key.tun_dst = from.destination.octets();
-            let counters = self.outgoing.tunnels.entry(tunnel).or_default();
+            let counters = self.outgoing.outcomes.tunnels.entry(tunnel).or_default();
             counters.received_packets += 1;
             counters.received_bytes += bytes as u64;
             return Ok((layout, tunnel));
@@ -313,7 +311,7 @@ impl Worker {
             return self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         }
         self.cache.counters.misses += 1;
-        if !spend(&mut self.credits[ingress.index()], self.rounds, self.active) {
+        if !self.credits[ingress.index()].spend(self.rounds, self.active) {
             drop(state);
             return self.outgoing.discard(frame, DropReason::MissBudget);
         }
@@ -363,10 +361,14 @@ impl Worker {
 
     /// Drops early fragments that need not wait any more.
     fn give_up(&mut self, fragments: Vec<Missed>, reason: DropReason) {
+        if fragments.is_empty() {
+            return;
+        }
         for missed in fragments {
             self.outgoing.enter(missed.ingress);
             self.outgoing.discard(missed.frame, reason);
         }
+        self.outgoing.flush();
     }
 
     /// What a walk means for connections. A packet that goes nowhere begins none and keeps none alive.
@@ -476,7 +478,8 @@ impl Worker {
             cache_entries: self.cache.len() as u64,
             cache_masks: self.cache.masks() as u64,
             busy_microseconds: time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000,
-            drops: self.outgoing.drops.iter().collect(),
+            drops: self.outgoing.outcomes.drops.iter().collect(),
+            unsent: self.outgoing.outcomes.unsent.iter().collect(),
             ports: self.outgoing.counters(),
             cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
         }
@@ -501,18 +504,6 @@ impl Worker {
         self.progress.asleep();
         self.tables.dismiss(&self.progress);
     }
-}
-
-/// Deficit round robin over ingress ports: each gets an equal share of a round's walks, and keeps what it
-/// does not use up to a full batch.
-fn spend(credit: &mut Credit, round: u64, active: usize) -> bool {
-    let share = (MISSES_PER_BATCH / active).max(1);
-    let rounds = usize::try_from(round - credit.round).unwrap_or(usize::MAX);
-    credit.walks = credit.walks.saturating_add(rounds.saturating_mul(share)).min(MISSES_PER_BATCH);
-    credit.round = round;
-    let allowed = credit.walks > 0;
-    credit.walks = credit.walks.saturating_sub(1);
-    allowed
 }
 
 /// Control of one worker, for the switch. Calls block until the worker has answered (microseconds).
@@ -562,7 +553,7 @@ impl WorkerHandle {
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),
                     missed: Vec::with_capacity(BATCH),
-                    credits: vec![Credit { walks: MISSES_PER_BATCH, round: 0 }; PORTS],
+                    credits: vec![Credit::default(); PORTS],
                     now: clock::now(),
                     rounds: 0,
                     active: 1,

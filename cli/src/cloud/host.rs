@@ -66,7 +66,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                     if host.underlay_mtu == 0 { String::new() } else { host.underlay_mtu.to_string() },
                     host.ports.len().to_string(),
                     host.switch_version.clone(),
-                    host.fault.clone(),
+                    trouble(host),
                 ]);
             }
             let empty = "No hosts. Create one: weft host create NAME";
@@ -84,6 +84,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("underlay mtu", if host.underlay_mtu == 0 { String::new() } else { host.underlay_mtu.to_string() }),
                 ("version", host.switch_version.clone()),
                 ("fault", host.fault.clone()),
+                ("note", host.note.clone()),
             ];
             if output.json {
                 return output.object(&lines, &json::host(&host));
@@ -99,6 +100,11 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             deleted("host", &host, output)
         }
     }
+}
+
+/// What is wrong with it, or worth knowing.
+fn trouble(host: &v1::Host) -> String {
+    [host.fault.as_str(), host.note.as_str()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether it is there and has what it should have.

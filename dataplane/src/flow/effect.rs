@@ -82,6 +82,16 @@ impl Effect {
         }
     }
 
+    /// The port that it sends by, as far as counting goes.
+    #[must_use]
+    pub fn output(&self) -> Option<PortSlot> {
+        match self {
+            Self::Output { slot, .. } => Some(*slot),
+            Self::Tunnel(output) => Some(output.slot),
+            Self::Action { .. } | Self::Undeliverable { .. } => None,
+        }
+    }
+
     /// As messages: one, or one for each field of a rewrite. The topology tells ports' names.
     #[must_use]
     pub fn to_messages(&self, topology: &Topology) -> Vec<v1::Effect> {

@@ -1,7 +1,8 @@
 //! Programs: the effects of a walk, compiled to a short flat list of steps that run in place.
 //!
 //! The order is the walk's. A step that sends takes the frame itself if nothing follows that needs it,
-//! otherwise a copy. A frame whose program consumes it nowhere is dropped under the walk's reason.
+//! otherwise a copy. A frame whose program consumes it nowhere is dropped under the walk's reason; one that a
+//! later step fails for may have left by an earlier one: whether it was dropped is settled by who sends.
 //!
 //! A step that drops the frame may answer it by an ICMP error: a frame of its own, which goes back the way
 //! the packet came. The packet is counted under why it was dropped, or as `ResponderBudget` if that is why
@@ -45,18 +46,22 @@ pub struct Program {
 pub trait Egress {
     /// Sends the frame by a port.
     fn send(&mut self, slot: PortSlot, frame: Frame);
-    /// A copy of the frame; `None` (counted) without a buffer.
-    fn copy(&mut self, frame: &Frame) -> Option<Frame>;
-    /// Counts the frame under a reason and frees it.
+    /// Sends a frame that a tunnel port wrapped by the port below.
+    fn send_wrapped(&mut self, tunnel: PortSlot, underlay: PortSlot, frame: Frame);
+    /// A copy of the frame, for this output if it is for one; `None` (counted) without a buffer.
+    fn copy(&mut self, frame: &Frame, output: Option<PortSlot>) -> Option<Frame>;
+    /// Frees the frame (or copy): it goes nowhere, for this reason.
     fn discard(&mut self, frame: Frame, reason: DropReason);
+    /// Likewise one that was for this output.
+    fn refuse(&mut self, output: PortSlot, frame: Frame, reason: DropReason);
     /// Hands a packet to a listener.
     fn punt(&mut self, packet: v1::PacketIn, frame: Frame);
-    /// Counts what leaves by a tunnel port.
-    fn count_tunnel(&mut self, slot: PortSlot, bytes: usize);
     /// A new frame, charged to this port, if `write` says that it has written it; `None` also without a buffer.
+    /// Where it goes does not count for the frame that is being handled.
     fn compose(&mut self, port: PortSlot, write: impl FnOnce(&mut Frame) -> bool) -> Option<Frame>;
-    /// Gives the frames that the IPv4 datagram at `l3` leaves as over a link of this MTU; counted if it cannot.
-    fn fragment(&mut self, frame: Frame, l3: usize, mtu: u16, each: impl FnMut(&mut Self, Frame));
+    /// Gives the frames that the IPv4 datagram at `l3` leaves as by this output, over a link of this MTU; counted
+    /// if it cannot.
+    fn fragment(&mut self, output: PortSlot, frame: Frame, l3: usize, mtu: u16, each: impl FnMut(&mut Self, Frame));
     /// Whether one more reply may be composed in this batch.
     fn may_reply(&mut self) -> bool;
     /// The slot the frame came in by.
@@ -117,7 +122,7 @@ impl Program {
         let mut mtu = None;
         for step in before {
             if step.consumes() {
-                if let Some(copy) = egress.copy(&frame) {
+                if let Some(copy) = egress.copy(&frame, step.output()) {
                     self.consume(step, copy, &Passing { key, layout, received: received.as_ref(), mtu }, egress);
                 }
             } else if let Err(refusal) = change(step, &mut frame, &mut layout, &mut mtu) {
@@ -138,7 +143,8 @@ impl Program {
                     None => send(step, frame, passing.key, egress),
                     Some(mtu) => {
                         let each = |egress: &mut _, piece| send(step, piece, passing.key, egress);
-                        egress.fragment(frame, passing.layout.l3.into(), mtu, each);
+                        let output = step.output().unwrap_or(PortSlot::NONE);
+                        egress.fragment(output, frame, passing.layout.l3.into(), mtu, each);
                     }
                 };
             }
@@ -202,22 +208,23 @@ impl Program {
 
     /// Drops a frame, and tells its sender so if that is asked for and possible.
     fn refuse(&self, mut frame: Frame, refusal: Refusal, passing: &Passing<'_>, egress: &mut impl Egress) {
-        let Refusal { mut reason, answer } = refusal;
+        let (Refusal { mut reason, answer }, mut error) = (refusal, None);
         if let (Some((problem, from)), Some(received)) = (answer, passing.received)
             && !matches!(self.back, Back::Nowhere(_))
             && received.may_be_answered()
         {
             if egress.may_reply() {
                 let port = frame.charged();
-                let error = |out: &mut Frame| received.error(problem, from, &mut frame, &passing.layout, out);
-                if let Some(error) = egress.compose(port, error) {
-                    self.send_back(error, passing.key, egress);
-                }
+                let write = |out: &mut Frame| received.error(problem, from, &mut frame, &passing.layout, out);
+                error = egress.compose(port, write);
             } else {
                 reason = DropReason::ResponderBudget;
             }
         }
         egress.discard(frame, reason);
+        if let Some(error) = error {
+            self.send_back(error, passing.key, egress);
+        }
     }
 
     /// What it does, in the words of a trace.
@@ -269,11 +276,8 @@ fn send(step: &Effect, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
 
 fn send_by_tunnel(output: &TunnelOutput, mut frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
     match output.header.push(&mut frame, tunnel_entropy(key)) {
-        Ok(()) => {
-            egress.count_tunnel(output.slot, frame.len());
-            egress.send(output.underlay, frame);
-        }
-        Err(reason) => egress.discard(frame, reason),
+        Ok(()) => egress.send_wrapped(output.slot, output.underlay, frame),
+        Err(reason) => egress.refuse(output.slot, frame, reason),
     }
 }
 

@@ -1,27 +1,42 @@
 //! A worker's cache of free buffers, and the quotas of its ports.
 //!
-//! Each worker owns one pool; nothing here is shared but the depot, which is visited once every
-//! [`DEPOT_BATCH`] buffers. A port that holds its quota gets no more buffers until some come back.
+//! Each worker owns one pool. What pools share lies in [`Memory`] and is visited once every [`DEPOT_BATCH`]
+//! buffers: the depot, and how many buffers each port's frames hold. A port that holds its quota gets no more
+//! buffers until some come back, in whichever pool: a frame that one worker received another may send and
+//! free. So each pool keeps only the change since it last settled with the shared count, and what the count
+//! was then; before it refuses a buffer it looks. The quota is exact for one worker; each further one may add
+//! [`DEPOT_BATCH`].
 
 use super::frame::Frame;
 use super::memory::{BufferId, Class, Memory};
 use crate::limits::{BUFFERS_PER_PORT, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RUN_BYTES};
 use crate::port::PortSlot;
 
+/// How far a pool lets a port's count drift from the shared one.
+const SETTLE: i32 = DEPOT_BATCH as i32;
+
 /// See the module comment.
 pub struct Pool {
     memory: &'static Memory,
     free: [Vec<BufferId>; 2],
-    /// Buffers held by frames of each port slot that this pool handed out. A frame freed by another
-    /// worker's pool is settled there, hence signed.
-    held: Box<[i32]>,
+    /// By port slot.
+    accounts: Box<[Account]>,
+}
+
+/// Buffers that frames of one port hold, as far as a pool knows.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    /// The shared count when this pool last settled.
+    settled: i32,
+    /// Taken from this pool less given to it since then.
+    change: i32,
 }
 
 impl Pool {
     /// A pool with nothing in its cache.
     #[must_use]
     pub fn new(memory: &'static Memory) -> Self {
-        Self { memory, free: [Vec::new(), Vec::new()], held: vec![0; PORTS].into_boxed_slice() }
+        Self { memory, free: [Vec::new(), Vec::new()], accounts: vec![Account::default(); PORTS].into() }
     }
 
     /// The memory it draws from.
@@ -31,20 +46,33 @@ impl Pool {
     }
 
     fn take(&mut self, class: Class, port: PortSlot) -> Option<BufferId> {
-        let held = &mut self.held[port.index()];
-        if *held >= BUFFERS_PER_PORT as i32 {
-            return None;
+        let account = &self.accounts[port.index()];
+        if account.change >= SETTLE || account.settled + account.change >= BUFFERS_PER_PORT as i32 {
+            self.settle(port);
+            if self.accounts[port.index()].settled >= BUFFERS_PER_PORT as i32 {
+                return None;
+            }
         }
         let free = &mut self.free[class as usize];
         if free.is_empty() {
             *free = self.memory.take_batch(class)?;
         }
-        *held += 1;
+        self.accounts[port.index()].change += 1;
         free.pop()
     }
 
+    /// Adds what changed to the shared count, and learns it.
+    fn settle(&mut self, port: PortSlot) {
+        let account = &mut self.accounts[port.index()];
+        account.settled = self.memory.change_held(port, std::mem::take(&mut account.change));
+    }
+
     fn give(&mut self, id: BufferId, port: PortSlot) {
-        self.held[port.index()] -= 1;
+        let account = &mut self.accounts[port.index()];
+        account.change -= 1;
+        if account.change <= -SETTLE {
+            self.settle(port);
+        }
         let class = self.memory.class(id);
         let free = &mut self.free[class as usize];
         free.push(id);
@@ -92,6 +120,7 @@ impl Pool {
         frame.copy_range(0, copy.head_mut());
         copy.checksum = frame.checksum;
         copy.gso = frame.gso;
+        copy.departure = frame.departure;
         Some(copy)
     }
 
@@ -129,14 +158,24 @@ impl Pool {
     /// for this port.
     ///
     /// # Panics
-    /// If the kernel names an address outside the UMEM or a length that leaves its chunk.
-    pub fn from_umem(&mut self, address: u64, length: usize, port: PortSlot) -> Frame {
+    /// If the address is outside the UMEM or the length leaves its chunk.
+    ///
+    /// # Safety
+    /// The chunk at this address came from [`Pool::to_umem`] or [`Pool::into_umem`] of a pool of this memory,
+    /// the kernel no longer has it, and it was not taken back yet: else it gets a second owner.
+    pub unsafe fn from_umem(&mut self, address: u64, length: usize, port: PortSlot) -> Frame {
         let id = self.umem_chunk(address);
         Frame::new(self.memory, id, address as usize % CHUNK_BYTES, length, port)
     }
 
     /// Takes back a chunk that the kernel is done with.
-    pub fn free_umem(&mut self, address: u64, port: PortSlot) {
+    ///
+    /// # Panics
+    /// If the address is outside the UMEM.
+    ///
+    /// # Safety
+    /// As [`Pool::from_umem`].
+    pub unsafe fn free_umem(&mut self, address: u64, port: PortSlot) {
         let id = self.umem_chunk(address);
         self.give(id, port);
     }
@@ -147,16 +186,16 @@ impl Pool {
         BufferId(id as u32)
     }
 
-    /// Buffers in frames (or rings) that this pool handed out and has not got back.
+    /// Buffers in frames or rings, of all ports; exact if all other pools of this memory have settled.
     #[must_use]
     pub fn outstanding(&self) -> i64 {
-        self.held.iter().map(|&held| i64::from(held)).sum()
+        (0..PORTS).map(|slot| i64::from(self.held(PortSlot::new(slot)))).sum()
     }
 
-    /// Buffers held for one port.
+    /// Likewise those held for one port.
     #[must_use]
     pub fn held(&self, port: PortSlot) -> i32 {
-        self.held[port.index()]
+        self.memory.change_held(port, 0) + self.accounts[port.index()].change
     }
 
     /// Free buffers in this pool's own cache.
@@ -168,6 +207,11 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        for slot in 0..PORTS {
+            if self.accounts[slot].change != 0 {
+                self.settle(PortSlot::new(slot));
+            }
+        }
         for class in [Class::Chunk, Class::Run] {
             let free = std::mem::take(&mut self.free[class as usize]);
             if !free.is_empty() {
@@ -215,6 +259,35 @@ mod tests {
         pool.free(one);
         frames.into_iter().for_each(|frame| pool.free(frame));
         assert_eq!(pool.outstanding(), 0);
+    }
+
+    /// One worker receives, another sends and frees: the port never runs dry, and nothing is owed at the end.
+    #[test]
+    fn what_another_pool_frees_is_given_back_to_the_port() {
+        let memory = Memory::map(2 * BUFFERS_PER_PORT as usize, 0).unwrap();
+        let (mut receiver, mut sender) = (Pool::new(memory), Pool::new(memory));
+        let port = PortSlot::new(3);
+        for round in 0..3 * BUFFERS_PER_PORT {
+            let frame = receiver.chunk(port).unwrap_or_else(|| panic!("frame {round} of a port that holds none"));
+            sender.free(frame);
+        }
+        let apart = receiver.held(port).abs().max(sender.held(port).abs());
+        assert!(apart <= 2 * SETTLE, "{apart} buffers are not settled");
+        drop(sender);
+        assert_eq!((receiver.held(port), receiver.outstanding()), (0, 0));
+    }
+
+    #[test]
+    fn the_quota_is_the_ports_not_the_pools() {
+        let memory = Memory::map(3 * BUFFERS_PER_PORT as usize, 0).unwrap();
+        let (mut first, mut second) = (Pool::new(memory), Pool::new(memory));
+        let port = PortSlot::new(3);
+        let mut frames: Vec<Frame> = std::iter::from_fn(|| first.chunk(port)).collect();
+        frames.extend(std::iter::from_fn(|| second.chunk(port)));
+        let most = BUFFERS_PER_PORT as usize + DEPOT_BATCH;
+        assert!((BUFFERS_PER_PORT as usize..=most).contains(&frames.len()), "{} buffers", frames.len());
+        frames.into_iter().for_each(|frame| second.free(frame));
+        assert_eq!(std::iter::from_fn(|| first.chunk(port)).map(|frame| second.free(frame)).take(9).count(), 9);
     }
 
     #[test]

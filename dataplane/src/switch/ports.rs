@@ -51,11 +51,17 @@ pub(super) struct Ports {
     used: BTreeSet<PortSlot>,
 }
 
+/// Frames by port and reason.
+pub(super) type Counts = HashMap<(PortSlot, DropReason), u64>;
+
 /// Sums over all workers. A slot's counts begin at zero with its port; what a port had dropped stands
 /// under [`PortSlot::NONE`] once it is gone.
 #[derive(Default)]
 pub(super) struct Totals {
-    pub drops: HashMap<(PortSlot, DropReason), u64>,
+    /// By ingress port.
+    pub drops: Counts,
+    /// By output port.
+    pub unsent: Counts,
     pub packets: HashMap<PortSlot, QueueCounters>,
 }
 
@@ -90,15 +96,15 @@ impl Ports {
         self.by_number.remove(&number)
     }
 
-    /// Drops by reason and port number; those of ports that are gone under 0.
-    pub fn drops(&self, totals: &Totals) -> BTreeMap<DropReason, BTreeMap<u32, u64>> {
+    /// Counts by reason and port number; those of ports that are gone under 0.
+    pub fn by_reason(&self, counts: &Counts) -> BTreeMap<DropReason, BTreeMap<u32, u64>> {
         let numbers: HashMap<PortSlot, u32> = self.iter().map(|port| (port.slot, port.spec.number)).collect();
-        let mut drops: BTreeMap<DropReason, BTreeMap<u32, u64>> = BTreeMap::new();
-        for (&(slot, reason), &frames) in &totals.drops {
+        let mut sums: BTreeMap<DropReason, BTreeMap<u32, u64>> = BTreeMap::new();
+        for (&(slot, reason), &frames) in counts {
             let number = numbers.get(&slot).copied().unwrap_or(0);
-            *drops.entry(reason).or_default().entry(number).or_default() += frames;
+            *sums.entry(reason).or_default().entry(number).or_default() += frames;
         }
-        drops
+        sums
     }
 
     /// The device port that a tunnel runs over.
@@ -189,7 +195,9 @@ impl Ports {
     /// A port's message.
     pub fn status(&self, port: &Port, underlay: &UnderlayState, totals: &Totals) -> v1::PortStatus {
         let counters = totals.packets.get(&port.slot).copied().unwrap_or_default();
-        let dropped = totals.drops.iter().filter(|((slot, _), _)| *slot == port.slot);
+        let of_port = |counts: &Counts| -> u64 {
+            counts.iter().filter(|((slot, _), _)| *slot == port.slot).map(|(_, frames)| frames).sum()
+        };
         let failure = port.device.as_ref().and_then(|device| device.failure.as_ref());
         let (state, detail) = match port.tunnel() {
             None if failure.is_some() => ("failed", String::new()),
@@ -214,9 +222,8 @@ impl Ports {
             received_bytes: counters.received_bytes,
             sent_packets: counters.sent_packets,
             sent_bytes: counters.sent_bytes,
-            received_dropped: dropped.map(|(_, frames)| frames).sum::<u64>()
-                + port.device.as_ref().map_or(0, |device| device.missed()),
-            sent_dropped: 0,
+            received_dropped: of_port(&totals.drops) + port.device.as_ref().map_or(0, |device| device.missed()),
+            sent_dropped: of_port(&totals.unsent),
         }
     }
 }

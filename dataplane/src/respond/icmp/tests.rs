@@ -185,7 +185,7 @@ fn a_request_becomes_the_reply() {
         assert_eq!(reply.len(), bytes.len());
         let (addresses, kind, data) = read(&reply);
         assert_eq!(addresses, [sample::DESTINATION4, sample::SOURCE4]);
-        assert!(matches!(kind, Icmpv4Type::EchoReply(echo) if (echo.id, echo.seq) == (0, 0)), "{kind:?}");
+        assert!(matches!(kind, Icmpv4Type::EchoReply(echo) if (echo.id, echo.seq) == (0x1234, 0)), "{kind:?}");
         assert_eq!(data, body);
         assert_eq!(reply[..12], [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
         let l3 = 14 + tags.len() * 4;
