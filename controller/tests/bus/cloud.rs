@@ -140,7 +140,7 @@ async fn security_groups_are_shown_with_their_rules_and_survive() {
         ..Default::default()
     };
     let port = cloud.0.update_port(request).await.unwrap().into_inner();
-    assert_eq!(port.security_groups, [made.id.clone()]);
+    assert_eq!(port.security_groups, std::slice::from_ref(&made.id));
     let delete = || v1::DeleteRequest { id: "web".into(), project: String::new() };
     let refused = fault(cloud.0.delete_security_group(delete()).await);
     complete(&refused);
