@@ -168,8 +168,30 @@ fn switches_tell_about_themselves() {
     let punts = done(&["punts", &host, "--count", "2"]);
     assert_eq!(punts.lines().count(), 2, "{punts}");
     assert!(punts.starts_with("in_port=1 table=0 reason=3 cookie=0x0 length=14 eth_src=02:"), "{punts}");
-    let added = done(&["ports", "add", &host, "5", "tap:web-5,netns=web"]);
+    let added = done(&["ports", "add", &host, "5", "tap:web-5,netns=web", "--name", "web-5"]);
     assert_eq!(added, "Port 5 (tap:web-5,netns=web) added and up, interface web-5.\n");
+    let sets = done(&["sets", "list", &host]);
+    assert_eq!(
+        sets.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(),
+        ["web", "manual", "1", "10.1.0.0/16"]
+    );
+    assert_eq!(json(&["sets", "list", &host, "web", "--json"])[0]["members"][0], "10.1.0.0/16");
+    for (words, shape) in [
+        (&["sets", "set", &host, "web", "10.0.0.7", "10.1.0.0/16"][..], "Set web"),
+        (&["sets", "add", &host, "web", "10.0.0.8"], "1 member added to set web"),
+        (&["sets", "del", &host, "web", "10.0.0.8"], "1 member removed from set web"),
+        (&["sets", "del", &host, "web"], "Set web removed"),
+    ] {
+        assert!(done(words).starts_with(shape), "{words:?}");
+    }
+    assert!(failed(&["sets", "del", &host, "wep"], 1).contains("there is no address set \"wep\""));
+    assert!(failed(&["sets", "set", &host, "web", "10.0.0.1/8"], 1).contains("Write 10.0.0.0/8"));
+    let bundles = fake.bundles();
+    let sets: Vec<_> = bundles.iter().flat_map(|bundle| &bundle.set_address_sets).collect();
+    assert_eq!((sets.len(), sets[0].members[1].length), (1, 16));
+    assert_eq!(bundles.iter().map(|bundle| bundle.extend_address_sets.len()).sum::<usize>(), 1);
+    assert_eq!(bundles.iter().map(|bundle| bundle.shrink_address_sets.len()).sum::<usize>(), 1);
+    assert_eq!(bundles.iter().flat_map(|bundle| bundle.remove_address_sets.clone()).collect::<Vec<_>>(), ["web"]);
     let failure = failed(&["ports", "add", &host, "5", "tap:broken"], 1);
     assert!(failure.contains("no such device") && failure.contains("weft ports del"), "{failure}");
 }
@@ -186,14 +208,19 @@ fn the_controller_is_asked_for_objects_and_passes_calls_on() {
     let list = ask(&["network", "list"]);
     assert_eq!(list.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(), ["blue", "p", "100", "1450", "n1"]);
     assert_eq!(ask(&["network", "show", "blue", "--json"]).parse::<serde_json::Value>().unwrap()["id"], "n1");
-    assert!(ask(&["status"]).contains("1, 0 connected, 1 behind"));
+    let overview = ask(&["status"]);
+    assert!(
+        overview.contains("\nweb   connected      -  0, 1 behind") && overview.contains("ports        1 DOWN"),
+        "{overview}"
+    );
+    assert_eq!(ask(&["status", "--json"]).parse::<serde_json::Value>().unwrap()["host_states"][0]["name"], "web");
     // By a host's name, the same calls carry that name to the controller.
     assert!(ask(&["tables", "web"]).contains("classify"));
     assert_eq!(fake.hosts_named(), ["web"]);
     let missing = failed(&[&at[..], &["network", "show", "red"]].concat(), 1);
-    assert_eq!(missing, "weft: network: no network is called \"red\". See \"weft network list\".\n");
+    assert_eq!(missing, "weft: network: there is no network \"red\". See \"weft network list\".\n");
     let refused = failed(&[&at[..], &["network", "delete", "red"]].concat(), 1);
-    assert_eq!(refused, "weft: network: no network is called \"red\". See \"weft network list\".\n");
+    assert_eq!(refused, "weft: network: there is no network \"red\". See \"weft network list\".\n");
     let other = failed(&[&at[..], &["host", "create", "web"]].concat(), 1);
     assert!(other.contains("not built in this fake"), "{other}");
 }
@@ -341,5 +368,5 @@ fn security_groups_are_shown_with_their_rules() {
     let added = ask(&["group", "rule", "add", "web", "--ingress", "--protocol", "icmp", "--icmp-type", "8"]);
     assert_eq!(added, "Rule r9 added to security group web.\n");
     let missing = failed(&["--controller", controller.as_str(), "group", "show", "db"], 1);
-    assert_eq!(missing, "weft: group: no group is called \"db\". See \"weft group list\".\n");
+    assert_eq!(missing, "weft: group: there is no group \"db\". See \"weft group list\".\n");
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
+use weft_proto::program::request;
 use weft_proto::v1;
 
 /// The controller's state, shared by all calls and sessions.
@@ -71,7 +72,7 @@ impl Controller {
         plan: impl FnOnce(&Model) -> Planned<T> + Send + 'static,
     ) -> Result<T, Fault> {
         let controller = Arc::clone(self);
-        let transaction = tokio::spawn(async move {
+        let transaction = tokio::spawn(request::carried(async move {
             let term = controller.writer.lock().await;
             let (changes, result) = plan(&controller.model())?;
             if !changes.is_empty() {
@@ -81,7 +82,7 @@ impl Controller {
                 controller.apply(&changes);
             }
             Ok(result)
-        });
+        }));
         transaction.await.unwrap_or_else(|_| Err(broken()))
     }
 

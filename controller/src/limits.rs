@@ -118,3 +118,6 @@ pub const WAIT_MILLISECONDS: u32 = 120_000;
 
 /// Revisions of the store that a watcher may lag behind.
 pub const STORE_HISTORY: u64 = 10_000;
+
+/// Identifiers of requests that a bundle names; of more, the first count.
+pub const REQUESTS_PER_BUNDLE: usize = 16;

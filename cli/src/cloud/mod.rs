@@ -1,5 +1,5 @@
 //! What people ask the controller for: one module for each kind of object, all with `create`, `list`,
-//! `show` and `delete`, in the list of [`commands`]. What is shared stands here: scope, finding an object by id or
+//! `show` and `delete`, in the list `commands`. What is shared stands here: scope, finding an object by id or
 //! name, and the names behind ids in tables.
 
 pub mod group;
@@ -95,7 +95,7 @@ fn find<T: Object>(wanted: &str, objects: Vec<T>) -> Result<T, Fault> {
         return Err(Fault::invalid(
             "ambiguous_name",
             kind,
-            format!("{} {kind}s are called \"{wanted}\"", matching.len()),
+            format!("there are {} {kind}s \"{wanted}\"", matching.len()),
             format!("Name the project with --project, or one of the ids: {}.", ids.join(", ")),
         ));
     }
@@ -103,7 +103,7 @@ fn find<T: Object>(wanted: &str, objects: Vec<T>) -> Result<T, Fault> {
         Fault::invalid(
             "not_found",
             kind,
-            format!("no {kind} is called \"{wanted}\""),
+            format!("there is no {kind} \"{wanted}\""),
             format!("See \"weft {kind} list\"."),
         )
         .with_status(Code::NotFound)
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(look("a").unwrap(), ("a", "z"));
         assert_eq!(
             look("b").unwrap_err().to_string(),
-            "network: 2 networks are called \"b\". Name the project with --project, or one of the ids: 2, 3."
+            "network: there are 2 networks \"b\". Name the project with --project, or one of the ids: 2, 3."
         );
         assert_eq!(look("c").unwrap_err().code, "not_found");
     }

@@ -174,6 +174,10 @@ impl Switch for Service {
         while let Some(message) = messages.message().await? {
             bundle.add_rules.extend(message.add_rules);
             bundle.add_ports.extend(message.add_ports);
+            bundle.set_address_sets.extend(message.set_address_sets);
+            bundle.extend_address_sets.extend(message.extend_address_sets);
+            bundle.shrink_address_sets.extend(message.shrink_address_sets);
+            bundle.remove_address_sets.extend(message.remove_address_sets);
         }
         for (index, rule) in bundle.add_rules.iter().enumerate() {
             if text::format_rule(rule).contains("output:666") {
@@ -229,6 +233,19 @@ impl Switch for Service {
         let config = TableConfig { name: "classify".into(), ..TableConfig::default() };
         let tables = vec![TableState { config: Some(config), rules: 1, masks: 1 }];
         Ok(Response::new(ListTablesReply { tables }))
+    }
+
+    type DumpAddressSetsStream = Stream<AddressSetState>;
+
+    async fn dump_address_sets(
+        &self,
+        request: Request<DumpAddressSetsRequest>,
+    ) -> Result<Response<Self::DumpAddressSetsStream>, Status> {
+        let name = self.note(request).name;
+        let set = AddressSet { name: "web".into(), members: vec![Prefix { address: vec![10, 1, 0, 0], length: 16 }] };
+        let state = AddressSetState { set: Some(set), owner: Owner::Manual.into() };
+        let found = [state].into_iter().filter(|_| name.is_empty() || name == "web").map(Ok);
+        Ok(Response::new(tokio_stream::iter(found.collect::<Vec<_>>())))
     }
 
     async fn list_ports(&self, request: Request<ListPortsRequest>) -> Result<Response<ListPortsReply>, Status> {
@@ -292,7 +309,7 @@ impl Cloud for Service {
 
     async fn delete_network(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
         let request = self.note(request);
-        let problem = format!("no network is called \"{}\"", request.id);
+        let problem = format!("there is no network \"{}\"", request.id);
         Err(Fault::invalid("not_found", "network", problem, "See \"weft network list\".").into())
     }
 

@@ -3,11 +3,12 @@
 //! A frame enters at `classify`, which writes its network's segment id into `reg0`. Frames of instances
 //! pass `port_security`, `respond` and the firewall of the port they come from; frames from the tunnel did so where
 //! they came from and go straight to `l2`. What `l2` delivers here goes with the port's number in `reg1` through
-//! that port's firewall to `output`. `reg2` holds the policy in force, see [`super::firewall`]. The numbers 50 and 60
+//! that port's firewall to `output`. `reg2` holds the policy in force, see `firewall.rs`. The numbers 50 and 60
 //! are kept for the tables that routers and NAT bring.
 
 use super::rule::{RuleBuilder, cookie};
 use super::state::HostState;
+use weft_proto::UNDERLAY_PORT;
 use weft_proto::v1::{self, DropCause, Field, port_spec};
 
 /// Tells frames by where they come from: which network is it?
@@ -35,8 +36,7 @@ pub(super) mod ct_state {
     pub const INVALID: u8 = 0x10;
 }
 
-/// The number of the tunnel's port on every host.
-pub const TUNNEL_PORT: u32 = 0x00ff_0001;
+pub use weft_proto::TUNNEL_PORT;
 
 /// The tables as the switch shows them.
 #[must_use]
@@ -99,7 +99,11 @@ pub(super) fn lay(state: &mut HostState, underlay: bool) {
             number: TUNNEL_PORT,
             name: "vxlan".into(),
             owner: v1::Owner::Fabric.into(),
-            kind: Some(port_spec::Kind::Vxlan(v1::TunnelPort::default())),
+            kind: Some(port_spec::Kind::Vxlan(v1::TunnelPort {
+                // Named, so that an interface added by hand does not make it ambiguous.
+                underlay_port: UNDERLAY_PORT,
+                ..Default::default()
+            })),
         },
     );
     let segment = cookie("unknown-segment", "");

@@ -199,6 +199,9 @@ pub fn cut(mut bundle: Bundle) -> Vec<Bundle> {
     for origin in bundle.origins.drain(..) {
         cutter.room(origin.encoded_len()).origins.push(origin);
     }
+    for id in bundle.request_ids.drain(..) {
+        cutter.room(id.len()).request_ids.push(id);
+    }
     cutter.parts.push(cutter.part);
     let last = cutter.parts.len() - 1;
     cutter.parts[..last].iter_mut().for_each(|part| part.more = true);

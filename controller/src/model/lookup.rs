@@ -34,7 +34,7 @@ impl Model {
             more => Err(Fault::invalid(
                 "ambiguous_name",
                 field,
-                format!("{} {}s of the project are named {named:?}", more + 1, T::WORD),
+                format!("there are {} {}s {named:?} in the project", more + 1, T::WORD),
                 format!("Give the id of one of them, as `weft {} list` shows it.", T::COMMAND),
             )),
         }
@@ -67,6 +67,11 @@ impl Model {
         Err(Fault::invalid("name_taken", "name", problem, "Choose another name.")
             .with_status(tonic::Code::AlreadyExists))
     }
+}
+
+/// "1 port", "2 ports".
+pub(super) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// What is refused because something depends on it. `field` is what the request calls it.

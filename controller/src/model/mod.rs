@@ -48,9 +48,9 @@ pub use security_group::{DEFAULT_GROUP, SecurityGroup, SecurityGroupIndex};
 pub use security_group_rule::{Direction, Ports, Protocol, Remote, SecurityGroupRule, SecurityGroupRuleIndex};
 pub use subnet::{HostRoute, Subnet, SubnetIndex};
 
-/// The fabric numbers ports below this; from here on numbers belong to ports that each host has (its
-/// tunnel, its underlay).
-pub const FIRST_RESERVED_PORT: u32 = 0x00ff_0000;
+/// The fabric numbers ports below this; from here on numbers belong to ports made by hand, and to those that
+/// each host has (its tunnel, its underlay).
+pub const FIRST_RESERVED_PORT: u32 = weft_proto::FIRST_MANUAL_PORT;
 
 /// Bytes that VXLAN adds to a packet: outer IPv4, UDP, VXLAN and the inner Ethernet header.
 pub const VXLAN_OVERHEAD: u32 = 50;

@@ -12,7 +12,7 @@
 
 use super::interface::{Interface, is_name};
 use super::virtio;
-use super::{Offloads, PortQueue, PortSlot, QueueCounters};
+use super::{Offloads, PortQueue, PortSlot, QueueCounters, Refused};
 use crate::drop::{DropCounters, DropReason};
 use crate::limits::SEGMENTS;
 use crate::packet::frame::Frame;
@@ -460,17 +460,17 @@ impl PortQueue for TapQueue {
         frames.len() - before
     }
 
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, drops: &mut DropCounters) {
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, refused: &mut Refused) {
         for frame in frames.drain(..) {
             let descriptor = self.descriptor.as_ref().filter(|_| !self.deleted);
             match descriptor.map_or(Err(DropReason::PortDown), |descriptor| send(descriptor, &frame)) {
                 Ok(()) => {
                     self.counters.sent_packets += 1;
                     self.counters.sent_bytes += frame.len() as u64;
+                    pool.free(frame);
                 }
-                Err(reason) => drops.count(frame.charged(), reason),
+                Err(reason) => refused.push((frame, reason)),
             }
-            pool.free(frame);
         }
     }
 
