@@ -8,7 +8,8 @@ use crate::flow::program::Egress;
 use crate::handover::{FromTunnel, Links, Message, Parcel, PortName};
 use crate::limits::{HAND_OVERS_PER_FRAME, PORTS, REPLIES_PER_BATCH};
 use crate::outcome::Outcomes;
-use crate::packet::frame::Frame;
+use crate::packet::fragment::fragment;
+use crate::packet::frame::{Departure, Frame};
 use crate::packet::pool::Pool;
 use crate::packet::segment;
 use crate::port::{PortQueue, PortSlot, QueueCounters, Refused};
@@ -41,7 +42,10 @@ pub struct Outgoing {
     pub numbers: Vec<u32>,
     /// By slot: the worker that sends by a port of which this one has no queue.
     routes: BTreeMap<PortSlot, u16>,
+    /// Frames in the form that their port takes; empty between uses.
     fitted: Vec<Frame>,
+    /// Likewise, of datagrams that leave in fragments.
+    pieces: Vec<Frame>,
     refused: Refused,
     punts: Arc<dyn PuntSink>,
     /// How often the frame that entered last was handed over, to get here.
@@ -67,6 +71,7 @@ impl Outgoing {
             numbers: vec![0; PORTS],
             routes: BTreeMap::new(),
             fitted: Vec::new(),
+            pieces: Vec::new(),
             refused: Refused::new(),
             punts,
             hops: 0,
@@ -206,7 +211,11 @@ impl Outgoing {
     }
 
     fn wait(&mut self, slot: PortSlot, tunnel: PortSlot, mut frame: Frame) {
-        frame.departure = self.outcomes.departure(tunnel);
+        if frame.departure.received == Departure::OWN {
+            frame.departure.tunnel = tunnel;
+        } else {
+            frame.departure = self.outcomes.departure(tunnel);
+        }
         let Some(port) = self.ports.get_mut(&slot) else { return self.wait_elsewhere(slot, frame) };
         if port.frames.is_empty() {
             self.waiting.push(slot);
@@ -274,6 +283,33 @@ impl Egress for Outgoing {
         if let Err(frame) = self.put(worker, frame, |frame| Message::Resume { frame, ingress, tunnel, hops }) {
             self.discard(frame, DropReason::HandOverFull);
         }
+    }
+
+    fn compose(&mut self, port: PortSlot, write: impl FnOnce(&mut Frame) -> bool) -> Option<Frame> {
+        let mut frame = self.pool.chunk(port)?;
+        if write(&mut frame) {
+            frame.departure.received = Departure::OWN;
+            return Some(frame);
+        }
+        self.pool.free(frame);
+        None
+    }
+
+    fn fragment(
+        &mut self,
+        output: PortSlot,
+        frame: Frame,
+        l3: usize,
+        mtu: u16,
+        mut each: impl FnMut(&mut Self, Frame),
+    ) {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        if let Err(reason) = fragment(frame, l3, mtu, &mut self.pool, &mut pieces) {
+            let departure = self.outcomes.departure(PortSlot::NONE);
+            self.outcomes.refused(output, departure, reason);
+        }
+        pieces.drain(..).for_each(|piece| each(self, piece));
+        self.pieces = pieces;
     }
 
     fn may_reply(&mut self) -> bool {

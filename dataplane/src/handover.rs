@@ -42,6 +42,11 @@
 //! *A cached hand-over that is out of date* costs a detour, not a wrong decision: who gets the frame is the owner
 //! (and may commit anew), or walks, and sends it on to the owner; it then tells the first one to forget.
 //!
+//! *Fragments.* Only the first one of a datagram has what tells connections apart, and each may come in by
+//! another worker. So one that is tracked goes first to the worker that its datagram's addresses and
+//! identification name (`Directory::gathers`): there the early ones wait for the first, and learn from it whose
+//! they are. If that is yet another worker, they follow the first one there, by the same ring, in order.
+//!
 //! *A new connection with source NAT* goes first to the worker that holds its internal end's mapping
 //! (`Tuple::endpoint`), unless it has records elsewhere; without that it gets a port of its own.
 //!

@@ -10,7 +10,8 @@
 //! 4. **Miss** (`Worker::miss`): what an older version of the tables says is held against what changed
 //!    since; if that concerns it, or nothing is known, the tables are walked (`flow/resolve.rs`) within the
 //!    port's budget, and the result is compiled to a program and cached. If another worker has a connection of
-//!    the packet, that program hands the frame over, and the rest of its way is there.
+//!    the packet, that program hands the frame over, and the rest of its way is there. A fragment that comes
+//!    before the first one of its datagram waits for it (`connection/fragments.rs`), and walks then.
 //! 5. **Run** (`flow/program.rs`): in place, no allocation. What sends puts the frame with its port.
 //! 6. **Transmit** (`Outgoing::flush`): at the end of the batch, per port, in the form it can take.
 //!
@@ -22,6 +23,7 @@
 //! on its ports and its wake-up descriptor. Control reaches it as commands, between batches.
 
 use crate::clock;
+use crate::connection::fragments::{Seen, Waiting};
 use crate::connection::{Connections, Contents, EndReason, Passing, Refused};
 use crate::drop::DropReason;
 use crate::egress::Outgoing;
@@ -98,6 +100,8 @@ pub struct Worker {
 
     cache: Cache,
     connections: Connections,
+    /// Fragments that came before the first one of their datagram.
+    waiting: Waiting<Missed>,
     outgoing: Outgoing,
     slots: Vec<PortSlot>,
     frames: Vec<Frame>,
@@ -378,9 +382,12 @@ impl Worker {
             return self.outgoing.discard(frame, DropReason::MissBudget);
         }
         credit.spend(COMPARISONS_PER_WALK);
+        let bytes = frame.len();
         let contents = Contents::read(frame.head(), &key, &layout);
+        let arrived = origin.hops == 0;
         let walk = |connections: &Connections| {
-            let view = View { state: &state, version, topology, connections: Connected::Now(connections), now };
+            let view =
+                View { state: &state, version, topology, connections: Connected::Now(connections), now, arrived };
             resolve(&view, &Packet { key: &key, contents }, &mut Unobserved)
         };
         let mut resolution = walk(&self.connections);
@@ -392,10 +399,26 @@ impl Worker {
         if let Found::Hit(entry) | Found::Stale(entry) = found {
             self.cache.remove(entry);
         }
-        if let Some(owner) = resolution.owner {
-            return self.pass_on(owner, resolution, frame, &key, layout, origin);
+        if resolution.early
+            && let Some(seen) = &resolution.fragment
+        {
+            return self.hold(seen, Missed { frame, key, layout, origin });
         }
-        match self.remember(&resolution, &contents.passing(frame.len())) {
+        let begun = resolution.fragment.filter(|seen| self.connections.fragments.note(seen, now));
+        let missed = Missed { frame, key, layout, origin };
+        match resolution.owner {
+            Some(owner) => self.pass_on(owner, resolution, missed),
+            None => self.carry_out(missed, resolution, bytes),
+        }
+        for waiting in begun.map_or(Vec::new(), |seen| self.waiting.release(&seen.datagram)) {
+            self.miss(waiting);
+        }
+    }
+
+    /// Does with a packet what a walk found, and remembers it if the next ones will fare the same.
+    fn carry_out(&mut self, missed: Missed, resolution: Resolution, bytes: usize) {
+        let Missed { frame, key, layout, .. } = missed;
+        match self.remember(&resolution, &Passing::one(resolution.transport, bytes)) {
             Ok(()) => {}
             Err(Refused::Because(reason)) => return self.outgoing.discard(frame, reason),
             // Begun there a moment ago.
@@ -411,15 +434,8 @@ impl Worker {
     }
 
     /// Another worker is to decide: what this one has of the packet's connections goes there, then the frame.
-    fn pass_on(
-        &mut self,
-        owner: u16,
-        resolution: Resolution,
-        frame: Frame,
-        key: &FlowKey,
-        layout: Layout,
-        origin: Origin,
-    ) {
+    fn pass_on(&mut self, owner: u16, resolution: Resolution, missed: Missed) {
+        let Missed { frame, key, layout, origin } = missed;
         for &id in &resolution.refused {
             self.connections.close(id, EndReason::PolicyChanged);
         }
@@ -430,14 +446,34 @@ impl Worker {
             self.connections.give(id, owner, self.now);
         }
         if let Some(from) = origin.from.filter(|&from| from != owner) {
-            self.outgoing.links.forget(from.into(), key);
+            self.outgoing.links.forget(from.into(), &key);
         }
         if resolution.cacheable {
-            let entry = self.cache.insert(key, resolution, self.version, self.now);
-            self.cache.take(entry, frame.len(), self.now).run(frame, key, layout, &mut self.outgoing);
+            let entry = self.cache.insert(&key, resolution, self.version, self.now);
+            self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         } else {
-            self.outgoing.hand_over(owner, frame, key);
+            self.outgoing.hand_over(owner, frame, &key);
         }
+    }
+
+    /// Lets an early fragment wait for the first one of its datagram.
+    fn hold(&mut self, seen: &Seen, missed: Missed) {
+        let bytes = missed.frame.len();
+        if let Err(missed) = self.waiting.hold(seen, missed, bytes, self.now) {
+            self.outgoing.discard(missed.frame, DropReason::FragmentLimit);
+        }
+    }
+
+    /// Drops early fragments that need not wait any more.
+    fn give_up(&mut self, fragments: Vec<Missed>, reason: DropReason) {
+        if fragments.is_empty() {
+            return;
+        }
+        for missed in fragments {
+            self.outgoing.enter(missed.origin.ingress);
+            self.outgoing.discard(missed.frame, reason);
+        }
+        self.outgoing.flush();
     }
 
     /// What a walk means for connections. A packet that goes nowhere begins none and keeps none alive.
@@ -473,6 +509,9 @@ impl Worker {
         let slots = self.connections.slots() as u64;
         let share = slots * elapsed.min(EXPIRY_MICROSECONDS) / EXPIRY_MICROSECONDS + 64;
         self.connections.expire(self.now, share as usize);
+        self.connections.fragments.expire(self.now);
+        let late = self.waiting.expire(self.now);
+        self.give_up(late, DropReason::FragmentTimeout);
     }
 
     fn sleep(&mut self) {
@@ -507,6 +546,8 @@ impl Worker {
 
     fn stop(mut self) {
         self.cache.flush();
+        let all = self.waiting.withdraw(|_| true);
+        self.give_up(all, DropReason::Stopped);
         self.outgoing.close();
         self.progress.asleep();
         self.tables.dismiss(&self.progress);

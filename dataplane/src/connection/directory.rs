@@ -12,6 +12,7 @@
 //! makes it the owner. Hence who reads here that it owns a tuple has its record, or has it in its mailbox.
 //! Order of locks: shards, then a mailbox.
 
+use super::fragments::Datagram;
 use super::record::Record;
 use super::tuple::Tuple;
 use foldhash::fast::RandomState;
@@ -133,6 +134,13 @@ impl Directory {
     #[must_use]
     pub fn received(&self, worker: u16) -> Vec<Record> {
         std::mem::take(&mut lock(&self.mailboxes[usize::from(worker)]))
+    }
+
+    /// The worker at which the fragments of a datagram meet: they may come in by any, and only the first has what
+    /// tells whose it is.
+    #[must_use]
+    pub fn gathers(&self, datagram: &Datagram) -> u16 {
+        (self.hash.hash_one(datagram) as usize % self.mailboxes.len()) as u16
     }
 
     /// How many tuples are owned.

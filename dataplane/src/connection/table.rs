@@ -5,6 +5,7 @@ use super::exchange::{
     orientation, seen,
 };
 use super::file::{OpenError, RecordFile};
+use super::fragments::Fragments;
 use super::index::Index;
 use super::nat::{Internal, Nat, Ports, Random, with_destination, with_source};
 use super::protocol::{Progress, State, Transport, Verdict, begin};
@@ -24,6 +25,8 @@ mod share;
 
 /// See the module comment of [`super`].
 pub struct Connections {
+    /// Which fragments belong to one datagram.
+    pub fragments: Fragments,
     file: RecordFile,
     index: Index,
     hash: RandomState,
@@ -87,6 +90,7 @@ impl Connections {
             tracing::warn!("{sentence}");
         }
         let mut connections = Self {
+            fragments: Fragments::default(),
             index: Index::new(file.records().len() * 2),
             file,
             hash: RandomState::default(),

@@ -385,11 +385,12 @@ impl Tables {
         let version = self.version();
         let topology = state.topology(version);
         let mut trace = Trace::default();
-        let view = View { state: &state, version, topology: &topology, connections, now: crate::clock::now() };
+        let view =
+            View { state: &state, version, topology: &topology, connections, now: crate::clock::now(), arrived: false };
         let resolution = resolve(&view, packet, &mut trace);
         match resolution.owner {
             Some(worker) => Err(worker),
-            None => Ok(trace.reply(&state, packet.key, &topology, &resolution)),
+            None => Ok(trace.reply(&state, packet, &topology, &resolution)),
         }
     }
 }

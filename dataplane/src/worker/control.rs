@@ -4,6 +4,7 @@
 use super::Worker;
 use super::credit::Credit;
 use crate::clock;
+use crate::connection::fragments::Waiting;
 use crate::connection::{ConnectionId, Connections, Contents, EndReason, Filter, Options, Record, Start};
 use crate::drop::DropReason;
 use crate::egress::{Outgoing, PuntSink};
@@ -144,6 +145,9 @@ impl Worker {
                 let _ = done.send(());
             }
             Command::RemoveQueues(slot, done) => {
+                let its =
+                    self.waiting.withdraw(|missed| missed.origin.ingress == slot || missed.frame.charged() == slot);
+                self.give_up(its, DropReason::PortDown);
                 self.outgoing.remove(slot);
                 self.slots = self.outgoing.slots().collect();
                 let _ = done.send(());
@@ -294,6 +298,7 @@ impl WorkerHandle {
                     tunnels: HashMap::new(),
                     cache: Cache::default(),
                     connections,
+                    waiting: Waiting::default(),
                     outgoing: Outgoing::new(Pool::new(memory), punts, links),
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),

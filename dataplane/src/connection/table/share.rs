@@ -2,6 +2,7 @@
 
 use super::{Connections, tuples};
 use crate::connection::exchange::{EndReason, New};
+use crate::connection::fragments::Datagram;
 use crate::connection::nat::{Internal, with_source};
 use crate::connection::record::{Record, flag};
 use crate::connection::tuple::Tuple;
@@ -29,6 +30,13 @@ impl Connections {
             return None;
         }
         directory.owner(new.zone, &new.tuple.endpoint()).filter(|&worker| worker != self.options.worker)
+    }
+
+    /// The other worker at which the fragments of a datagram meet.
+    #[must_use]
+    pub fn gathers(&self, datagram: &Datagram) -> Option<u16> {
+        let directory = self.options.directory.as_ref()?;
+        Some(directory.gathers(datagram)).filter(|&worker| worker != self.options.worker)
     }
 
     /// Gives a connection to another worker, unless it is past its deadline: then it ends.

@@ -1,6 +1,8 @@
 //! Many conversations at once, each packet by a worker drawn by lot.
 
-use super::{ACK, Bench, DropReason, Duration, Filter, Instant, PATIENCE, SYN, firewall, message, tcp, text, udp};
+use super::{
+    ACK, Bench, DropReason, Duration, Filter, Instant, PATIENCE, SYN, firewall, message, sample, tcp, text, udp,
+};
 use crate::connection::{Contents, Direction};
 use crate::worker::Traced;
 use std::collections::{HashMap, HashSet};
@@ -216,5 +218,40 @@ fn a_hand_over_that_is_out_of_date_is_a_detour_once() {
     }
     bench.passes(2, 1, 1, udp((2, 1), (53, 2000), 5));
     assert!(hands_to(2) && bench.drops().is_empty());
+    bench.finish();
+}
+
+#[test]
+fn fragments_of_a_datagram_meet_whichever_workers_they_come_in_by() {
+    let bench = Bench::new(3, 2, &firewall(2));
+    bench.passes(1, 0, 2, udp((1, 2), (2000, 53), 1));
+    let piece = |identification: u16, first: bool| {
+        let payload = if first { sample::udp(true, &[0x55; 16]) } else { vec![0x55; 30] };
+        let fragment = if first { 0x2000 } else { 24 / 8 };
+        let mut frame = sample::ethernet(&[], 0x0800, &sample::ipv4(&[], 17, fragment, &payload));
+        frame[18..20].copy_from_slice(&identification.to_be_bytes());
+        frame[26..34].copy_from_slice(&[10, 0, 0, 2, 10, 0, 0, 1]);
+        if first {
+            frame[34..36].copy_from_slice(&53_u16.to_be_bytes());
+            frame[36..38].copy_from_slice(&2000_u16.to_be_bytes());
+            frame[40..42].fill(0);
+        }
+        frame
+    };
+    for identification in 0..30_u16 {
+        let [first, second] = [piece(identification, true), piece(identification, false)];
+        let workers = [usize::from(identification % 3), usize::from(identification / 3 % 3)];
+        // In either order.
+        let order = if identification % 2 == 0 { [&first, &second] } else { [&second, &first] };
+        for (frame, worker) in order.into_iter().zip(workers) {
+            bench.send(2, worker, frame.clone());
+        }
+        let mut left = [bench.receive(1), bench.receive(1)];
+        left.sort_by_key(Vec::len);
+        let mut sent = [first, second];
+        sent.sort_by_key(Vec::len);
+        assert_eq!(left, sent, "datagram {identification}");
+    }
+    assert_eq!(bench.drops(), HashMap::new());
     bench.finish();
 }
