@@ -112,8 +112,15 @@ impl Outgoing {
     }
 
     /// What to sleep on; `None` in it: the queue has to be asked.
-    pub fn descriptors(&self) -> impl Iterator<Item = Option<std::os::fd::BorrowedFd<'_>>> {
-        self.ports.values().map(|port| port.queue.descriptor())
+    pub fn descriptors(&self) -> impl Iterator<Item = (PortSlot, Option<std::os::fd::BorrowedFd<'_>>)> {
+        self.ports.iter().map(|(&slot, port)| (slot, port.queue.descriptor()))
+    }
+
+    /// Counts what a tunnel port took out of its tunnel.
+    pub fn count_decapsulated(&mut self, slot: PortSlot, bytes: usize) {
+        let counters = self.outcomes.tunnels.entry(slot).or_default();
+        counters.received_packets += 1;
+        counters.received_bytes += bytes as u64;
     }
 
     /// Packets and bytes of every port.

@@ -9,34 +9,30 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
-use weft_dataplane::config::{Flags, LogFormat, Settings, UnderlaySettings};
+use weft_dataplane::config::{Flags, Settings, UnderlaySettings};
 use weft_dataplane::packet::memory::Memory;
 use weft_dataplane::switch::{KernelPorts, Switch, SwitchSettings, UnderlayState, follow_underlay};
 use weft_dataplane::underlay::Underlay;
 use weft_dataplane::worker::WorkerSettings;
 use weft_dataplane::{agent, api};
+use weft_proto::program::log::{self, Log};
 use weft_proto::v1;
-
-/// The number of the underlay's port: the fabric's tunnel runs over it.
-const UNDERLAY_PORT: u32 = 0x00ff_0000;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let only_check = flags.check_config;
-    let settings = match Settings::load(flags) {
+    let settings = match Settings::load(flags.clone()) {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("weft-switch: {error}");
             return ExitCode::from(2);
         }
     };
-    if only_check {
+    if flags.check_config {
         println!("the settings are right");
         return ExitCode::SUCCESS;
     }
-    start_log(&settings);
-    match run(settings) {
+    let log = log::start(&settings.log);
+    match run(settings, flags, log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -45,17 +41,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_log(settings: &Settings) {
-    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&settings.log)).with_writer(std::io::stderr);
-    match settings.log_format {
-        LogFormat::Lines => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
-}
-
-fn run(settings: Settings) -> anyhow::Result<()> {
+fn run(settings: Settings, flags: Flags, log: Log) -> anyhow::Result<()> {
     // Control only: workers are threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let known = settings.clone();
+    runtime.spawn(log.follow(known, move || Settings::load(flags.clone()), |settings| &mut settings.log));
     let ended = runtime.block_on(serve(settings));
     // Requests that block may be waiting for workers that are gone.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -73,9 +63,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let workers = (0..settings.workers)
         .map(|index| WorkerSettings { core: settings.cores.get(index).copied(), spin: settings.spin })
         .collect();
-    let switch =
-        Switch::start(SwitchSettings { host: settings.host.clone(), memory, workers, opener: Box::new(KernelPorts) })
-            .context("the workers cannot be started")?;
+    let switch = Switch::start(SwitchSettings {
+        host: settings.host.clone(),
+        managed: settings.controller.is_some(),
+        memory,
+        workers,
+        opener: Box::new(KernelPorts),
+    })
+    .context("the workers cannot be started")?;
 
     let (underlay, next_hops) = Underlay::start().await?;
     let underlay = Arc::new(underlay);
@@ -149,7 +144,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 
 async fn open_underlay(switch: &Arc<Switch>, underlay: UnderlaySettings) -> anyhow::Result<()> {
     let spec = v1::PortSpec {
-        number: UNDERLAY_PORT,
+        number: weft_proto::UNDERLAY_PORT,
         name: underlay.interface.clone(),
         owner: v1::Owner::Manual.into(),
         kind: Some(v1::port_spec::Kind::AfXdp(v1::AfXdpPort {

@@ -51,6 +51,8 @@ use tokio::sync::watch;
 pub struct SwitchSettings {
     /// The host's name for the controller; empty without one.
     pub host: String,
+    /// A controller numbers ports here too: those made by hand keep to a range of their own.
+    pub managed: bool,
     /// Packet memory.
     pub memory: &'static Memory,
     /// One for each worker, at least one.
@@ -62,6 +64,7 @@ pub struct SwitchSettings {
 /// See the module comment.
 pub struct Switch {
     host: String,
+    managed: bool,
     boot_id: u64,
     started: Instant,
     tables: Arc<Tables>,
@@ -109,6 +112,7 @@ impl Switch {
         let boot_id = std::hash::RandomState::new().build_hasher().finish().max(1);
         Ok(Arc::new(Self {
             host: settings.host,
+            managed: settings.managed,
             boot_id,
             started: Instant::now(),
             tables,

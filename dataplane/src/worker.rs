@@ -29,14 +29,15 @@ use crate::drop::DropReason;
 use crate::egress::{Outgoing, PuntSink};
 use crate::flow::cache::{Cache, Found};
 use crate::flow::key::FlowKey;
+use crate::flow::log::Work;
 use crate::flow::message;
 use crate::flow::program::{Egress, Program};
 use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, resolve};
 use crate::flow::tables::{Progress, Tables};
-use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, PORTS};
+use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, COMPARISONS_PER_WALK, PORTS};
 use crate::packet::frame::Frame;
 use crate::packet::memory::{Class, Memory};
-use crate::packet::parse::{Layout, parse};
+use crate::packet::parse::{Layout, parse, parse_bytes};
 use crate::packet::pool::Pool;
 use crate::packet::tunnel::{vxlan_outer, vxlan_pop};
 use crate::port::{PortQueue, PortSlot, QueueCounters};
@@ -94,12 +95,52 @@ pub struct WorkerReport {
     pub cached_buffers: (usize, usize),
 }
 
+/// A packet to be traced.
+pub enum Traced {
+    /// Described by fields.
+    Fields(Box<(FlowKey, Contents)>),
+    /// A whole frame, as a device receives it.
+    Frame {
+        /// By which port.
+        in_port: u32,
+        /// From its Ethernet header on.
+        bytes: Vec<u8>,
+    },
+}
+
+impl Traced {
+    /// What it is to the tables, tunnels aside.
+    ///
+    /// # Errors
+    /// Why it gets to none.
+    pub fn parse(&self) -> Result<(FlowKey, Contents), DropReason> {
+        match self {
+            Self::Fields(packet) => Ok(**packet),
+            Self::Frame { in_port, bytes } => {
+                let mut key = FlowKey::ZERO;
+                let layout = parse_bytes(bytes, bytes.len(), *in_port, &mut key)?;
+                Ok((key, Contents::read(bytes, &key, &layout)))
+            }
+        }
+    }
+
+    /// The reply for one that is dropped before any table.
+    #[must_use]
+    pub fn dropped(reason: DropReason) -> v1::TraceReply {
+        v1::TraceReply {
+            drop_reason: reason.word().to_owned(),
+            drop_meaning: reason.meaning().to_owned(),
+            ..Default::default()
+        }
+    }
+}
+
 enum Command {
     AddQueue(PortSlot, Box<dyn PortQueue>, Sender<()>),
     RemoveQueues(PortSlot, Sender<()>),
     Report(Sender<WorkerReport>),
     Cache(usize, Sender<Vec<v1::CacheEntry>>),
-    Trace(Box<(FlowKey, Contents)>, Sender<v1::TraceReply>),
+    Trace(Traced, Sender<v1::TraceReply>),
     Stop,
 }
 
@@ -224,8 +265,12 @@ impl Worker {
     fn batch(&mut self, slot: PortSlot, frames: &mut Vec<Frame>) {
         self.outgoing.begin();
         for mut frame in frames.drain(..) {
-            let mut key = FlowKey::ZERO;
+            let (mut key, bytes) = (FlowKey::ZERO, frame.len());
             let (layout, ingress) = match self.parse(slot, &mut frame, &mut key) {
+                Ok((layout, tunnel)) if tunnel != slot => {
+                    self.outgoing.count_decapsulated(tunnel, bytes);
+                    (layout, tunnel)
+                }
                 Ok(parsed) => parsed,
                 Err(reason) => {
                     self.outgoing.enter(slot);
@@ -266,15 +311,11 @@ impl Worker {
             && let Some(&(number, tunnel)) = self.tunnels.get(&(outer.destination, outer.udp_port))
             && self.is_underlay(tunnel, number, slot)
         {
-            let bytes = frame.len();
             let from = vxlan_pop(frame)?;
             let layout = parse(frame, number, key)?;
             key.tun_id = from.id.to_be_bytes();
             key.tun_src = from.source.octets();
             key.tun_dst = from.destination.octets();
-            let counters = self.outgoing.outcomes.tunnels.entry(tunnel).or_default();
-            counters.received_packets += 1;
-            counters.received_bytes += bytes as u64;
             return Ok((layout, tunnel));
         }
         Ok((parse(frame, self.numbers[slot.index()], key)?, slot))
@@ -297,7 +338,21 @@ impl Worker {
         let (version, topology, now) = (self.version, &self.topology, self.now);
         let good = match found {
             Found::Hit(entry) => Some(entry),
-            Found::Stale(entry) => self.cache.renew(entry, &key, &state, version).then_some(entry),
+            Found::Stale(entry) => {
+                let credit = &mut self.credits[ingress.index()];
+                if !credit.is_left(self.rounds, self.active) {
+                    drop(state);
+                    self.cache.counters.misses += 1;
+                    return self.outgoing.discard(frame, DropReason::MissBudget);
+                }
+                let mut work = Work::ONE_WALK;
+                let good = self.cache.renew(entry, &key, &state, version, &mut work);
+                // Otherwise it is charged as the walk that follows.
+                if good {
+                    credit.spend(work.done());
+                }
+                good.then_some(entry)
+            }
             Found::Miss => None,
         };
         if let Some(entry) = good
@@ -311,10 +366,12 @@ impl Worker {
             return self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         }
         self.cache.counters.misses += 1;
-        if !self.credits[ingress.index()].spend(self.rounds, self.active) {
+        let credit = &mut self.credits[ingress.index()];
+        if !credit.is_left(self.rounds, self.active) {
             drop(state);
             return self.outgoing.discard(frame, DropReason::MissBudget);
         }
+        credit.spend(COMPARISONS_PER_WALK);
         let bytes = frame.len();
         let contents = Contents::read(frame.head(), &key, &layout);
         let connections = Connected::Now(&self.connections);
@@ -420,7 +477,11 @@ impl Worker {
         let mut nanoseconds = SLEEP_NANOSECONDS;
         {
             let mut descriptors = vec![PollFd::new(&*self.wake, PollFlags::IN)];
-            for descriptor in self.outgoing.descriptors() {
+            for (slot, descriptor) in self.outgoing.descriptors() {
+                if self.numbers[slot.index()] == 0 {
+                    // Its frames are not taken yet: they must not keep the worker awake.
+                    continue;
+                }
                 match descriptor {
                     Some(descriptor) => descriptors.push(PollFd::from_borrowed_fd(descriptor, PollFlags::IN)),
                     None => nanoseconds = ASK_NANOSECONDS,
@@ -459,13 +520,36 @@ impl Worker {
             Command::Cache(limit, reply) => {
                 let _ = reply.send(self.busiest(limit));
             }
-            Command::Trace(packet, reply) => {
-                let (key, contents) = *packet;
-                let packet = Packet { key: &key, contents };
-                let _ = reply.send(self.tables.trace(&packet, Connected::Now(&self.connections)));
+            Command::Trace(traced, reply) => {
+                let _ = reply.send(self.trace(&traced));
             }
             Command::Stop => {}
         }
+    }
+
+    fn trace(&mut self, traced: &Traced) -> v1::TraceReply {
+        self.look_at_version();
+        let parsed = match traced {
+            Traced::Fields(packet) => Ok(**packet),
+            Traced::Frame { in_port, bytes } => self.parse_traced(*in_port, bytes).unwrap_or_else(|| traced.parse()),
+        };
+        match parsed {
+            Ok((key, contents)) => {
+                self.tables.trace(&Packet { key: &key, contents }, Connected::Now(&self.connections))
+            }
+            Err(reason) => Traced::dropped(reason),
+        }
+    }
+
+    /// Parses a frame as if it had come in; `None`: there is no such device, or no buffer.
+    fn parse_traced(&mut self, in_port: u32, bytes: &[u8]) -> Option<Result<(FlowKey, Contents), DropReason>> {
+        let PortKind::Device { slot, .. } = self.topology.ports.get(&in_port)?.kind else { return None };
+        let mut frame = self.outgoing.pool.frame(slot, bytes)?;
+        let mut key = FlowKey::ZERO;
+        let parsed = self.parse(slot, &mut frame, &mut key);
+        let parsed = parsed.map(|(layout, _)| (key, Contents::read(frame.head(), &key, &layout)));
+        self.outgoing.pool.free(frame);
+        Some(parsed)
     }
 
     fn report(&self) -> WorkerReport {
@@ -613,8 +697,8 @@ impl WorkerHandle {
     /// Walks the tables for a packet, among this worker's connections, and writes the walk down; nothing is
     /// counted, sent or remembered.
     #[must_use]
-    pub fn trace(&self, key: FlowKey, contents: Contents) -> v1::TraceReply {
-        self.ask(|reply| Command::Trace(Box::new((key, contents)), reply))
+    pub fn trace(&self, traced: Traced) -> v1::TraceReply {
+        self.ask(|reply| Command::Trace(traced, reply))
     }
 
     /// Stops the thread: queues are closed, buffers returned.

@@ -28,6 +28,7 @@ impl Running {
     fn start(workers: usize) -> Self {
         let settings = SwitchSettings {
             host: "one".to_owned(),
+            managed: false,
             memory: Memory::map(2048, 64).unwrap(),
             workers: vec![WorkerSettings::default(); workers],
             opener: Box::new(KernelPorts),

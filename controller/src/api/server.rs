@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
+use weft_proto::program::request::RequestLayer;
 use weft_proto::v1;
 
 /// A bound Unix socket; its file goes when it is dropped.
@@ -53,9 +55,9 @@ impl Drop for Socket {
     }
 }
 
-type Guarded = Router<tower::layer::util::Stack<DoorLayer, tower::layer::util::Identity>>;
+type Layers = Stack<DoorLayer, Stack<RequestLayer, Identity>>;
 
-fn router(controller: &Arc<Controller>, door: Door) -> anyhow::Result<Guarded> {
+fn router(controller: &Arc<Controller>, door: Door) -> anyhow::Result<Router<Layers>> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let healthy = async move {
         health.set_serving::<v1::cloud_server::CloudServer<CloudService>>().await;
@@ -74,6 +76,7 @@ fn router(controller: &Arc<Controller>, door: Door) -> anyhow::Result<Guarded> {
         .http2_keepalive_interval(Some(keepalive))
         .http2_keepalive_timeout(Some(keepalive))
         .tcp_nodelay(true)
+        .layer(RequestLayer)
         .layer(DoorLayer(door))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

@@ -63,7 +63,8 @@ impl Session {
     }
 
     async fn call(&mut self, id: u64, method: &str, request: Vec<u8>) {
-        self.say(to_switch::Message::Call(v1::Call { id, method: method.to_owned(), request })).await;
+        self.say(to_switch::Message::Call(v1::Call { id, method: method.to_owned(), request, ..Default::default() }))
+            .await;
     }
 
     async fn reply(&mut self) -> v1::CallReply {
@@ -110,6 +111,7 @@ impl Bench {
     fn new() -> Self {
         let switch = Switch::start(SwitchSettings {
             host: "one".to_owned(),
+            managed: true,
             memory: Memory::map(512, 64).unwrap(),
             workers: vec![WorkerSettings { core: None, spin: false }],
             opener: Box::new(KernelPorts),

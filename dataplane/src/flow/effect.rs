@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use weft_proto::v1;
 
 /// One thing to be done with the packet, in order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// An action that is carried out on the frame as it stands.
     Action {
@@ -40,7 +40,7 @@ pub enum Effect {
 }
 
 /// An encapsulation with everything known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TunnelOutput {
     /// The tunnel port's number and slot, for counting.
     pub port: u32,

@@ -19,15 +19,18 @@ use crate::packet::checksum;
 use crate::packet::fragment::{datagram_bytes, is_unfragmentable};
 use crate::packet::frame::Frame;
 use crate::packet::parse::Layout;
+use crate::packet::segment::complete_checksum;
 use crate::port::PortSlot;
 use crate::respond::icmp::{self, Problem, Received};
 use crate::respond::{arp, dhcp};
 use crate::topology::Topology;
+use foldhash::fast::FixedState;
+use std::hash::BuildHasher;
 use std::net::Ipv4Addr;
 use weft_proto::{text, v1};
 
 /// See the module comment.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Program {
     /// Connections that every packet of the entry belongs to; at most a few zones.
     tracks: Box<[Track]>,
@@ -85,6 +88,22 @@ impl Program {
             answers: resolution.effects.iter().any(|effect| effect.answer().is_some()),
             back: resolution.back.clone().unwrap_or(Back::Ingress),
         }
+    }
+
+    /// A hash of what it does, the same for programs that are equal; `None`: it is of one connection, and no
+    /// other program will be like it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<u64> {
+        if !self.tracks.is_empty() {
+            return None;
+        }
+        let steps = self.steps.iter().map(|step| match step {
+            Effect::Output { slot, .. } => (1, slot.index() as u64, None),
+            Effect::Tunnel(output) => (2, output.id, Some(output.destination)),
+            Effect::Action { cookie, .. } => (3, *cookie, None),
+            Effect::Undeliverable { .. } => (4, 0, None),
+        });
+        Some(FixedState::default().hash_one(steps.collect::<Vec<_>>()))
     }
 
     /// Whether it holds for a packet, as far as connections go; if so, and the packet is sent, it is counted
@@ -152,6 +171,10 @@ impl Program {
         };
         match action {
             Action::Punt { max_length, reason } => {
+                // Nobody behind a listener can finish a checksum that was left to us.
+                if let Err(reason) = complete_checksum(&mut frame) {
+                    return egress.discard(frame, reason);
+                }
                 let total_length = frame.len() as u32;
                 let mut bytes = vec![0; frame.len().min(*max_length as usize)];
                 frame.copy_range(0, &mut bytes);

@@ -57,7 +57,7 @@ pub struct Memory {
     depot: [Mutex<Vec<Vec<BufferId>>>; 2],
     free: [AtomicUsize; 2],
     /// Buffers that frames of each port slot hold, less what pools have not settled yet.
-    held: Box<[AtomicI32]>,
+    held: Box<[[AtomicI32; 2]]>,
 }
 
 // SAFETY: the mapping and the links are reached only through a `Frame` or `BufferId`, which have one
@@ -98,7 +98,7 @@ impl Memory {
             links: (0..chunks + runs).map(|_| UnsafeCell::new(Link::default())).collect(),
             depot: [batches(0, chunks), batches(chunks, runs)],
             free: [AtomicUsize::new(chunks), AtomicUsize::new(runs)],
-            held: (0..PORTS).map(|_| AtomicI32::new(0)).collect(),
+            held: (0..PORTS).map(|_| Default::default()).collect(),
         })))
     }
 
@@ -157,8 +157,8 @@ impl Memory {
     }
 
     /// Changes how many buffers the frames of a port hold; gives how many that is then.
-    pub(super) fn change_held(&self, port: PortSlot, change: i32) -> i32 {
-        self.held[port.index()].fetch_add(change, Ordering::Relaxed) + change
+    pub(super) fn change_held(&self, port: PortSlot, class: Class, change: i32) -> i32 {
+        self.held[port.index()][class as usize].fetch_add(change, Ordering::Relaxed) + change
     }
 
     pub(super) fn take_batch(&self, class: Class) -> Option<Vec<BufferId>> {

@@ -1,15 +1,15 @@
 //! A worker's cache of free buffers, and the quotas of its ports.
 //!
 //! Each worker owns one pool. What pools share lies in [`Memory`] and is visited once every [`DEPOT_BATCH`]
-//! buffers: the depot, and how many buffers each port's frames hold. A port that holds its quota gets no more
-//! buffers until some come back, in whichever pool: a frame that one worker received another may send and
-//! free. So each pool keeps only the change since it last settled with the shared count, and what the count
+//! buffers: the depot, and how many buffers of each class each port's frames hold. A port that holds its quota of a
+//! class gets no more of it until some come back, in whichever pool: a frame that one worker received another may
+//! send and free. So each pool keeps only the change since it last settled with the shared count, and what the count
 //! was then; before it refuses a buffer it looks. The quota is exact for one worker; each further one may add
-//! [`DEPOT_BATCH`].
+//! [`DEPOT_BATCH`]. It shrinks with what is free ([`BUFFERS_PER_PORT_TO_FREE`]), so that no port starves another.
 
 use super::frame::Frame;
 use super::memory::{BufferId, Class, Memory};
-use crate::limits::{BUFFERS_PER_PORT, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RUN_BYTES};
+use crate::limits::{BUFFERS_PER_PORT, BUFFERS_PER_PORT_TO_FREE, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RUN_BYTES};
 use crate::port::PortSlot;
 
 /// How far a pool lets a port's count drift from the shared one.
@@ -19,11 +19,13 @@ const SETTLE: i32 = DEPOT_BATCH as i32;
 pub struct Pool {
     memory: &'static Memory,
     free: [Vec<BufferId>; 2],
-    /// By port slot.
-    accounts: Box<[Account]>,
+    /// What the depot had when it was last asked.
+    depot: [usize; 2],
+    /// By port slot and class.
+    accounts: Box<[[Account; 2]]>,
 }
 
-/// Buffers that frames of one port hold, as far as a pool knows.
+/// Buffers of a class that frames of one port hold, as far as a pool knows.
 #[derive(Clone, Copy, Default)]
 struct Account {
     /// The shared count when this pool last settled.
@@ -36,7 +38,8 @@ impl Pool {
     /// A pool with nothing in its cache.
     #[must_use]
     pub fn new(memory: &'static Memory) -> Self {
-        Self { memory, free: [Vec::new(), Vec::new()], accounts: vec![Account::default(); PORTS].into() }
+        let accounts = vec![[Account::default(); 2]; PORTS].into();
+        Self { memory, free: [Vec::new(), Vec::new()], depot: [0; 2], accounts }
     }
 
     /// The memory it draws from.
@@ -46,34 +49,44 @@ impl Pool {
     }
 
     fn take(&mut self, class: Class, port: PortSlot) -> Option<BufferId> {
-        let account = &self.accounts[port.index()];
-        if account.change >= SETTLE || account.settled + account.change >= BUFFERS_PER_PORT as i32 {
-            self.settle(port);
-            if self.accounts[port.index()].settled >= BUFFERS_PER_PORT as i32 {
+        let Account { settled, change } = self.accounts[port.index()][class as usize];
+        if change >= SETTLE || !self.may_hold(class, settled + change) {
+            // Others may have given back since.
+            self.settle(port, class);
+            self.depot[class as usize] = self.memory.free(class);
+            if !self.may_hold(class, self.accounts[port.index()][class as usize].settled) {
                 return None;
             }
         }
         let free = &mut self.free[class as usize];
         if free.is_empty() {
             *free = self.memory.take_batch(class)?;
+            self.depot[class as usize] = self.memory.free(class);
         }
-        self.accounts[port.index()].change += 1;
+        self.accounts[port.index()][class as usize].change += 1;
         free.pop()
     }
 
+    /// Whether a port that holds so many buffers may have one more, as far as this pool knows what is free.
+    fn may_hold(&self, class: Class, held: i32) -> bool {
+        let free = self.depot[class as usize] + self.free[class as usize].len();
+        held < BUFFERS_PER_PORT as i32
+            && usize::try_from(held).map_or(true, |held| held < free * BUFFERS_PER_PORT_TO_FREE)
+    }
+
     /// Adds what changed to the shared count, and learns it.
-    fn settle(&mut self, port: PortSlot) {
-        let account = &mut self.accounts[port.index()];
-        account.settled = self.memory.change_held(port, std::mem::take(&mut account.change));
+    fn settle(&mut self, port: PortSlot, class: Class) {
+        let account = &mut self.accounts[port.index()][class as usize];
+        account.settled = self.memory.change_held(port, class, std::mem::take(&mut account.change));
     }
 
     fn give(&mut self, id: BufferId, port: PortSlot) {
-        let account = &mut self.accounts[port.index()];
+        let class = self.memory.class(id);
+        let account = &mut self.accounts[port.index()][class as usize];
         account.change -= 1;
         if account.change <= -SETTLE {
-            self.settle(port);
+            self.settle(port, class);
         }
-        let class = self.memory.class(id);
         let free = &mut self.free[class as usize];
         free.push(id);
         if free.len() >= 2 * DEPOT_BATCH {
@@ -195,7 +208,9 @@ impl Pool {
     /// Likewise those held for one port.
     #[must_use]
     pub fn held(&self, port: PortSlot) -> i32 {
-        self.memory.change_held(port, 0) + self.accounts[port.index()].change
+        let of_class =
+            |class: Class| self.memory.change_held(port, class, 0) + self.accounts[port.index()][class as usize].change;
+        of_class(Class::Chunk) + of_class(Class::Run)
     }
 
     /// Free buffers in this pool's own cache.
@@ -207,12 +222,12 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for slot in 0..PORTS {
-            if self.accounts[slot].change != 0 {
-                self.settle(PortSlot::new(slot));
-            }
-        }
         for class in [Class::Chunk, Class::Run] {
+            for slot in 0..PORTS {
+                if self.accounts[slot][class as usize].change != 0 {
+                    self.settle(PortSlot::new(slot), class);
+                }
+            }
             let free = std::mem::take(&mut self.free[class as usize]);
             if !free.is_empty() {
                 self.memory.give_batch(class, free);
@@ -250,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_port_cannot_take_more_than_its_quota() {
-        let memory = Memory::map(BUFFERS_PER_PORT as usize + 128, 0).unwrap();
+        let memory = Memory::map(2 * BUFFERS_PER_PORT as usize + 128, 0).unwrap();
         let mut pool = Pool::new(memory);
         let (greedy, other) = (PortSlot::new(0), PortSlot::new(1));
         let frames: Vec<Frame> = std::iter::from_fn(|| pool.chunk(greedy)).collect();
@@ -288,6 +303,32 @@ mod tests {
         assert!((BUFFERS_PER_PORT as usize..=most).contains(&frames.len()), "{} buffers", frames.len());
         frames.into_iter().for_each(|frame| second.free(frame));
         assert_eq!(std::iter::from_fn(|| first.chunk(port)).map(|frame| second.free(frame)).take(9).count(), 9);
+    }
+
+    #[test]
+    fn a_greedy_port_leaves_buffers_of_each_class_to_others() {
+        let memory = Memory::map(8192, 512).unwrap();
+        // Two workers, with queues of the same ports.
+        let mut pools = [Pool::new(memory), Pool::new(memory)];
+        let mut frames = Vec::new();
+        let mut take = |pools: &mut [Pool; 2], port: usize| {
+            for length in [100, 60_000] {
+                let before = frames.len();
+                for (worker, pool) in pools.iter_mut().enumerate() {
+                    frames.extend(
+                        std::iter::from_fn(|| pool.sized(PortSlot::new(port), length)).map(|frame| (worker, frame)),
+                    );
+                }
+                assert!(frames.len() >= before + 64, "port {port} gets {}", frames.len() - before);
+            }
+        };
+        take(&mut pools, 1);
+        take(&mut pools, 2);
+        frames.into_iter().for_each(|(worker, frame)| pools[worker].free(frame));
+        assert!(pools.iter().all(|pool| pool.outstanding() == 0));
+        // What others gave back can be had, although the pool was refused before.
+        let frame = pools[1].sized(PortSlot::new(1), 60_000).expect("a run is free");
+        pools[1].free(frame);
     }
 
     #[test]

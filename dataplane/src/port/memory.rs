@@ -295,7 +295,8 @@ mod tests {
 
     #[test]
     fn frames_without_a_buffer_are_counted() {
-        let mut pool = Pool::new(Memory::map(64, 0).unwrap());
+        // One port may have half of it.
+        let mut pool = Pool::new(Memory::map(128, 0).unwrap());
         let mut drops = DropCounters::default();
         let (mut queue, peer) = pair(PortSlot::new(1)).unwrap();
         (0..65).for_each(|_| peer.send(vec![0; 60]).unwrap());

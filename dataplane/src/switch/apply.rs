@@ -38,7 +38,7 @@ impl Switch {
     pub fn apply(&self, parts: Vec<v1::Bundle>, owner: Owner) -> Result<v1::BundleResult, Fault> {
         let bundle = bundle::merge(parts)?;
         let mut state = self.state();
-        let plan = bundle::plan(bundle, owner, &state, &self.tables)?;
+        let plan = bundle::plan(bundle, owner, self.managed, &state, &self.tables)?;
         self.carry_out(plan, &mut state)
     }
 
@@ -68,6 +68,8 @@ impl Switch {
             || plan.add.iter().any(|rule| rule.instructions.tunnel_destinations().next().is_some());
         let change = Change {
             settings: std::mem::take(&mut plan.settings),
+            // The controller says what all tables are: a name by hand does not outlast a resynchronisation.
+            replace_settings: plan.replace && plan.owner == Owner::Fabric,
             replace_owner: plan.replace.then_some(plan.owner),
             add: std::mem::take(&mut plan.add),
             remove: std::mem::take(&mut plan.remove),

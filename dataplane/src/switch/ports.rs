@@ -125,6 +125,18 @@ impl Ports {
         underlay.interface(self.underlay_of(tunnel)?.underlay_interface()?)?.addresses.first().copied()
     }
 
+    /// The tunnel that gets the packets meant for this one, if another one has its address and UDP port: the
+    /// one of the highest number, as in the worker.
+    fn rival(&self, own: &Port, tunnel: &v1::TunnelPort, underlay: &UnderlayState) -> Option<&Port> {
+        let local = self.local_address(tunnel, underlay)?;
+        let same = |port: &Port| {
+            port.tunnel().is_some_and(|other| {
+                udp_port(other) == udp_port(tunnel) && self.local_address(other, underlay) == Some(local)
+            })
+        };
+        self.by_number.range(own.spec.number + 1..).map(|(_, port)| port).rfind(|port| same(port))
+    }
+
     /// Whether a device can send now.
     fn is_up(port: &Port, underlay: &UnderlayState) -> bool {
         if port.device.as_ref().is_some_and(|device| device.failure.is_some()) {
@@ -164,7 +176,10 @@ impl Ports {
                     let Some(below) = self.underlay_of(tunnel) else { continue };
                     PortKind::Vxlan {
                         slot: port.slot,
-                        local: self.local_address(tunnel, underlay),
+                        local: match self.rival(port, tunnel, underlay) {
+                            None => self.local_address(tunnel, underlay),
+                            Some(_) => None,
+                        },
                         udp_port: udp_port(tunnel),
                         underlay: below.slot,
                     }
@@ -206,6 +221,10 @@ impl Ports {
                 (state, port.device.as_ref().map(|device| device.detail.clone()).unwrap_or_default())
             }
             Some(tunnel) => match (self.local_address(tunnel, underlay), self.underlay_of(tunnel)) {
+                (Some(local), Some(_)) if let Some(rival) = self.rival(port, tunnel, underlay) => {
+                    let udp_port = udp_port(tunnel);
+                    ("down", format!("{local}, UDP port {udp_port} is that of {}: use another", rival.spec.name))
+                }
                 (Some(local), Some(below)) => {
                     let state = if Self::is_up(below, underlay) { "up" } else { "down" };
                     (state, format!("{local}, UDP port {}, over {}", udp_port(tunnel), below.spec.name))
@@ -228,7 +247,8 @@ impl Ports {
     }
 }
 
-fn udp_port(tunnel: &v1::TunnelPort) -> u16 {
+/// The UDP port of a tunnel.
+pub(super) fn udp_port(tunnel: &v1::TunnelPort) -> u16 {
     u16::try_from(tunnel.udp_port).ok().filter(|&port| port != 0).unwrap_or(VXLAN)
 }
 

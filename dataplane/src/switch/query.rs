@@ -10,7 +10,7 @@ use crate::flow::resolve::{Connected, Packet};
 use crate::flow::rule::{Owner, Rule};
 use crate::flow::trace::rule_state;
 use crate::packet::memory::Class;
-use crate::packet::parse::parse_bytes;
+use crate::worker::Traced;
 use prost::Message as _;
 use std::collections::BTreeMap;
 use tonic::Code;
@@ -77,10 +77,11 @@ impl Switch {
         let filter = Filter::new(request)?;
         // Brings the rules' counters up to date.
         self.totals();
+        // Bundles wait for this: what is dumped was there at one moment, each bundle whole or not at all.
+        let state = self.state();
         let rules = self.tables.rules(|rule| filter.selects(rule));
         let (mut replies, mut reply, mut bytes) = (Vec::new(), v1::DumpRulesReply::default(), 0);
         let mut names: BTreeMap<u8, std::sync::Arc<str>> = BTreeMap::new();
-        let state = self.state();
         let now = crate::clock::now();
         for rule in rules {
             let name = names.entry(rule.id.table).or_insert_with(|| self.tables.table_name(rule.id.table));
@@ -124,20 +125,14 @@ impl Switch {
     /// # Errors
     /// A packet that is described wrongly.
     pub fn trace(&self, request: &v1::TraceRequest) -> Result<v1::TraceReply, Fault> {
-        let (key, contents) = match traced(request)? {
-            Ok(packet) => packet,
-            Err(reason) => {
-                return Ok(v1::TraceReply {
-                    drop_reason: reason.word().to_owned(),
-                    drop_meaning: reason.meaning().to_owned(),
-                    ..Default::default()
-                });
-            }
-        };
-        // Connections are the workers' own: one of them looks.
+        let traced = traced(request)?;
+        // Connections are the workers' own, tunnels are taken off by them: one of them looks.
         let mut reply = match self.workers.read().expect("no panic under this lock").first() {
-            Some(worker) => worker.trace(key, contents),
-            None => self.tables.trace(&Packet { key: &key, contents }, Connected::AsNew),
+            Some(worker) => worker.trace(traced),
+            None => match traced.parse() {
+                Ok((key, contents)) => self.tables.trace(&Packet { key: &key, contents }, Connected::AsNew),
+                Err(reason) => Traced::dropped(reason),
+            },
         };
         let state = self.state();
         for rule in reply.steps.iter_mut().filter_map(|step| step.rule.as_mut()) {
@@ -150,6 +145,8 @@ impl Switch {
     /// `ListTables`.
     #[must_use]
     pub fn tables(&self) -> v1::ListTablesReply {
+        // At one moment, as a dump.
+        let _state = self.state();
         let states = self.tables.states().into_iter().map(|(table, settings, rules, masks)| v1::TableState {
             config: Some(settings.map_or_else(
                 || v1::TableConfig { table: table.into(), ..Default::default() },
@@ -159,6 +156,19 @@ impl Switch {
             masks: masks as u64,
         });
         v1::ListTablesReply { tables: states.collect() }
+    }
+
+    /// `DumpAddressSets`.
+    #[must_use]
+    pub fn address_sets(&self, request: &v1::DumpAddressSetsRequest) -> Vec<v1::AddressSetState> {
+        let state = self.state();
+        let sets = self.tables.address_sets().into_iter();
+        sets.filter(|(name, _)| request.name.is_empty() || **name == *request.name)
+            .map(|(name, members)| v1::AddressSetState {
+                set: Some(message::address_set_to_message(&name, &members)),
+                owner: message::owner_to_message(state.set_owners.get(&name).copied().unwrap_or(Owner::Manual)).into(),
+            })
+            .collect()
     }
 
     /// `ListPorts`, ordered by number.
@@ -244,8 +254,8 @@ impl Switch {
     }
 }
 
-/// The key of the packet to trace; or why it would be dropped before any table.
-fn traced(request: &v1::TraceRequest) -> Result<Result<(FlowKey, Contents), DropReason>, Fault> {
+/// The packet to trace.
+fn traced(request: &v1::TraceRequest) -> Result<Traced, Fault> {
     let refuse = |field: &str, problem: String, remedy: &str| Err(Fault::invalid("bad_trace", field, problem, remedy));
     match (request.packet.is_empty(), request.frame.is_empty()) {
         (true, true) => refuse("packet", "no packet is given".to_owned(), "Give its fields or a whole frame."),
@@ -256,9 +266,7 @@ fn traced(request: &v1::TraceRequest) -> Result<Result<(FlowKey, Contents), Drop
                 let problem = format!("a frame of {} bytes", request.frame.len());
                 return refuse("frame", problem, "Give at most 65557 bytes.");
             }
-            let mut key = FlowKey::ZERO;
-            let parsed = parse_bytes(&request.frame, request.frame.len(), request.in_port, &mut key);
-            Ok(parsed.map(|layout| (key, Contents::read(&request.frame, &key, &layout))))
+            Ok(Traced::Frame { in_port: request.in_port, bytes: request.frame.clone() })
         }
         (false, true) => {
             let mut key = message::key_from_packet(&request.packet)?;
@@ -271,7 +279,7 @@ fn traced(request: &v1::TraceRequest) -> Result<Result<(FlowKey, Contents), Drop
             if key.port() == 0 {
                 return refuse("packet", "the packet comes in by no port".to_owned(), "Give in_port=NUMBER.");
             }
-            Ok(Ok((key, Contents::unknown(&key))))
+            Ok(Traced::Fields(Box::new((key, Contents::unknown(&key)))))
         }
     }
 }

@@ -2,6 +2,8 @@
 //! other end the test holds; its `transmit_file` stands for the name of an interface.
 
 mod bundle;
+mod moment;
+mod numbers;
 mod ports;
 mod query;
 mod tunnel;
@@ -17,6 +19,8 @@ use tonic::Code;
 use weft_proto::fault::Fault;
 use weft_proto::v1::action::Action as Wire;
 use weft_proto::v1::{self, Field, port_spec::Kind};
+
+const UNDERLAY: u32 = weft_proto::UNDERLAY_PORT;
 
 /// Of tunnels.
 type Ends = BTreeSet<(Ipv4Addr, u16)>;
@@ -84,9 +88,14 @@ impl Drop for Bench {
 }
 
 fn bench() -> Bench {
+    started(false)
+}
+
+fn started(managed: bool) -> Bench {
     let ports = TestPorts::default();
     let switch = Switch::start(SwitchSettings {
         host: "bench".to_owned(),
+        managed,
         memory: Memory::map(512, 64).unwrap(),
         workers: vec![WorkerSettings { core: None, spin: false }],
         opener: Box::new(ports.clone()),

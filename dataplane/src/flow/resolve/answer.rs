@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use weft_proto::v1::Field;
 
 /// The way to who sent a packet, whatever rules made of it since.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Back {
     /// Out of the port it came in by.
     Ingress,

@@ -4,10 +4,10 @@ use super::*;
 use crate::underlay::{Interface, NextHop};
 
 /// A kernel that knows one interface and the way to one tunnel end.
-fn kernel(address: u8, remote: u8, known: bool) -> UnderlayState {
+pub(super) fn kernel(address: u8, remote: u8, known: bool) -> UnderlayState {
     let interface = Interface {
         index: 1,
-        name: "mem10".to_owned(),
+        name: format!("mem{UNDERLAY}"),
         mac: [2, 0, 0, 0, 1, address],
         mtu: 1500,
         up: true,
@@ -17,7 +17,7 @@ fn kernel(address: u8, remote: u8, known: bool) -> UnderlayState {
     let hop = NextHop {
         remote: remote_address,
         next_hop: remote_address,
-        interface: "mem10".to_owned(),
+        interface: format!("mem{UNDERLAY}"),
         interface_index: 1,
         source: interface.addresses[0],
         source_mac: interface.mac,
@@ -36,7 +36,7 @@ impl Resolve for Wanted {
     }
 }
 
-/// A switch with an instance at port 1 and a tunnel over port 10 to the other one.
+/// A switch with an instance at port 1 and a tunnel over the underlay to the other one.
 fn host(address: u8, remote: u8) -> (Bench, Wanted) {
     let bench = bench();
     let wanted = Wanted::default();
@@ -48,7 +48,7 @@ fn host(address: u8, remote: u8) -> (Bench, Wanted) {
         .fabric(v1::Bundle {
             term: 1,
             generation: 1,
-            add_ports: vec![port(1), port(10), vxlan(0x00ff_0001, 10)],
+            add_ports: vec![port(1), port(UNDERLAY), vxlan(0x00ff_0001, UNDERLAY)],
             add_rules: vec![rule(10, vec![from_port(1)], to_remote), rule(9, from_tunnel, vec![output(1)])],
             ..Default::default()
         })
@@ -64,15 +64,15 @@ fn two_switches_talk_through_a_tunnel_once_the_kernel_knows_the_way() {
     let ((one, wanted), (two, _)) = (host(1, 2), host(2, 1));
     assert_eq!(one.switch.underlay_address(), Some((Ipv4Addr::new(192, 168, 0, 1), 1500)));
     let own = BTreeSet::from([(Ipv4Addr::new(192, 168, 0, 1), 4789)]);
-    assert_eq!(one.ports.filters.lock().unwrap()[&10], own);
+    assert_eq!(one.ports.filters.lock().unwrap()[&UNDERLAY], own);
     one.peer(1).send(frame(3)).unwrap();
     eventually("the neighbour is not known", || one.dropped(DropReason::NeighbourUnresolved) == [(1, 1)]);
     one.switch.set_underlay(kernel(1, 2, true));
     assert_eq!(one.switch.neighbours().neighbours[0].state, "reachable");
     one.peer(1).send(frame(3)).unwrap();
-    let outer = one.peer(10).wait(PATIENCE).expect("it leaves in a tunnel");
+    let outer = one.peer(UNDERLAY).wait(PATIENCE).expect("it leaves in a tunnel");
     assert_eq!(outer.bytes.len(), frame(3).len() + 50);
-    two.peer(10).send(outer).unwrap();
+    two.peer(UNDERLAY).send(outer).unwrap();
     assert_eq!(two.peer(1).wait(PATIENCE).expect("it arrives").bytes, frame(3));
     let tunnel = |bench: &Bench| {
         let ports = bench.switch.ports().ports;
@@ -81,7 +81,7 @@ fn two_switches_talk_through_a_tunnel_once_the_kernel_knows_the_way() {
     assert_eq!((tunnel(&one).sent_packets, tunnel(&two).received_packets), (1, 1));
     assert_eq!(
         (tunnel(&one).state.as_str(), tunnel(&one).detail.as_str()),
-        ("up", "192.168.0.1, UDP port 4789, over mem10")
+        ("up", "192.168.0.1, UDP port 4789, over mem16711680")
     );
 
     let mut down = kernel(1, 2, true);

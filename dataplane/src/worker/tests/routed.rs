@@ -9,7 +9,7 @@ use etherparse::{Icmpv4Type, NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use std::time::Duration;
-use weft_proto::{text, v1};
+use weft_proto::text;
 
 const ROUTER: [u8; 4] = [10, 0, 0, 254];
 
@@ -266,9 +266,7 @@ fn who_came_through_a_tunnel_is_answered_through_it() {
 
 /// Bytes of a trace: its verdict's reason and what it says would be done.
 fn trace(bench: &Bench, frame: &[u8]) -> (String, Vec<String>) {
-    let mut key = crate::flow::key::FlowKey::default();
-    let layout = crate::packet::parse::parse_bytes(frame, frame.len(), 1, &mut key).unwrap();
-    let reply: v1::TraceReply = bench.worker.trace(key, crate::connection::Contents::read(frame, &key, &layout));
+    let reply = bench.worker.trace(crate::worker::Traced::Frame { in_port: 1, bytes: frame.to_vec() });
     (reply.drop_reason, reply.effects.iter().map(text::format_effect).collect())
 }
 
@@ -447,7 +445,7 @@ fn a_cached_program_never_takes_a_fragment_for_a_whole_datagram() {
 
 #[test]
 fn a_port_that_can_do_nothing_gets_fragments_too() {
-    assert!(!PLAIN.chains && !PLAIN.checksum);
+    const { assert!(!PLAIN.chains && !PLAIN.checksum) };
     let bench = bench(&["table=0,in_port=1,ip,actions=check_mtu(600,fragment),output:4"]);
     let bytes = datagram(9000);
     bench.send(1, bytes.clone());
