@@ -5,12 +5,11 @@ use super::{Bench, PATIENCE, PLAIN, TUNNEL, bench};
 use crate::packet::frame::{Checksum, Gso, GsoKind};
 use crate::packet::sample::{self, verify};
 use crate::port::memory::MemoryFrame;
-use crate::worker::Traced;
 use etherparse::{Icmpv4Type, NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use std::time::Duration;
-use weft_proto::{text, v1};
+use weft_proto::text;
 
 const ROUTER: [u8; 4] = [10, 0, 0, 254];
 
@@ -267,10 +266,7 @@ fn who_came_through_a_tunnel_is_answered_through_it() {
 
 /// Bytes of a trace: its verdict's reason and what it says would be done.
 fn trace(bench: &Bench, frame: &[u8]) -> (String, Vec<String>) {
-    let mut key = crate::flow::key::FlowKey::default();
-    let layout = crate::packet::parse::parse_bytes(frame, frame.len(), 1, &mut key).unwrap();
-    let contents = crate::connection::Contents::read(frame, &key, &layout);
-    let reply: v1::TraceReply = bench.worker.trace(Traced::Fields(Box::new((key, contents)))).unwrap();
+    let reply = bench.worker.trace(crate::worker::Traced::Frame { in_port: 1, bytes: frame.to_vec() }).unwrap();
     (reply.drop_reason, reply.effects.iter().map(text::format_effect).collect())
 }
 
