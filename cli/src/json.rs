@@ -249,6 +249,11 @@ pub fn port(port: &v1::Port) -> Value {
     })
 }
 
+/// A join token.
+pub fn join_token(token: &v1::JoinToken) -> Value {
+    json!({ "host": token.host, "token": token.token, "expires": token.expires, "address": token.address })
+}
+
 /// A host.
 pub fn host(host: &v1::Host) -> Value {
     json!({
@@ -262,5 +267,6 @@ pub fn host(host: &v1::Host) -> Value {
         "switch_version": host.switch_version,
         "fault": host.fault,
         "ports": host.ports.iter().map(port_status).collect::<Vec<_>>(),
+        "certificate_expires": host.certificate_expires,
     })
 }

@@ -24,7 +24,14 @@ pub struct Flags {
     /// [default: 127.0.0.1:9460]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
-    /// Keep the store and the token here [default: /var/lib/weft/controller]
+    /// Listen on this address for hosts on other machines, by TLS with certificates; "none": do not
+    /// [default: none]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub bus_listen: Option<String>,
+    /// Where hosts reach that address, as join tokens say [default: bus_listen, unless that is 0.0.0.0 or ::]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub bus_address: Option<String>,
+    /// Keep the store, the token and the certificate authority here [default: /var/lib/weft/controller]
     #[arg(long, value_name = "DIRECTORY", visible_alias = "state-dir")]
     pub state_directory: Option<PathBuf>,
     /// Copy the token to this file; "" makes no copy [default: /run/weft/admin.token]
@@ -44,6 +51,8 @@ pub struct Flags {
 struct File {
     socket: Option<PathBuf>,
     listen: Option<String>,
+    bus_listen: Option<String>,
+    bus_address: Option<String>,
     state_directory: Option<PathBuf>,
     token_file: Option<PathBuf>,
     log: Option<String>,
@@ -66,7 +75,11 @@ pub struct Config {
     pub socket: PathBuf,
     /// The loopback address, if any.
     pub listen: Option<SocketAddr>,
-    /// Where the store and the token are.
+    /// Where the bus listens for other machines, if anywhere.
+    pub bus_listen: Option<SocketAddr>,
+    /// Where they reach it, if that is known.
+    pub bus_address: Option<String>,
+    /// Where the store, the token and the certificate authority are.
     pub state_directory: PathBuf,
     /// Where the token is copied to, if anywhere.
     pub token_file: Option<PathBuf>,
@@ -81,6 +94,9 @@ impl Config {
     pub fn load(flags: &Flags) -> anyhow::Result<Self> {
         let file = flags.config.as_deref().map(read).transpose()?.unwrap_or_default();
         let listen = flags.listen.clone().or(file.listen).unwrap_or_else(|| "127.0.0.1:9460".to_owned());
+        let bus_listen = flags.bus_listen.clone().or(file.bus_listen).unwrap_or_else(|| "none".to_owned());
+        let bus_listen = bus_listen_address(&bus_listen)?;
+        let bus_address = bus_address(flags.bus_address.clone().or(file.bus_address), bus_listen)?;
         let log = flags.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned());
         tracing_subscriber::EnvFilter::try_new(&log)
             .with_context(|| format!("log: {log:?} is not a level: write error, warn, info, debug or trace"))?;
@@ -93,6 +109,8 @@ impl Config {
         Ok(Self {
             socket: path(&flags.socket, file.socket, "/run/weft/controller.sock"),
             listen: listen_address(&listen)?,
+            bus_listen,
+            bus_address,
             state_directory: path(&flags.state_directory, file.state_directory, "/var/lib/weft/controller"),
             token_file: (!token_file.as_os_str().is_empty()).then_some(token_file),
             log,
@@ -114,12 +132,36 @@ fn listen_address(text: &str) -> anyhow::Result<Option<SocketAddr>> {
         .with_context(|| format!("listen: {text:?} is not an address and a port: write 127.0.0.1:9460, or none"))?;
     if !address.ip().is_loopback() {
         bail!(
-            "listen: {address} is not on the loopback, and calls are not encrypted yet: write 127.0.0.1:{}, and \
-             reach it from elsewhere through SSH",
+            "listen: {address} is not on the loopback, and calls there are not encrypted: write 127.0.0.1:{}, and reach \
+             it from elsewhere through SSH. Hosts connect to bus_listen",
             address.port()
         );
     }
     Ok(Some(address))
+}
+
+fn bus_listen_address(text: &str) -> anyhow::Result<Option<SocketAddr>> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let address = text.parse().with_context(|| {
+        format!("bus_listen: {text:?} is not an address and a port: write 0.0.0.0:9461, [::]:9461, or none")
+    })?;
+    Ok(Some(address))
+}
+
+/// What join tokens say: as it is set, or the address listened on, if that is one address.
+fn bus_address(said: Option<String>, listen: Option<SocketAddr>) -> anyhow::Result<Option<String>> {
+    match said {
+        Some(said) if !weft_proto::join::valid_address(&said) => {
+            bail!("bus_address: {said:?} is not an address and a port: write one as in controller.example:9461")
+        }
+        Some(said) if listen.is_none() => {
+            bail!("bus_address: {said:?} leads nowhere, for bus_listen is none: set bus_listen too, or remove it")
+        }
+        Some(said) => Ok(Some(said)),
+        None => Ok(listen.filter(|listen| !listen.ip().is_unspecified()).map(|listen| listen.to_string())),
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<File> {
@@ -155,10 +197,23 @@ mod tests {
     }
 
     #[test]
+    fn tokens_say_where_the_bus_listens_if_that_is_one_place() {
+        assert_eq!(load("").unwrap().bus_listen, None);
+        let one = load("bus_listen = \"192.0.2.1:9461\"").unwrap();
+        assert_eq!(one.bus_address.as_deref(), Some("192.0.2.1:9461"));
+        assert_eq!(load("bus_listen = \"[::]:9461\"").unwrap().bus_address, None);
+        let named = load("bus_listen = \"[::]:9461\"\nbus_address = \"c.example:1\"").unwrap();
+        assert_eq!(named.bus_address.as_deref(), Some("c.example:1"));
+    }
+
+    #[test]
     fn errors_name_file_line_and_remedy() {
         let unknown = load("socket = \"/one\"\n\nsokcet = \"/two\"\n").unwrap_err();
         assert!(unknown.contains("controller.toml, line 3") && unknown.contains("sokcet"), "{unknown}");
         assert!(load("listen = \"0.0.0.0:9460\"").unwrap_err().contains("write 127.0.0.1:9460"));
+        assert!(load("bus_listen = \"9461\"").unwrap_err().contains("write 0.0.0.0:9461"));
+        assert!(load("bus_listen = \"0.0.0.0:9461\"\nbus_address = \"x\"").unwrap_err().contains("bus_address: \"x\""));
+        assert!(load("bus_address = \"x:1\"").unwrap_err().contains("set bus_listen too"));
         assert!(load("listen = \"somewhere\"").unwrap_err().contains("is not an address"));
         assert!(load("log_format = \"xml\"").unwrap_err().contains("text or json"));
         assert!(load("log = \"a=b=c\"").unwrap_err().contains("is not a level"));

@@ -5,11 +5,13 @@
 //! - [`field`]: the one table of match fields: name, width, prerequisites.
 //! - [`text`]: rules as a person reads and writes them.
 //! - [`fault`]: errors that name a field and a remedy, to and from gRPC statuses.
+//! - [`join`]: the token with which a machine becomes a host.
 //! - [`digest`]: order-free sums by which two ends compare what they hold.
 
 pub mod digest;
 pub mod fault;
 pub mod field;
+pub mod join;
 pub mod text;
 
 /// The generated messages and services.

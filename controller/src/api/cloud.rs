@@ -212,7 +212,17 @@ impl v1::cloud_server::Cloud for CloudService {
         let request = request.into_inner();
         let host = self.controller.transact(move |model| model.delete_host(&request.id)).await?;
         self.controller.links.remove(host.id);
+        self.controller.forget_host(host.id).await?;
         reply(v1::DeleteReply {})
+    }
+
+    async fn create_join_token(&self, request: Request<v1::CreateJoinTokenRequest>) -> Reply<v1::JoinToken> {
+        reply(self.controller.create_join_token(request.into_inner()).await?)
+    }
+
+    async fn revoke_host(&self, request: Request<v1::RevokeHostRequest>) -> Reply<v1::Host> {
+        let host = self.controller.revoke_host(request.into_inner().host).await?;
+        reply(self.controller.describe_host(&host))
     }
 
     async fn get_controller_status(
