@@ -15,7 +15,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("weft.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // The objects of the cloud print themselves as JSON, for programs: keys are the fields' names. Not so the
+    // switch's messages: the command line has a form of its own for them.
+    let mut builder = tonic_prost_build::configure().field_attribute(".weft.v1.Host.ports", "#[serde(skip)]");
+    let cloud = descriptors.file.iter().filter(|file| file.name() == "weft/v1/cloud.proto");
+    let names = cloud.flat_map(|file| &file.message_type).map(|message| message.name());
+    for name in names.filter(|name| !name.ends_with("Request") && !name.ends_with("Reply")) {
+        builder = builder.type_attribute(format!(".weft.v1.{name}"), "#[derive(serde::Serialize)]");
+    }
+    builder.compile_fds(descriptors)?;
     let commit = git(&["describe", "--always", "--dirty", "--abbrev=12"]).unwrap_or_else(|| "unknown commit".into());
     println!("cargo:rustc-env=WEFT_COMMIT={commit}");
     // It grows with every commit and checkout. A file that does not exist must not be named: cargo would

@@ -118,19 +118,6 @@ pub fn switch_status(status: &v1::SwitchStatus) -> Value {
     })
 }
 
-/// The controller's status.
-pub fn controller_status(status: &v1::ControllerStatus) -> Value {
-    json!({
-        "version": status.version,
-        "protocol": status.protocol,
-        "term": status.term,
-        "uptime_seconds": status.uptime_seconds,
-        "hosts": status.hosts,
-        "hosts_connected": status.hosts_connected,
-        "hosts_behind": status.hosts_behind,
-    })
-}
-
 /// A flow table.
 pub fn table(table: &v1::TableState) -> Value {
     let config = table.config.clone().unwrap_or_default();
@@ -187,86 +174,15 @@ pub fn packet_in(packet: &v1::PacketIn) -> Value {
     })
 }
 
-/// A project.
-pub fn project(project: &v1::Project) -> Value {
-    json!({ "id": project.id, "name": project.name })
+/// An object of the cloud: its message, as it is.
+pub fn of(object: &impl serde::Serialize) -> Value {
+    // Messages have texts, numbers and lists: nothing in them cannot be JSON.
+    serde_json::to_value(object).unwrap_or_default()
 }
 
-/// A network.
-pub fn network(network: &v1::Network) -> Value {
-    json!({
-        "id": network.id,
-        "name": network.name,
-        "project_id": network.project_id,
-        "segment_id": network.segment_id,
-        "mtu": network.mtu,
-    })
-}
-
-/// A subnet.
-pub fn subnet(subnet: &v1::Subnet) -> Value {
-    let routes: Vec<Value> = subnet
-        .host_routes
-        .iter()
-        .map(|route| json!({ "destination": route.destination, "nexthop": route.nexthop }))
-        .collect();
-    json!({
-        "id": subnet.id,
-        "name": subnet.name,
-        "project_id": subnet.project_id,
-        "network_id": subnet.network_id,
-        "cidr": subnet.cidr,
-        "gateway_ip": subnet.gateway_ip,
-        "enable_dhcp": subnet.enable_dhcp,
-        "dns_nameservers": subnet.dns_nameservers,
-        "host_routes": routes,
-        "dhcp_address": subnet.dhcp_address,
-        "lease_seconds": subnet.lease_seconds,
-        "domain_name": subnet.domain_name,
-    })
-}
-
-/// A port of a network.
-pub fn port(port: &v1::Port) -> Value {
-    let fixed_ips: Vec<Value> = port
-        .fixed_ips
-        .iter()
-        .map(|fixed| json!({ "subnet_id": fixed.subnet_id, "ip_address": fixed.ip_address }))
-        .collect();
-    json!({
-        "id": port.id,
-        "name": port.name,
-        "project_id": port.project_id,
-        "network_id": port.network_id,
-        "mac_address": port.mac_address,
-        "fixed_ips": fixed_ips,
-        "number": port.number,
-        "host_id": port.host_id,
-        "interface": port.interface,
-        "netns": port.netns,
-        "status": port.status,
-        "fault": port.fault,
-    })
-}
-
-/// A join token.
-pub fn join_token(token: &v1::JoinToken) -> Value {
-    json!({ "host": token.host, "token": token.token, "expires": token.expires, "address": token.address })
-}
-
-/// A host.
+/// A host, with its ports as a switch's ports are printed.
 pub fn host(host: &v1::Host) -> Value {
-    json!({
-        "id": host.id,
-        "name": host.name,
-        "underlay_address": host.underlay_address,
-        "underlay_mtu": host.underlay_mtu,
-        "connected": host.connected,
-        "generation": host.generation,
-        "acknowledged_generation": host.acknowledged_generation,
-        "switch_version": host.switch_version,
-        "fault": host.fault,
-        "ports": host.ports.iter().map(port_status).collect::<Vec<_>>(),
-        "certificate_expires": host.certificate_expires,
-    })
+    let mut value = of(host);
+    value["ports"] = host.ports.iter().map(port_status).collect();
+    value
 }

@@ -45,21 +45,8 @@ enum Command {
     Up(weft_up::UpArguments),
     /// End the demo cloud, and remove what a killed one left.
     Down(weft_up::DownArguments),
-    /// Projects: whose networks are whose.
-    #[command(subcommand)]
-    Project(cloud::project::Command),
-    /// Networks: layer 2 segments of a project.
-    #[command(subcommand)]
-    Network(cloud::network::Command),
-    /// Subnets: the addresses of a network, and what DHCP offers with them.
-    #[command(subcommand)]
-    Subnet(cloud::subnet::Command),
-    /// Ports of networks: a MAC, its addresses, and where it is plugged.
-    #[command(subcommand)]
-    Port(cloud::port::Command),
-    /// Hosts: machines with a switch that the controller programs.
-    #[command(subcommand)]
-    Host(cloud::host::Command),
+    #[command(flatten)]
+    Cloud(cloud::Command),
     /// How the controller fares, or the switch of one host.
     Status(switch::StatusArguments),
     /// Rules of a switch, in the syntax of ovs-ofctl.
@@ -93,11 +80,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let connection = arguments.connection;
     match arguments.command {
         Command::Up(_) | Command::Down(_) => unreachable!("main runs these, without a runtime"),
-        Command::Project(command) => cloud::project::run(command, &connection, output).await,
-        Command::Network(command) => cloud::network::run(command, &connection, output).await,
-        Command::Subnet(command) => cloud::subnet::run(command, &connection, output).await,
-        Command::Port(command) => cloud::port::run(command, &connection, output).await,
-        Command::Host(command) => cloud::host::run(command, &connection, output).await,
+        Command::Cloud(command) => cloud::run(command, &connection, output).await,
         Command::Status(arguments) => switch::status(arguments, &connection, output).await,
         Command::Flows(command) => flows::run(command, &connection, output).await,
         Command::Trace(arguments) => trace::run(arguments, &connection, output).await,

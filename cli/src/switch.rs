@@ -93,7 +93,7 @@ async fn controller_status(connection: &Connection, output: Output) -> Result<()
         ("term", status.term.to_string()),
         ("hosts", format!("{}, {} connected, {} behind", status.hosts, status.hosts_connected, status.hosts_behind)),
     ];
-    output.object(&lines, &json::controller_status(&status))
+    output.object(&lines, &json::of(&status))
 }
 
 /// `weft tables`.

@@ -190,7 +190,7 @@ fn the_controller_is_asked_for_objects_and_passes_calls_on() {
     let missing = failed(&[&at[..], &["network", "show", "red"]].concat(), 1);
     assert_eq!(missing, "weft: network: no network is called \"red\". See \"weft network list\".\n");
     let refused = failed(&[&at[..], &["network", "delete", "red"]].concat(), 1);
-    assert_eq!(refused, "weft: id: no network is called \"red\". See \"weft network list\".\n");
+    assert_eq!(refused, "weft: network: no network is called \"red\". See \"weft network list\".\n");
     let other = failed(&[&at[..], &["host", "create", "web"]].concat(), 1);
     assert!(other.contains("not built in this fake"), "{other}");
 }

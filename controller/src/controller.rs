@@ -6,9 +6,9 @@
 //! term is still the store's last); every host that a change touches is marked before the call returns.
 
 use crate::bus::{Links, link::PortState};
-use crate::compile::{self, touched};
+use crate::compile;
 use crate::identity::{self, HostIdentity, Identities, membership::Membership};
-use crate::model::{Change, DEFAULT_PROJECT, Host, HostReport, Model, Object, Planned, Port, Project};
+use crate::model::{Change, DEFAULT_PROJECT, Host, HostReport, Model, Object as _, Planned, Port, Project};
 use crate::store::{Store, StoreError, record, term};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -46,13 +46,13 @@ impl Controller {
         let mut model = record::load(&*store)?;
         if model.project(DEFAULT_PROJECT, "").is_err() {
             let project = Project { id: Uuid::new_v4(), name: DEFAULT_PROJECT.to_owned() };
-            let change = Change::Put(Object::Project(project));
+            let change = Change::put(project);
             store.transact(&[term.still_ours()], &[record::operation(&change)])?;
             model.apply(&change);
         }
         let mut identities = identity::record::load(&*store)?;
         // A controller that ended between deleting a host and forgetting it left a record of nobody.
-        identities.retain(|&host, _| model.host_by_id(host).is_some());
+        identities.retain(|&host, _| model.hosts.get(host).is_some());
         Ok(Arc::new(Self {
             model: RwLock::new(model),
             store,
@@ -118,12 +118,12 @@ impl Controller {
         {
             let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
             for change in changes {
-                hosts.extend(touched(&model, change));
+                hosts.extend(model.touched(change));
                 model.apply(change);
-                hosts.extend(touched(&model, change));
+                hosts.extend(model.touched(change));
             }
             // A host that is gone has nothing to be told.
-            hosts.retain(|&host| model.host_by_id(host).is_some());
+            hosts.retain(|&host| model.hosts.get(host).is_some());
         }
         for host in hosts {
             self.links.of(host).mark();
@@ -155,8 +155,8 @@ impl Controller {
 
     /// A port as the API shows it.
     pub fn describe_port(&self, port: &Port) -> v1::Port {
-        let mut message = record::port_message(port);
-        let network = self.model().network_by_id(port.network).cloned();
+        let mut message = port.record();
+        let network = self.model().networks.get(port.network).cloned();
         let spec = network.and_then(|network| compile::network::spec_of(&network, port));
         let (Some(plug), Some(spec)) = (&port.plug, spec) else {
             message.status = "DOWN".to_owned();
@@ -179,7 +179,7 @@ impl Controller {
 
     /// A host as the API shows it.
     pub fn describe_host(&self, host: &Host) -> v1::Host {
-        let mut message = record::host_message(host);
+        let mut message = host.record();
         self.links.of(host.id).describe(&mut message);
         message.certificate_expires = self.identities.of(host.id).expires();
         message
@@ -194,7 +194,7 @@ impl Controller {
             uptime_seconds: self.started.elapsed().as_secs(),
             ..v1::ControllerStatus::default()
         };
-        for host in self.model().hosts() {
+        for host in self.model().hosts.iter() {
             let (connected, behind) = self.links.of(host.id).standing();
             status.hosts += 1;
             status.hosts_connected += u32::from(connected);

@@ -10,7 +10,7 @@
 //!    remedy. Nothing has changed so far.
 //! 4. **One store transaction.** [`controller::Controller::transact`] stores the changes ([`store`]), all or none,
 //!    under the condition that our term is still the last; only then the model in memory follows.
-//! 5. **Compile what it touches.** [`compile::touched`] names the hosts that the change concerns; each is marked,
+//! 5. **Compile what it touches.** [`model::Model::touched`] names the hosts that the change concerns; each is marked,
 //!    and its session ([`bus::session`]) compiles its state anew: [`compile::compile`] is a pure function.
 //! 6. **Diff.** The bundle is what leads from the state that the switch has acknowledged to the new one
 //!    ([`compile::state::HostState::bundle_to`]). No difference, no bundle.

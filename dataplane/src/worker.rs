@@ -442,9 +442,9 @@ impl Worker {
     }
 
     fn busiest(&self, limit: usize) -> Vec<v1::CacheEntry> {
-        let row = |(value, mask, program, packets, bytes): (FlowKey, FlowKey, Arc<_>, u64, u64)| v1::CacheEntry {
+        let row = |(value, mask, program, packets, bytes): (FlowKey, FlowKey, Arc<Program>, u64, u64)| v1::CacheEntry {
             r#match: message::matches(&value, &mask),
-            program: format!("{program}"),
+            program: program.text(&self.topology),
             packets,
             bytes,
             worker: self.number,

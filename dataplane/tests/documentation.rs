@@ -5,6 +5,7 @@ use weft_proto::field::FIELDS;
 
 const SWITCH: &str = include_str!("../../docs/switch.md");
 const DEPENDENCIES: &str = include_str!("../../docs/dependencies.md");
+const CONTRIBUTING: &str = include_str!("../../CONTRIBUTING.md");
 const WORKSPACE: &str = include_str!("../../Cargo.toml");
 
 /// The cells of the table row that begins with this cell.
@@ -45,5 +46,30 @@ fn every_direct_dependency_has_a_reason() {
         let listed =
             DEPENDENCIES.lines().filter(|line| line.starts_with('|')).any(|line| line.contains(&format!("`{name}`")));
         assert!(listed, "docs/dependencies.md has no row for {name}");
+    }
+}
+
+/// The page names folders in front of files ("in `controller/src/`: `store/record.rs`"), and files by their
+/// ending alone where the folder is clear (`pipeline.rs` beside `compile/network.rs`).
+#[test]
+fn every_file_to_touch_exists() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let rows: Vec<&str> = CONTRIBUTING.lines().filter(|line| line.starts_with("| **")).collect();
+    assert!(rows.len() >= 7, "CONTRIBUTING.md, \"How to add …\": the table is gone");
+    for row in rows {
+        let (mut base, mut beside) = (root.clone(), root.clone());
+        for name in row.split('`').skip(1).step_by(2).filter(|name| !name.contains("NAME")) {
+            if !(name.contains('/') || name.ends_with(".rs")) {
+                // A type, a value or a method.
+                continue;
+            }
+            let places = [root.join(name), base.join(name), beside.join(name)];
+            let found = places.into_iter().find(|path| path.exists());
+            let found = found.unwrap_or_else(|| panic!("CONTRIBUTING.md names {name}, which does not exist: {row}"));
+            if name.ends_with('/') {
+                base.clone_from(&found);
+            }
+            beside = found.parent().map_or(found.clone(), Into::into);
+        }
     }
 }

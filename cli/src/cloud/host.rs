@@ -1,6 +1,6 @@
 //! `weft host`.
 
-use super::{deleted, find};
+use super::{Cloud, Object, deleted, find};
 use crate::connect::Connection;
 use crate::failure::Failure;
 use crate::output::{Output, Table, duration, properties, write};
@@ -49,6 +49,23 @@ pub enum Command {
     },
 }
 
+impl Object for v1::Host {
+    const KIND: &'static str = "host";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// All hosts.
+pub(super) async fn all(cloud: &mut Cloud) -> Result<Vec<v1::Host>, Failure> {
+    Ok(cloud.list_hosts(v1::ListHostsRequest {}).await?.into_inner().hosts)
+}
+
 /// Runs one of the commands.
 pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut cloud = connection.cloud().await?;
@@ -63,7 +80,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             output.say(&text, &json::host(&host))
         }
         Command::List => {
-            let hosts = cloud.list_hosts(v1::ListHostsRequest {}).await?.into_inner().hosts;
+            let hosts = all(&mut cloud).await?;
             let mut table = Table::new(&["name", "state", "underlay", "mtu", "ports", "version", "fault"]);
             for host in &hosts {
                 table.row(vec![
@@ -80,8 +97,8 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             output.table(&table, empty, hosts.iter().map(json::host).collect())
         }
         Command::Show { host } => {
-            let hosts = cloud.list_hosts(v1::ListHostsRequest {}).await?.into_inner().hosts;
-            let host = find("host", &host, hosts, |host| &host.id, |host| &host.name)?;
+            let hosts = all(&mut cloud).await?;
+            let host = find(&host, hosts)?;
             let lines = [
                 ("name", host.name.clone()),
                 ("id", host.id.clone()),
@@ -112,7 +129,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 duration(expires.into()),
                 made.token
             );
-            output.say(&text, &json::join_token(&made))
+            output.say(&text, &json::of(&made))
         }
         Command::Revoke { host } => {
             let host = cloud.revoke_host(v1::RevokeHostRequest { host }).await?.into_inner();

@@ -1,6 +1,6 @@
 //! What people ask the controller for: one module for each kind of object, all with `create`, `list`,
-//! `show` and `delete`. What is shared stands here: scope, finding an object by id or name, and the
-//! names behind ids in tables.
+//! `show` and `delete`, in the list of [`commands`]. What is shared stands here: scope, finding an object by id or
+//! name, and the names behind ids in tables.
 
 pub mod host;
 pub mod network;
@@ -8,15 +8,45 @@ pub mod port;
 pub mod project;
 pub mod subnet;
 
-use crate::connect::Transport;
+use crate::connect::{Connection, Transport};
 use crate::failure::Failure;
 use crate::output::Output;
 use serde_json::json;
 use std::collections::HashMap;
 use tonic::Code;
 use weft_proto::fault::Fault;
-use weft_proto::v1;
 use weft_proto::v1::cloud_client::CloudClient;
+
+/// The list of kinds: a command for each.
+macro_rules! commands {
+    ($($(#[$documentation:meta])* $Name:ident in $module:ident,)*) => {
+        /// The commands for objects of the cloud.
+        #[derive(clap::Subcommand)]
+        pub enum Command {
+            $($(#[$documentation])* #[command(subcommand)] $Name($module::Command),)*
+        }
+
+        /// Runs one of the commands.
+        pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
+            match command {
+                $(Command::$Name(command) => $module::run(command, connection, output).await,)*
+            }
+        }
+    };
+}
+
+commands! {
+    /// Projects: whose networks are whose.
+    Project in project,
+    /// Networks: layer 2 segments of a project.
+    Network in network,
+    /// Subnets: the addresses of a network, and what DHCP offers with them.
+    Subnet in subnet,
+    /// Ports of networks: a MAC, its addresses, and where it is plugged.
+    Port in port,
+    /// Hosts: machines with a switch that the controller programs.
+    Host in host,
+}
 
 /// The controller's API, connected.
 type Cloud = CloudClient<Transport>;
@@ -36,22 +66,29 @@ impl Scope {
     }
 }
 
+/// A kind of object, as the API shows it.
+trait Object {
+    /// What the command line calls it.
+    const KIND: &'static str;
+
+    /// Unique in the cloud.
+    fn id(&self) -> &str;
+
+    /// Unique in its project.
+    fn name(&self) -> &str;
+}
+
 /// Finds the one object with this id or name in a list.
-fn find<T>(
-    kind: &str,
-    wanted: &str,
-    objects: Vec<T>,
-    id: impl Fn(&T) -> &str,
-    name: impl Fn(&T) -> &str,
-) -> Result<T, Fault> {
+fn find<T: Object>(wanted: &str, objects: Vec<T>) -> Result<T, Fault> {
+    let kind = T::KIND;
     let mut matching: Vec<T> =
-        objects.into_iter().filter(|object| id(object) == wanted || name(object) == wanted).collect();
+        objects.into_iter().filter(|object| object.id() == wanted || object.name() == wanted).collect();
     // An id wins over a name that looks like it.
-    if let Some(index) = matching.iter().position(|object| id(object) == wanted) {
+    if let Some(index) = matching.iter().position(|object| object.id() == wanted) {
         return Ok(matching.swap_remove(index));
     }
     if matching.len() > 1 {
-        let ids: Vec<&str> = matching.iter().map(&id).collect();
+        let ids: Vec<&str> = matching.iter().map(Object::id).collect();
         return Err(Fault::invalid(
             "ambiguous_name",
             kind,
@@ -70,24 +107,15 @@ fn find<T>(
     })
 }
 
-/// Names by id. The empty one is for programs, which are told ids.
+/// Names by id, of all kinds that were asked for.
 #[derive(Default)]
 struct Names(HashMap<String, String>);
 
 impl Names {
-    async fn of_projects(cloud: &mut Cloud) -> Result<Self, Failure> {
-        let projects = cloud.list_projects(v1::ListProjectsRequest {}).await?.into_inner().projects;
-        Ok(Self(projects.into_iter().map(|project| (project.id, project.name)).collect()))
-    }
-
-    async fn of_networks(cloud: &mut Cloud) -> Result<Self, Failure> {
-        let networks = cloud.list_networks(v1::ListNetworksRequest::default()).await?.into_inner().networks;
-        Ok(Self(networks.into_iter().map(|network| (network.id, network.name)).collect()))
-    }
-
-    async fn of_hosts(cloud: &mut Cloud) -> Result<Self, Failure> {
-        let hosts = cloud.list_hosts(v1::ListHostsRequest {}).await?.into_inner().hosts;
-        Ok(Self(hosts.into_iter().map(|host| (host.id, host.name)).collect()))
+    /// None: for programs, which are told ids.
+    fn add<T: Object>(mut self, objects: &[T]) -> Self {
+        self.0.extend(objects.iter().map(|object| (object.id().to_owned(), object.name().to_owned())));
+        self
     }
 
     /// The name, or the id if it has none that we may see.
@@ -110,9 +138,20 @@ fn capitalised(word: &str) -> String {
 mod tests {
     use super::*;
 
+    impl Object for (&str, &str) {
+        const KIND: &'static str = "network";
+
+        fn id(&self) -> &str {
+            self.0
+        }
+
+        fn name(&self) -> &str {
+            self.1
+        }
+    }
+
     fn look(wanted: &str) -> Result<(&'static str, &'static str), Fault> {
-        let objects = vec![("1", "a"), ("2", "b"), ("3", "b"), ("a", "z")];
-        find("network", wanted, objects, |object| object.0, |object| object.1)
+        find(wanted, vec![("1", "a"), ("2", "b"), ("3", "b"), ("a", "z")])
     }
 
     #[test]

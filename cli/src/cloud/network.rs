@@ -1,6 +1,6 @@
 //! `weft network`.
 
-use super::{Names, Scope, deleted, find};
+use super::{Cloud, Names, Object, Scope, deleted, find, project};
 use crate::connect::Connection;
 use crate::failure::Failure;
 use crate::json;
@@ -44,6 +44,23 @@ pub enum Command {
     },
 }
 
+impl Object for v1::Network {
+    const KIND: &'static str = "network";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The networks of a project, or all.
+pub(super) async fn all(cloud: &mut Cloud, project: String) -> Result<Vec<v1::Network>, Failure> {
+    Ok(cloud.list_networks(v1::ListNetworksRequest { project }).await?.into_inner().networks)
+}
+
 /// Runs one of the commands.
 pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut cloud = connection.cloud().await?;
@@ -60,41 +77,44 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 "Network {} created, segment {}, MTU {}. Next: weft subnet create NAME --network {0} --cidr 10.0.0.0/24",
                 network.name, network.segment_id, network.mtu
             );
-            output.say(&text, &json::network(&network))
+            output.say(&text, &json::of(&network))
         }
         Command::List { scope } => {
-            let request = v1::ListNetworksRequest { project: scope.name() };
-            let networks = cloud.list_networks(request).await?.into_inner().networks;
-            let projects = if output.json { Names::default() } else { Names::of_projects(&mut cloud).await? };
+            let networks = all(&mut cloud, scope.name()).await?;
+            let names = names(&mut cloud, output).await?;
             let mut table = Table::new(&["name", "project", "segment", "mtu", "id"]);
             for network in &networks {
                 table.row(vec![
                     network.name.clone(),
-                    projects.of(&network.project_id),
+                    names.of(&network.project_id),
                     network.segment_id.to_string(),
                     network.mtu.to_string(),
                     network.id.clone(),
                 ]);
             }
             let empty = "No networks. Create one: weft network create NAME";
-            output.table(&table, empty, networks.iter().map(json::network).collect())
+            output.table(&table, empty, networks.iter().map(json::of).collect())
         }
         Command::Show { network, scope } => {
-            let request = v1::ListNetworksRequest { project: scope.name() };
-            let networks = cloud.list_networks(request).await?.into_inner().networks;
-            let network = find("network", &network, networks, |network| &network.id, |network| &network.name)?;
+            let networks = all(&mut cloud, scope.name()).await?;
+            let network = find(&network, networks)?;
             let lines = [
                 ("name", network.name.clone()),
                 ("id", network.id.clone()),
-                ("project", Names::of_projects(&mut cloud).await?.of(&network.project_id)),
+                ("project", names(&mut cloud, output).await?.of(&network.project_id)),
                 ("segment", network.segment_id.to_string()),
                 ("mtu", network.mtu.to_string()),
             ];
-            output.object(&lines, &json::network(&network))
+            output.object(&lines, &json::of(&network))
         }
         Command::Delete { network, scope } => {
             cloud.delete_network(v1::DeleteRequest { id: network.clone(), project: scope.name() }).await?;
             deleted("network", &network, output)
         }
     }
+}
+
+/// What a table needs to name; nothing, for a program.
+async fn names(cloud: &mut Cloud, output: Output) -> Result<Names, Failure> {
+    if output.json { Ok(Names::default()) } else { Ok(Names::default().add(&project::all(cloud).await?)) }
 }

@@ -1,6 +1,6 @@
 //! `weft port`: ports of networks, and where they are plugged.
 
-use super::{Names, Scope, deleted, find};
+use super::{Cloud, Names, Object, Scope, deleted, find, host, network, project};
 use crate::connect::Connection;
 use crate::failure::Failure;
 use crate::json;
@@ -100,6 +100,18 @@ impl Wait {
     }
 }
 
+impl Object for v1::Port {
+    const KIND: &'static str = "port";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// Runs one of the commands.
 pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut cloud = connection.cloud().await?;
@@ -120,7 +132,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 port.mac_address,
                 addresses(&port)
             );
-            output.say(&text, &json::port(&port))
+            output.say(&text, &json::of(&port))
         }
         Command::List { network, host, scope } => {
             let request = v1::ListCloudPortsRequest {
@@ -129,48 +141,56 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 host: host.unwrap_or_default(),
             };
             let ports = cloud.list_ports(request).await?.into_inner().ports;
-            let (networks, hosts) = if output.json {
-                (Names::default(), Names::default())
-            } else {
-                (Names::of_networks(&mut cloud).await?, Names::of_hosts(&mut cloud).await?)
-            };
-            let mut table =
-                Table::new(&["name", "network", "number", "mac", "addresses", "host", "interface", "status", "id"]);
+            let names = names(&mut cloud, output).await?;
+            let mut table = Table::new(&[
+                "name",
+                "project",
+                "network",
+                "number",
+                "mac",
+                "addresses",
+                "host",
+                "interface",
+                "status",
+                "id",
+            ]);
             for port in &ports {
                 table.row(vec![
                     port.name.clone(),
-                    networks.of(&port.network_id),
+                    names.of(&port.project_id),
+                    names.of(&port.network_id),
                     port.number.to_string(),
                     port.mac_address.clone(),
                     addresses(port),
-                    hosts.of(&port.host_id),
+                    names.of(&port.host_id),
                     port.interface.clone(),
                     port.status.clone(),
                     port.id.clone(),
                 ]);
             }
             let empty = "No ports. Create one: weft port create NAME --network NETWORK";
-            output.table(&table, empty, ports.iter().map(json::port).collect())
+            output.table(&table, empty, ports.iter().map(json::of).collect())
         }
         Command::Show { port, scope } => {
             let request = v1::ListCloudPortsRequest { project: scope.name(), ..v1::ListCloudPortsRequest::default() };
             let ports = cloud.list_ports(request).await?.into_inner().ports;
-            let port = find("port", &port, ports, |port| &port.id, |port| &port.name)?;
+            let port = find(&port, ports)?;
+            let names = names(&mut cloud, output).await?;
             let lines = [
                 ("name", port.name.clone()),
                 ("id", port.id.clone()),
-                ("project", Names::of_projects(&mut cloud).await?.of(&port.project_id)),
-                ("network", Names::of_networks(&mut cloud).await?.of(&port.network_id)),
+                ("project", names.of(&port.project_id)),
+                ("network", names.of(&port.network_id)),
                 ("number", port.number.to_string()),
                 ("mac", port.mac_address.clone()),
                 ("addresses", addresses(&port)),
-                ("host", Names::of_hosts(&mut cloud).await?.of(&port.host_id)),
+                ("host", names.of(&port.host_id)),
                 ("interface", port.interface.clone()),
                 ("netns", port.netns.clone()),
                 ("status", port.status.clone()),
                 ("fault", port.fault.clone()),
             ];
-            output.object(&lines, &json::port(&port))
+            output.object(&lines, &json::of(&port))
         }
         Command::Delete { port, scope } => {
             cloud.delete_port(v1::DeleteRequest { id: port.clone(), project: scope.name() }).await?;
@@ -187,16 +207,25 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             };
             let port = cloud.plug_port(request).await?.into_inner();
             check_plugged(&port, &wait)?;
-            let host = if output.json { String::new() } else { Names::of_hosts(&mut cloud).await?.of(&port.host_id) };
-            output.say(&plugged(&port, &host), &json::port(&port))
+            let host = names(&mut cloud, output).await?.of(&port.host_id);
+            output.say(&plugged(&port, &host), &json::of(&port))
         }
         Command::Unplug { port, wait, scope } => {
             let wait_milliseconds = wait.milliseconds();
             let request = v1::UnplugPortRequest { port, project: scope.name(), wait_milliseconds };
             let port = cloud.unplug_port(request).await?.into_inner();
-            output.say(&format!("Port {} unplugged.", port.name), &json::port(&port))
+            output.say(&format!("Port {} unplugged.", port.name), &json::of(&port))
         }
     }
+}
+
+/// What a table needs to name; nothing, for a program.
+async fn names(cloud: &mut Cloud, output: Output) -> Result<Names, Failure> {
+    if output.json {
+        return Ok(Names::default());
+    }
+    let names = Names::default().add(&project::all(cloud).await?);
+    Ok(names.add(&network::all(cloud, String::new()).await?).add(&host::all(cloud).await?))
 }
 
 /// A port that was waited for must have become active.

@@ -1,6 +1,6 @@
 //! `weft project`.
 
-use super::{deleted, find};
+use super::{Cloud, Object, deleted, find};
 use crate::connect::Connection;
 use crate::failure::Failure;
 use crate::json;
@@ -29,28 +29,45 @@ pub enum Command {
     },
 }
 
+impl Object for v1::Project {
+    const KIND: &'static str = "project";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// All projects that we may see.
+pub(super) async fn all(cloud: &mut Cloud) -> Result<Vec<v1::Project>, Failure> {
+    Ok(cloud.list_projects(v1::ListProjectsRequest {}).await?.into_inner().projects)
+}
+
 /// Runs one of the commands.
 pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut cloud = connection.cloud().await?;
     match command {
         Command::Create { name } => {
             let project = cloud.create_project(v1::CreateProjectRequest { name }).await?.into_inner();
-            output.say(&format!("Project {} created.", project.name), &json::project(&project))
+            output.say(&format!("Project {} created.", project.name), &json::of(&project))
         }
         Command::List => {
-            let projects = cloud.list_projects(v1::ListProjectsRequest {}).await?.into_inner().projects;
+            let projects = all(&mut cloud).await?;
             let mut table = Table::new(&["name", "id"]);
             for project in &projects {
                 table.row(vec![project.name.clone(), project.id.clone()]);
             }
             let empty = "No projects. Create one: weft project create NAME";
-            output.table(&table, empty, projects.iter().map(json::project).collect())
+            output.table(&table, empty, projects.iter().map(json::of).collect())
         }
         Command::Show { project } => {
-            let projects = cloud.list_projects(v1::ListProjectsRequest {}).await?.into_inner().projects;
-            let project = find("project", &project, projects, |project| &project.id, |project| &project.name)?;
+            let projects = all(&mut cloud).await?;
+            let project = find(&project, projects)?;
             let lines = [("name", project.name.clone()), ("id", project.id.clone())];
-            output.object(&lines, &json::project(&project))
+            output.object(&lines, &json::of(&project))
         }
         Command::Delete { project } => {
             cloud.delete_project(v1::DeleteRequest { id: project.clone(), project: String::new() }).await?;

@@ -1,6 +1,6 @@
 //! `weft subnet`.
 
-use super::{Names, Scope, deleted, find};
+use super::{Cloud, Names, Object, Scope, deleted, find, network, project};
 use crate::connect::Connection;
 use crate::failure::Failure;
 use crate::json;
@@ -75,6 +75,18 @@ fn route(text: &str) -> Result<v1::HostRoute, String> {
     Ok(v1::HostRoute { destination: destination.to_owned(), nexthop: nexthop.to_owned() })
 }
 
+impl Object for v1::Subnet {
+    const KIND: &'static str = "subnet";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// Runs one of the commands.
 pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut cloud = connection.cloud().await?;
@@ -100,17 +112,18 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 subnet.cidr,
                 gateway(&subnet),
             );
-            output.say(&text, &json::subnet(&subnet))
+            output.say(&text, &json::of(&subnet))
         }
         Command::List { network, scope } => {
             let request = v1::ListSubnetsRequest { project: scope.name(), network: network.unwrap_or_default() };
             let subnets = cloud.list_subnets(request).await?.into_inner().subnets;
-            let networks = if output.json { Names::default() } else { Names::of_networks(&mut cloud).await? };
-            let mut table = Table::new(&["name", "network", "cidr", "gateway", "dhcp", "id"]);
+            let names = names(&mut cloud, output).await?;
+            let mut table = Table::new(&["name", "project", "network", "cidr", "gateway", "dhcp", "id"]);
             for subnet in &subnets {
                 table.row(vec![
                     subnet.name.clone(),
-                    networks.of(&subnet.network_id),
+                    names.of(&subnet.project_id),
+                    names.of(&subnet.network_id),
                     subnet.cidr.clone(),
                     subnet.gateway_ip.clone(),
                     if subnet.enable_dhcp { subnet.dhcp_address.clone() } else { "off".to_owned() },
@@ -118,18 +131,19 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ]);
             }
             let empty = "No subnets. Create one: weft subnet create NAME --network NETWORK --cidr 10.0.0.0/24";
-            output.table(&table, empty, subnets.iter().map(json::subnet).collect())
+            output.table(&table, empty, subnets.iter().map(json::of).collect())
         }
         Command::Show { subnet, scope } => {
             let request = v1::ListSubnetsRequest { project: scope.name(), network: String::new() };
             let subnets = cloud.list_subnets(request).await?.into_inner().subnets;
-            let subnet = find("subnet", &subnet, subnets, |subnet| &subnet.id, |subnet| &subnet.name)?;
+            let subnet = find(&subnet, subnets)?;
             let routes = subnet.host_routes.iter().map(|route| format!("{}={}", route.destination, route.nexthop));
+            let names = names(&mut cloud, output).await?;
             let lines = [
                 ("name", subnet.name.clone()),
                 ("id", subnet.id.clone()),
-                ("project", Names::of_projects(&mut cloud).await?.of(&subnet.project_id)),
-                ("network", Names::of_networks(&mut cloud).await?.of(&subnet.network_id)),
+                ("project", names.of(&subnet.project_id)),
+                ("network", names.of(&subnet.network_id)),
                 ("cidr", subnet.cidr.clone()),
                 ("gateway", if subnet.gateway_ip.is_empty() { "none".to_owned() } else { subnet.gateway_ip.clone() }),
                 ("dhcp", if subnet.enable_dhcp { subnet.dhcp_address.clone() } else { "off".to_owned() }),
@@ -138,13 +152,21 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("domain", subnet.domain_name.clone()),
                 ("routes", routes.collect::<Vec<_>>().join(", ")),
             ];
-            output.object(&lines, &json::subnet(&subnet))
+            output.object(&lines, &json::of(&subnet))
         }
         Command::Delete { subnet, scope } => {
             cloud.delete_subnet(v1::DeleteRequest { id: subnet.clone(), project: scope.name() }).await?;
             deleted("subnet", &subnet, output)
         }
     }
+}
+
+/// What a table needs to name; nothing, for a program.
+async fn names(cloud: &mut Cloud, output: Output) -> Result<Names, Failure> {
+    if output.json {
+        return Ok(Names::default());
+    }
+    Ok(Names::default().add(&project::all(cloud).await?).add(&network::all(cloud, String::new()).await?))
 }
 
 fn gateway(subnet: &v1::Subnet) -> String {

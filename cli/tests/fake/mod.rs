@@ -293,7 +293,7 @@ impl Cloud for Service {
     async fn delete_network(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
         let request = self.note(request);
         let problem = format!("no network is called \"{}\"", request.id);
-        Err(Fault::invalid("not_found", "id", problem, "See \"weft network list\".").into())
+        Err(Fault::invalid("not_found", "network", problem, "See \"weft network list\".").into())
     }
 
     async fn list_projects(

@@ -4,8 +4,7 @@ use super::door::caller;
 use crate::authorise::Caller;
 use crate::controller::Controller;
 use crate::limits;
-use crate::model::Port;
-use crate::store::record::{network_message, project_message, subnet_message};
+use crate::model::{Host, Model, Network, Object, Planned, Port, Project, Stored, Subnet};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -24,6 +23,38 @@ impl CloudService {
         Self { controller }
     }
 
+    /// One transaction: what a planner makes of the request is stored and made true.
+    async fn change<R: Send + 'static, T: Send + 'static>(
+        &self,
+        request: Request<R>,
+        plan: impl FnOnce(&Model, &R) -> Planned<T> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let request = request.into_inner();
+        self.controller.transact(move |model| plan(model, &request)).await
+    }
+
+    /// The objects of a kind that a caller sees, by name: of one project, or if none is named of all; those that
+    /// `keep` keeps.
+    fn list<T: Stored>(
+        &self,
+        caller: &Caller,
+        project: &str,
+        keep: impl FnOnce(&Model) -> Result<Keep<T>, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        let model = self.controller.model();
+        let project = wanted::<Project>(&model, project, "", "project")?;
+        let keep = keep(&model)?;
+        let sees = |object: &&T| !T::OWNED || caller.project.is_none_or(|own| own == object.project());
+        let mut objects: Vec<T> = T::all(&model)
+            .iter()
+            .filter(sees)
+            .filter(|object| project.is_none_or(|id| id == object.project()) && keep(object))
+            .cloned()
+            .collect();
+        objects.sort_by(|one, other| (one.name(), one.id()).cmp(&(other.name(), other.id())));
+        Ok(objects)
+    }
+
     /// Waits, at most so long, until `done` says so; asks again at every change of a host's status.
     async fn wait(&self, milliseconds: u32, mut done: impl FnMut() -> bool) {
         let wait = Duration::from_millis(milliseconds.min(limits::WAIT_MILLISECONDS).into());
@@ -39,13 +70,8 @@ impl CloudService {
 
     /// The port as it is now, if it still is.
     fn port_now(&self, planned: &Port) -> Port {
-        self.controller.model().port_by_id(planned.id).cloned().unwrap_or_else(|| planned.clone())
+        self.controller.model().ports.get(planned.id).cloned().unwrap_or_else(|| planned.clone())
     }
-}
-
-/// Whether the caller may see what belongs to a project.
-fn sees(caller: &Caller, project: Uuid) -> bool {
-    caller.project.is_none_or(|own| own == project)
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -54,114 +80,101 @@ fn reply<T>(message: T) -> Reply<T> {
     Ok(Response::new(message))
 }
 
+/// What a filter names; nothing, if nothing is named.
+fn wanted<T: Stored>(model: &Model, named: &str, project: &str, field: &str) -> Result<Option<Uuid>, Fault> {
+    if named.is_empty() { Ok(None) } else { model.find::<T>(named, project, field).map(|object| Some(object.id())) }
+}
+
+fn records<T: Object>(objects: &[T]) -> Vec<T::Record> {
+    objects.iter().map(Object::record).collect()
+}
+
+/// Which objects of a list are wanted.
+type Keep<T> = Box<dyn Fn(&T) -> bool>;
+
+/// Keeps all.
+#[allow(clippy::unnecessary_wraps)]
+fn every<T>(_: &Model) -> Result<Keep<T>, Fault> {
+    Ok(Box::new(|_| true))
+}
+
 #[tonic::async_trait]
 impl v1::cloud_server::Cloud for CloudService {
     async fn create_project(&self, request: Request<v1::CreateProjectRequest>) -> Reply<v1::Project> {
-        let request = request.into_inner();
-        let planned = move |model: &crate::model::Model| model.create_project(&request, Uuid::new_v4());
-        reply(project_message(&self.controller.transact(planned).await?))
+        let plan = |model: &Model, request: &_| model.create_project(request, Uuid::new_v4());
+        reply(self.change(request, plan).await?.record())
     }
 
     async fn list_projects(&self, request: Request<v1::ListProjectsRequest>) -> Reply<v1::ListProjectsReply> {
         let caller = caller(&request)?;
-        let model = self.controller.model();
-        let mut projects: Vec<_> =
-            model.projects().filter(|project| sees(&caller, project.id)).map(project_message).collect();
-        projects.sort_by(|one, other| one.name.cmp(&other.name));
-        reply(v1::ListProjectsReply { projects })
+        let mut projects = self.list::<Project>(&caller, "", every)?;
+        projects.retain(|project| caller.project.is_none_or(|own| own == project.id));
+        reply(v1::ListProjectsReply { projects: records(&projects) })
     }
 
     async fn delete_project(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
-        let request = request.into_inner();
-        self.controller.transact(move |model| model.delete_project(&request.id)).await?;
+        self.change(request, |model, request| model.delete_project(&request.id)).await?;
         reply(v1::DeleteReply {})
     }
 
     async fn create_network(&self, request: Request<v1::CreateNetworkRequest>) -> Reply<v1::Network> {
-        let request = request.into_inner();
-        let network = self.controller.transact(move |model| model.create_network(&request, Uuid::new_v4())).await?;
-        reply(network_message(&network))
+        let plan = |model: &Model, request: &_| model.create_network(request, Uuid::new_v4());
+        reply(self.change(request, plan).await?.record())
     }
 
     async fn list_networks(&self, request: Request<v1::ListNetworksRequest>) -> Reply<v1::ListNetworksReply> {
-        let caller = caller(&request)?;
-        let request = request.into_inner();
-        let model = self.controller.model();
-        let project = wanted(&request.project, |named| Ok(model.project(named, "project")?.id))?;
-        let mut networks: Vec<_> = model
-            .networks()
-            .filter(|network| sees(&caller, network.project) && project.is_none_or(|id| id == network.project))
-            .map(network_message)
-            .collect();
-        networks.sort_by(|one, other| one.name.cmp(&other.name));
-        reply(v1::ListNetworksReply { networks })
+        let networks = self.list::<Network>(&caller(&request)?, &request.get_ref().project, every)?;
+        reply(v1::ListNetworksReply { networks: records(&networks) })
     }
 
     async fn delete_network(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
-        let request = request.into_inner();
-        self.controller.transact(move |model| model.delete_network(&request.id, &request.project)).await?;
+        self.change(request, |model, request| model.delete_network(&request.id, &request.project)).await?;
         reply(v1::DeleteReply {})
     }
 
     async fn create_subnet(&self, request: Request<v1::CreateSubnetRequest>) -> Reply<v1::Subnet> {
-        let request = request.into_inner();
-        let subnet = self.controller.transact(move |model| model.create_subnet(&request, Uuid::new_v4())).await?;
-        reply(subnet_message(&subnet))
+        let plan = |model: &Model, request: &_| model.create_subnet(request, Uuid::new_v4());
+        reply(self.change(request, plan).await?.record())
     }
 
     async fn list_subnets(&self, request: Request<v1::ListSubnetsRequest>) -> Reply<v1::ListSubnetsReply> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let model = self.controller.model();
-        let project = wanted(&request.project, |named| Ok(model.project(named, "project")?.id))?;
-        let network = wanted(&request.network, |named| Ok(model.network(named, &request.project, "network")?.id))?;
-        let mut subnets: Vec<_> = model
-            .subnets()
-            .filter(|subnet| sees(&caller, subnet.project) && project.is_none_or(|id| id == subnet.project))
-            .filter(|subnet| network.is_none_or(|id| id == subnet.network))
-            .map(subnet_message)
-            .collect();
-        subnets.sort_by(|one, other| one.name.cmp(&other.name));
-        reply(v1::ListSubnetsReply { subnets })
+        let subnets = self.list::<Subnet>(&caller, &request.project, |model| {
+            let network = wanted::<Network>(model, &request.network, &request.project, "network")?;
+            Ok(Box::new(move |subnet| network.is_none_or(|id| id == subnet.network)))
+        })?;
+        reply(v1::ListSubnetsReply { subnets: records(&subnets) })
     }
 
     async fn delete_subnet(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
-        let request = request.into_inner();
-        self.controller.transact(move |model| model.delete_subnet(&request.id, &request.project)).await?;
+        self.change(request, |model, request| model.delete_subnet(&request.id, &request.project)).await?;
         reply(v1::DeleteReply {})
     }
 
     async fn create_port(&self, request: Request<v1::CreatePortRequest>) -> Reply<v1::Port> {
-        let request = request.into_inner();
-        let port = self.controller.transact(move |model| model.create_port(&request, Uuid::new_v4())).await?;
-        reply(self.controller.describe_port(&port))
+        let plan = |model: &Model, request: &_| model.create_port(request, Uuid::new_v4());
+        reply(self.controller.describe_port(&self.change(request, plan).await?))
     }
 
     async fn list_ports(&self, request: Request<v1::ListCloudPortsRequest>) -> Reply<v1::ListCloudPortsReply> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let mut ports: Vec<Port> = {
-            let model = self.controller.model();
-            let project = wanted(&request.project, |named| Ok(model.project(named, "project")?.id))?;
-            let network = wanted(&request.network, |named| Ok(model.network(named, &request.project, "network")?.id))?;
-            let host = wanted(&request.host, |named| Ok(model.host(named, "host")?.id))?;
-            model
-                .ports()
-                .filter(|port| sees(&caller, port.project) && project.is_none_or(|id| id == port.project))
-                .filter(|port| network.is_none_or(|id| id == port.network))
-                .filter(|port| host.is_none_or(|id| port.plug.as_ref().is_some_and(|plug| plug.host == id)))
-                .cloned()
-                .collect()
-        };
-        ports.sort_by(|one, other| (&one.name, one.number).cmp(&(&other.name, other.number)));
+        let ports = self.list::<Port>(&caller, &request.project, |model| {
+            let network = wanted::<Network>(model, &request.network, &request.project, "network")?;
+            let host = wanted::<Host>(model, &request.host, "", "host")?;
+            Ok(Box::new(move |port| {
+                network.is_none_or(|id| id == port.network)
+                    && host.is_none_or(|id| port.plug.as_ref().is_some_and(|plug| plug.host == id))
+            }))
+        })?;
         let ports = ports.iter().map(|port| self.controller.describe_port(port)).collect();
         reply(v1::ListCloudPortsReply { ports })
     }
 
     async fn plug_port(&self, request: Request<v1::PlugPortRequest>) -> Reply<v1::Port> {
-        let request = request.into_inner();
-        let wait = request.wait_milliseconds;
-        let port = self.controller.transact(move |model| model.plug_port(&request)).await?;
+        let wait = request.get_ref().wait_milliseconds;
+        let port = self.change(request, Model::plug_port).await?;
         if let Some(plug) = &port.plug {
             // Asking again for what was refused is asking to try again.
             self.controller.links.of(plug.host).retry();
@@ -171,16 +184,13 @@ impl v1::cloud_server::Cloud for CloudService {
     }
 
     async fn unplug_port(&self, request: Request<v1::UnplugPortRequest>) -> Reply<v1::Port> {
-        let request = request.into_inner();
-        let wait = request.wait_milliseconds;
-        let (before, port) = self
-            .controller
-            .transact(move |model| {
-                let before = model.port(&request.port, &request.project, "port")?.plug.clone();
-                let (changes, port) = model.unplug_port(&request)?;
-                Ok((changes, (before, port)))
-            })
-            .await?;
+        let wait = request.get_ref().wait_milliseconds;
+        let plan = |model: &Model, request: &v1::UnplugPortRequest| {
+            let before = model.find::<Port>(&request.port, &request.project, "port")?.plug.clone();
+            let (changes, port) = model.unplug_port(request)?;
+            Ok((changes, (before, port)))
+        };
+        let (before, port) = self.change(request, plan).await?;
         if let Some(plug) = before {
             let link = self.controller.links.of(plug.host);
             self.wait(wait, || !link.may_have(port.number)).await;
@@ -189,28 +199,23 @@ impl v1::cloud_server::Cloud for CloudService {
     }
 
     async fn delete_port(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
-        let request = request.into_inner();
-        self.controller.transact(move |model| model.delete_port(&request.id, &request.project)).await?;
+        self.change(request, |model, request| model.delete_port(&request.id, &request.project)).await?;
         reply(v1::DeleteReply {})
     }
 
     async fn create_host(&self, request: Request<v1::CreateHostRequest>) -> Reply<v1::Host> {
-        let request = request.into_inner();
-        let host = self.controller.transact(move |model| model.create_host(&request, Uuid::new_v4())).await?;
-        reply(self.controller.describe_host(&host))
+        let plan = |model: &Model, request: &_| model.create_host(request, Uuid::new_v4());
+        reply(self.controller.describe_host(&self.change(request, plan).await?))
     }
 
     async fn list_hosts(&self, request: Request<v1::ListHostsRequest>) -> Reply<v1::ListHostsReply> {
-        caller(&request)?;
-        let model = self.controller.model();
-        let mut hosts: Vec<_> = model.hosts().map(|host| self.controller.describe_host(host)).collect();
-        hosts.sort_by(|one, other| one.name.cmp(&other.name));
+        let hosts = self.list::<Host>(&caller(&request)?, "", every)?;
+        let hosts = hosts.iter().map(|host| self.controller.describe_host(host)).collect();
         reply(v1::ListHostsReply { hosts })
     }
 
     async fn delete_host(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
-        let request = request.into_inner();
-        let host = self.controller.transact(move |model| model.delete_host(&request.id)).await?;
+        let host = self.change(request, |model, request| model.delete_host(&request.id)).await?;
         self.controller.links.remove(host.id);
         self.controller.forget_host(host.id).await?;
         reply(v1::DeleteReply {})
@@ -232,9 +237,4 @@ impl v1::cloud_server::Cloud for CloudService {
         caller(&request)?;
         reply(self.controller.status())
     }
-}
-
-/// What a filter means: nothing, if nothing is named.
-fn wanted(named: &str, find: impl FnOnce(&str) -> Result<Uuid, Fault>) -> Result<Option<Uuid>, Fault> {
-    if named.is_empty() { Ok(None) } else { find(named).map(Some) }
 }

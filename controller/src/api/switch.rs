@@ -3,6 +3,7 @@
 use crate::bus::relay::{self, Replies};
 use crate::controller::Controller;
 use crate::limits;
+use crate::model::Host;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use prost::Message;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ impl SwitchService {
     async fn call(&self, host: &str, method: &str, request: Vec<u8>) -> Result<Replies, Status> {
         let (id, name) = {
             let model = self.controller.model();
-            let host = model.host(host, HOST_KEY)?;
+            let host = model.find::<Host>(host, "", HOST_KEY)?;
             (host.id, host.name.clone())
         };
         Ok(relay::call(&self.controller.links.of(id), &name, method, request).await?)

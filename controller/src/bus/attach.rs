@@ -81,13 +81,13 @@ async fn greet(
     // A switch of another protocol may mean something else by any other field: this comes first.
     if hello.protocol != weft_proto::PROTOCOL {
         let fault = protocol_mismatch(&hello);
-        let host = controller.model().host(&hello.host, "hello.host").ok().map(|host| host.id);
+        let host = controller.model().find::<Host>(&hello.host, "", "hello.host").ok().map(|host| host.id);
         if let Some(host) = host {
             refuse(&controller.links.of(host), &fault);
         }
         return Err(fault);
     }
-    let host = controller.model().host(&hello.host, "hello.host").cloned()?;
+    let host = controller.model().find::<Host>(&hello.host, "", "hello.host").cloned()?;
     let link = controller.links.of(host.id);
     let check = async {
         make_way(&link, &host, &hello).await?;
@@ -101,7 +101,7 @@ async fn greet(
     }
     let session = install(&link, &hello, outbound);
     // A host that was deleted in the meantime has another link, or none.
-    if controller.model().host_by_id(host.id).is_none() {
+    if controller.model().hosts.get(host.id).is_none() {
         link.dismiss();
     }
     // Likewise one that was revoked.
@@ -118,8 +118,8 @@ async fn greet(
 /// A host that shows a certificate is the one that it is of.
 fn own_name(controller: &Controller, certified: Uuid, hello: &Hello) -> Result<(), Fault> {
     let model = controller.model();
-    let own = model.host_by_id(certified).ok_or_else(revoked)?;
-    if model.host(&hello.host, "hello.host").is_ok_and(|named| named.id == own.id) {
+    let own = model.hosts.get(certified).ok_or_else(revoked)?;
+    if model.find::<Host>(&hello.host, "", "hello.host").is_ok_and(|named| named.id == own.id) {
         return Ok(());
     }
     Err(Fault::invalid(

@@ -4,12 +4,11 @@
 //! - [`pipeline`]: the fabric's tables, their names and meanings; and its fixed ports.
 //! - [`state`]: what one host should hold, and the bundle between two such states.
 //! - [`network`]: the rules of one network on one host. This is where packets' fates are decided.
-//! - [`touch`]: which hosts a change concerns, so that only these are compiled again.
 //! - [`rule`]: how rules are written down.
 //!
 //! Invariants: the same model gives the same state, to the bit. A host gets ports, rules and addresses of
-//! only those networks that have a plugged port on it. What [`touch::touched`] leaves out does not change
-//! (a property test compares it with compiling everything).
+//! only those networks that have a plugged port on it. A host that [`Model::touched`] leaves out does not change
+//! (a property test compares it with compiling everything): what a kind of object adds here, it names there.
 
 pub mod network;
 pub mod pipeline;
@@ -17,10 +16,8 @@ pub mod rule;
 pub mod state;
 #[cfg(test)]
 mod tests;
-pub mod touch;
 
 pub use state::HostState;
-pub use touch::touched;
 
 use crate::model::Model;
 use uuid::Uuid;
@@ -29,7 +26,7 @@ use uuid::Uuid;
 #[must_use]
 pub fn compile(model: &Model, host: Uuid) -> HostState {
     let mut state = HostState::default();
-    let underlay = model.host_by_id(host).is_some_and(|host| host.underlay.is_some());
+    let underlay = model.hosts.get(host).is_some_and(|host| host.underlay.is_some());
     pipeline::lay(&mut state, underlay);
     for network in model.networks_on(host) {
         network::compile(&mut state, model, network, host);

@@ -25,17 +25,17 @@ use weft_proto::v1::{self, Action, DropCause, Field, action, port_spec};
 
 /// Adds the network's part of a host's state.
 pub(super) fn compile(state: &mut HostState, model: &Model, network: Uuid, host: Uuid) {
-    let Some(network) = model.network_by_id(network) else { return };
+    let Some(network) = model.networks.get(network) else { return };
     let tunnel = state.ports.contains_key(&TUNNEL_PORT);
     let mut flood_here: Vec<Action> = Vec::new();
     let mut flood_elsewhere: Vec<Action> = Vec::new();
-    for (place, ports) in model.plugged_of(network.id) {
-        let remote = model.host_by_id(place).filter(|remote| remote.id != host);
+    for place in model.hosts_of(network.id) {
+        let remote = model.hosts.get(place).filter(|remote| remote.id != host);
         let underlay = remote.and_then(|remote| remote.underlay);
         if let Some(underlay) = underlay.filter(|_| tunnel) {
             flood_elsewhere.extend([set(Field::TunDst, underlay.octets()), output(TUNNEL_PORT)]);
         }
-        for port in ports {
+        for port in model.ports_plugged(network.id, place) {
             answer_arp(state, network, port);
             match (remote, underlay) {
                 (None, _) => {
@@ -207,7 +207,7 @@ fn respond(state: &mut HostState, model: &Model, network: &Network, port: &Port)
         state.add(RuleBuilder::new(RESPOND, 300, own).in_port(port.number).arp_request(fixed.address).goto(L2));
     }
     let served = port.addresses.iter().find_map(|fixed| {
-        let subnet = model.subnet_by_id(fixed.subnet)?;
+        let subnet = model.subnets.get(fixed.subnet)?;
         Some((fixed.address, subnet, subnet.dhcp?))
     });
     let Some((address, subnet, server)) = served else { return };

@@ -311,7 +311,7 @@ fn arp_is_answered_for_the_whole_network() {
     for other in &scene.web[1..] {
         assert_eq!(fates(&one, &arp(web, own, other.addresses[0].address)), [Fate::Arp(other.mac)]);
     }
-    let subnet = scene.cloud.model.subnet_by_id(web.addresses[0].subnet).unwrap();
+    let subnet = scene.cloud.model.subnets.get(web.addresses[0].subnet).unwrap();
     assert_eq!(fates(&one, &arp(web, own, subnet.dhcp.unwrap())), [Fate::Arp(subnet.dhcp_mac())]);
     // A probe of another's address is answered: it is taken. One of its own is not: that would be a conflict.
     let probe = |target| arp(web, Ipv4Addr::UNSPECIFIED, target);
@@ -327,7 +327,7 @@ fn dhcp_is_answered_per_port() {
     let scene = scene();
     let one = scene.state(0);
     let web = &scene.web[0];
-    let subnet = scene.cloud.model.subnet_by_id(web.addresses[0].subnet).unwrap();
+    let subnet = scene.cloud.model.subnets.get(web.addresses[0].subnet).unwrap();
     let server = subnet.dhcp.unwrap();
     let route = |destination: [u8; 4], prefix_length, next_hop: [u8; 4]| v1::ClasslessRoute {
         destination: destination.to_vec(),

@@ -64,7 +64,7 @@ impl Controller {
         let token = Token { hash: sha256(&secret).to_vec(), expires, used: false };
         let host = self
             .transact_identity(move |model, of| {
-                let host = model.host(&request.host, "host")?;
+                let host = model.find::<Host>(&request.host, "", "host")?;
                 Ok((host.id, HostIdentity { token: Some(token), ..of(host.id) }, host.name.clone()))
             })
             .await?;
@@ -79,7 +79,7 @@ impl Controller {
         let (host, reply) = self
             .transact_identity(move |model, of| {
                 let time = now();
-                let host = model.host(&request.host, "").ok();
+                let host = model.find::<Host>(&request.host, "", "").ok();
                 let stored = host.map(|host| of(host.id)).unwrap_or_default();
                 let (host, token) = admit(host, stored.token, &request.secret, time)?;
                 let (certificate, reply) = issue(controller.membership()?, host, &request.public_key, time)?;
@@ -108,7 +108,7 @@ impl Controller {
             let stored = of(id);
             let mut certificates = stored.certificates;
             certificates.retain(|known| known.fingerprint == shown);
-            let host = model.host_by_id(id).filter(|_| !certificates.is_empty()).ok_or_else(revoked)?;
+            let host = model.hosts.get(id).filter(|_| !certificates.is_empty()).ok_or_else(revoked)?;
             let (certificate, reply) = issue(controller.membership()?, host, &request.public_key, now())?;
             certificates.push(certificate);
             tracing::info!(host = host.name, "a host's certificate was renewed");
@@ -121,7 +121,7 @@ impl Controller {
     pub async fn revoke_host(self: &Arc<Self>, named: String) -> Result<Host, Fault> {
         let host = self
             .transact_identity(move |model, _| {
-                let host = model.host(&named, "host")?;
+                let host = model.find::<Host>(&named, "", "host")?;
                 Ok((host.id, HostIdentity::default(), host.clone()))
             })
             .await?;

@@ -1,12 +1,90 @@
 //! Hosts: created, removed, and what their switches report of themselves.
 
-use super::lookup::{in_use, limit};
-use super::project::name_taken;
-use super::{Change, Host, Kind, Model, Object, Planned, valid_name};
+use super::lookup::in_use;
+use super::{By, Change, Model, Object, Planned, record};
 use crate::limits;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::v1;
+
+/// A machine that runs a switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Unique in the cloud.
+    pub id: Uuid,
+    /// Unique in the cloud.
+    pub name: String,
+    /// Where tunnels to it end, as it reported.
+    pub underlay: Option<Ipv4Addr>,
+    /// The largest packet its underlay carries, as it reported; 0 until then.
+    pub underlay_mtu: u32,
+    /// Its switch's version, as it reported.
+    pub version: String,
+}
+
+/// By what hosts are found.
+#[derive(Clone, Debug, Default)]
+pub struct HostIndex {
+    of_underlay: By<Ipv4Addr>,
+}
+
+impl Object for Host {
+    const WORD: &'static str = "host";
+    const MOST: usize = limits::HOSTS;
+    const OWNED: bool = false;
+    type Record = v1::Host;
+    type Index = HostIndex;
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn record(&self) -> v1::Host {
+        v1::Host {
+            id: self.id.to_string(),
+            name: self.name.clone(),
+            underlay_address: record::text(self.underlay),
+            underlay_mtu: self.underlay_mtu,
+            switch_version: self.version.clone(),
+            ..v1::Host::default()
+        }
+    }
+
+    fn from_record(record: v1::Host) -> Result<Self, String> {
+        Ok(Self {
+            id: record::uuid(&record.id)?,
+            name: record.name,
+            underlay: record::optional(&record.underlay_address, record::address)?,
+            underlay_mtu: record.underlay_mtu,
+            version: record.switch_version,
+        })
+    }
+
+    fn index(&self, index: &mut HostIndex, present: bool) {
+        if let Some(underlay) = self.underlay {
+            index.of_underlay.set(underlay, self.id, present);
+        }
+    }
+
+    /// Itself, and who sends to it.
+    fn touches(&self, model: &Model) -> BTreeSet<Uuid> {
+        let networks = model.networks_on(self.id);
+        networks.into_iter().flat_map(|network| model.hosts_of(network)).chain([self.id]).collect()
+    }
+
+    fn missing(named: &str) -> String {
+        if named.is_empty() {
+            "Name a host that `weft host list` shows.".to_owned()
+        } else {
+            format!("Create it with `weft host create {named}`, or choose one that `weft host list` shows.")
+        }
+    }
+}
 
 /// What a switch says of its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,33 +100,27 @@ pub struct HostReport {
 impl Model {
     /// Plans a host. Its name must be free.
     pub fn create_host(&self, request: &v1::CreateHostRequest, id: Uuid) -> Planned<Host> {
-        valid_name(&request.name, "name")?;
-        if self.names.contains_key(&(Kind::Host, Uuid::nil(), request.name.clone())) {
-            return Err(name_taken(Kind::Host, &request.name));
-        }
-        if self.hosts.len() >= limits::HOSTS {
-            return Err(limit("hosts", limits::HOSTS, "Remove hosts that are gone."));
-        }
+        self.admit::<Host>(Uuid::nil(), &request.name)?;
         let host = Host { id, name: request.name.clone(), underlay: None, underlay_mtu: 0, version: String::new() };
-        Ok((vec![Change::Put(Object::Host(host.clone()))], host))
+        Ok((vec![Change::put(host.clone())], host))
     }
 
     /// Plans its removal. No port may be plugged on it.
     pub fn delete_host(&self, named: &str) -> Planned<Host> {
-        let host = self.host(named, "id")?;
+        let host: &Host = self.find(named, "", "host")?;
         let ports = self.ports_on(host.id).count();
         if ports > 0 {
             let by = format!("has {ports} plugged ports");
-            return Err(in_use(Kind::Host, &host.name, &by, "Unplug them first."));
+            return Err(in_use(host, "host", &by, "Unplug them first."));
         }
-        Ok((vec![Change::Remove(Kind::Host, host.id)], host.clone()))
+        Ok((vec![Change::remove(host)], host.clone()))
     }
 
     /// Plans what a host's report changes. An underlay address has one host: the one that reported it
     /// last; the caller refuses a report whose address a connected host has.
     pub fn report_host(&self, id: Uuid, report: &HostReport) -> Planned<()> {
         let mut changes = Vec::new();
-        if let Some(host) = self.hosts.get(&id) {
+        if let Some(host) = self.hosts.get(id) {
             let reported = Host {
                 underlay: report.underlay,
                 underlay_mtu: report.underlay_mtu,
@@ -56,10 +128,10 @@ impl Model {
                 ..host.clone()
             };
             if let Some(other) = self.host_of_underlay(id, report.underlay) {
-                changes.push(Change::Put(Object::Host(Host { underlay: None, ..other.clone() })));
+                changes.push(Change::put(Host { underlay: None, ..other.clone() }));
             }
             if reported != *host {
-                changes.push(Change::Put(Object::Host(reported)));
+                changes.push(Change::put(reported));
             }
         }
         Ok((changes, ()))
@@ -68,7 +140,6 @@ impl Model {
     /// Another host that has reported this underlay address.
     #[must_use]
     pub fn host_of_underlay(&self, except: Uuid, underlay: Option<Ipv4Addr>) -> Option<&Host> {
-        underlay?;
-        self.hosts.values().find(|host| host.id != except && host.underlay == underlay)
+        self.hosts.among(self.hosts.index.of_underlay.of(underlay?)).find(|host| host.id != except)
     }
 }

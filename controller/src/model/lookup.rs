@@ -1,108 +1,77 @@
-//! Finding what a request names, by id or by name; and saying so when there is none or several.
+//! Finding what a request names, by id or by name; saying so when there is none or several; and whether there
+//! may be one more.
 
-use super::{Host, Kind, Model, Network, Port, Project, Subnet};
+use super::{Model, Object, Project, Stored, valid_name};
 use uuid::Uuid;
 use weft_proto::fault::Fault;
 
 /// The project that exists from the start, and that names are looked up in when none is said.
 pub const DEFAULT_PROJECT: &str = "default";
 
-fn unknown(kind: Kind, field: &str, named: &str, remedy: String) -> Fault {
-    let word = kind.word();
+fn unknown<T: Stored>(field: &str, named: &str) -> Fault {
+    let word = T::WORD;
     let problem =
         if named.is_empty() { format!("no {word} is named") } else { format!("there is no {word} {named:?}") };
-    let code = format!("unknown_{word}");
-    Fault::invalid(&code, field, problem, remedy).with_status(tonic::Code::NotFound)
+    let code = format!("unknown_{}", T::KIND.word());
+    Fault::invalid(&code, field, problem, T::missing(named)).with_status(tonic::Code::NotFound)
 }
 
 impl Model {
-    /// The id that `named` means in a project; nil is the scope of names that are unique in the cloud.
-    fn find(&self, kind: Kind, scope: Uuid, named: &str, field: &str) -> Result<Uuid, Fault> {
-        let word = kind.word();
-        let missing = || unknown(kind, field, named, format!("Choose one that `weft {word} list` shows."));
-        let ids = self.names.get(&(kind, scope, named.to_owned())).ok_or_else(missing)?;
-        let mut ids = ids.iter();
-        match (ids.next(), ids.len()) {
-            (Some(id), 0) => Ok(*id),
-            (_, more) => Err(Fault::invalid(
+    /// The object that a request names: any by its id, if no project or its own is said; or one of the project by
+    /// its name. What belongs to no project is found whatever project is said.
+    pub fn find<T: Stored>(&self, named: &str, project: &str, field: &str) -> Result<&T, Fault> {
+        let all = T::all(self);
+        if let Ok(id) = Uuid::try_parse(named) {
+            let found = all.get(id).ok_or_else(|| unknown::<T>(field, named))?;
+            let foreign = T::OWNED && !project.is_empty() && self.project(project, "project")?.id != found.project();
+            return if foreign { Err(unknown::<T>(field, named)) } else { Ok(found) };
+        }
+        let scope = if T::OWNED { self.project(project, "project")?.id } else { Uuid::nil() };
+        let mut found = all.named(scope, named);
+        let first = found.next().ok_or_else(|| unknown::<T>(field, named))?;
+        match found.count() {
+            0 => Ok(first),
+            more => Err(Fault::invalid(
                 "ambiguous_name",
                 field,
-                format!("{} {word}s of the project are named {named:?}", more + 1),
-                format!("Give the id of one of them, as `weft {word} list` shows it."),
+                format!("{} {}s of the project are named {named:?}", more + 1, T::WORD),
+                format!("Give the id of one of them, as `weft {} list` shows it.", T::COMMAND),
             )),
         }
     }
 
     /// The project of this id or name; empty: the default project.
     pub fn project(&self, named: &str, field: &str) -> Result<&Project, Fault> {
-        let named = if named.is_empty() { DEFAULT_PROJECT } else { named };
-        let by_id = Uuid::try_parse(named).ok().and_then(|id| self.projects.get(&id));
-        let found =
-            by_id.map_or_else(|| self.find(Kind::Project, Uuid::nil(), named, field), |project| Ok(project.id))?;
-        Ok(&self.projects[&found])
+        self.find(if named.is_empty() { DEFAULT_PROJECT } else { named }, "", field)
     }
 
-    /// The host of this id or name.
-    pub fn host(&self, named: &str, field: &str) -> Result<&Host, Fault> {
-        let by_id = Uuid::try_parse(named).ok().and_then(|id| self.hosts.get(&id));
-        let missing = || {
-            let remedy = if named.is_empty() {
-                "Name a host that `weft host list` shows.".to_owned()
-            } else {
-                format!("Create it with `weft host create {named}`, or choose one that `weft host list` shows.")
-            };
-            unknown(Kind::Host, field, named, remedy)
-        };
-        let found = by_id.map_or_else(
-            || self.find(Kind::Host, Uuid::nil(), named, field).map_err(|_| missing()),
-            |host| Ok(host.id),
-        )?;
-        Ok(&self.hosts[&found])
-    }
-
-    /// The object of this kind that a request names: any by its id, if no project or its own is said; or
-    /// one of the project by its name.
-    fn owned(
-        &self,
-        kind: Kind,
-        named: &str,
-        project: &str,
-        field: &str,
-        project_of: impl Fn(Uuid) -> Option<Uuid>,
-    ) -> Result<Uuid, Fault> {
-        if let Ok(id) = Uuid::try_parse(named) {
-            let owner = project_of(id);
-            let wanted = if project.is_empty() { owner } else { Some(self.project(project, "project")?.id) };
-            return owner.filter(|&owner| Some(owner) == wanted).map(|_| id).ok_or_else(|| {
-                let remedy = format!("Choose one that `weft {} list` shows.", kind.word());
-                unknown(kind, field, named, remedy)
-            });
+    /// Whether there may be another object of this kind and name: the name is well-formed and free in the project
+    /// (nil: in the cloud), and the kind's limit is not reached.
+    pub(super) fn admit<T: Stored>(&self, project: Uuid, name: &str) -> Result<(), Fault> {
+        let word = T::WORD;
+        valid_name(name, "name")?;
+        self.free_name::<T>(project, name)?;
+        if T::all(self).len() >= T::MOST {
+            return Err(limit(&format!("{word}s"), T::MOST, &format!("Remove {word}s that are not used.")));
         }
-        self.find(kind, self.project(project, "project")?.id, named, field)
+        Ok(())
     }
 
-    /// The network that a request names.
-    pub fn network(&self, named: &str, project: &str, field: &str) -> Result<&Network, Fault> {
-        let project_of = |id| self.networks.get(&id).map(|network| network.project);
-        Ok(&self.networks[&self.owned(Kind::Network, named, project, field, project_of)?])
-    }
-
-    /// The subnet that a request names.
-    pub fn subnet(&self, named: &str, project: &str, field: &str) -> Result<&Subnet, Fault> {
-        let project_of = |id| self.subnets.get(&id).map(|subnet| subnet.project);
-        Ok(&self.subnets[&self.owned(Kind::Subnet, named, project, field, project_of)?])
-    }
-
-    /// The port that a request names.
-    pub fn port(&self, named: &str, project: &str, field: &str) -> Result<&Port, Fault> {
-        let project_of = |id| self.ports.get(&id).map(|port| port.project);
-        Ok(&self.ports[&self.owned(Kind::Port, named, project, field, project_of)?])
+    /// Whether no object of this kind in the project (nil: in the cloud) has the name.
+    pub(super) fn free_name<T: Stored>(&self, project: Uuid, name: &str) -> Result<(), Fault> {
+        if T::all(self).named(project, name).next().is_none() {
+            return Ok(());
+        }
+        let place = self.projects.get(project).map(|project| format!(" in project {:?}", project.name));
+        let problem = format!("there is a {} {name:?}{} already", T::WORD, place.unwrap_or_default());
+        Err(Fault::invalid("name_taken", "name", problem, "Choose another name.")
+            .with_status(tonic::Code::AlreadyExists))
     }
 }
 
-/// What is refused because something depends on it.
-pub(super) fn in_use(kind: Kind, name: &str, by: &str, remedy: impl Into<String>) -> Fault {
-    Fault::invalid("in_use", "id", format!("{} {name:?} {by}", kind.word()), remedy)
+/// What is refused because something depends on it. `field` is what the request calls it.
+pub(super) fn in_use<T: Object>(object: &T, field: &str, by: &str, remedy: impl Into<String>) -> Fault {
+    Fault::invalid("in_use", field, format!("{} {:?} {by}", T::WORD, object.name()), remedy)
         .with_status(tonic::Code::FailedPrecondition)
 }
 

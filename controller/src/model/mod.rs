@@ -5,15 +5,19 @@
 //! a *planner* (`Model::create_network`, …) checks a request against the model and gives the
 //! [`Change`]s it amounts to; when the store has them, [`Model::apply`] makes them true.
 //!
-//! Invariants, kept by the planners: names are well-formed; a port's addresses lie in subnets of its
-//! network and belong to no other port; MACs are unique in a network, segment ids and port numbers
-//! in the cloud; nothing is removed that is in use.
+//! Each kind of object has one file: its type, its record, its indexes, the hosts it touches ([`Object`]) and
+//! its planners. The list of kinds stands at the end of this file.
 //!
-//! Called by `controller.rs` (planners, `apply`), `compile/` (reading) and `api/` (reading).
+//! Invariants, kept by the planners: names are well-formed, and unique among the objects of a kind in a
+//! project; a port's addresses lie in subnets of its network and belong to no other port; MACs are unique in a
+//! network, segment ids and port numbers in the cloud; nothing is removed that is in use.
+//!
+//! Called by `controller.rs` (planners, `apply`), `store/` (records), `compile/` (reading) and `api/` (reading).
 
 mod address;
+mod collection;
+mod counters;
 mod host;
-mod index;
 mod lookup;
 mod name;
 mod network;
@@ -21,16 +25,22 @@ mod object;
 mod plug;
 mod port;
 mod project;
+mod record;
 mod subnet;
 #[cfg(test)]
 mod tests;
 
 pub use address::{Ipv4Prefix, Mac};
-pub use host::HostReport;
-pub use index::Model;
+pub use collection::{By, Collection};
+pub use counters::{Counters, CountersRecord};
+pub use host::{Host, HostIndex, HostReport};
 pub use lookup::DEFAULT_PROJECT;
 pub use name::{host_label, valid_name};
-pub use object::{Change, Counters, FixedAddress, Host, HostRoute, Kind, Network, Object, Plug, Port, Project, Subnet};
+pub use network::{Network, NetworkIndex};
+pub use object::{Change, Object, Stored};
+pub use port::{FixedAddress, Plug, Port, PortIndex};
+pub use project::Project;
+pub use subnet::{HostRoute, Subnet, SubnetIndex};
 
 /// The fabric numbers ports below this; from here on numbers belong to ports that each host has (its
 /// tunnel, its underlay).
@@ -41,3 +51,12 @@ pub const VXLAN_OVERHEAD: u32 = 50;
 
 /// What a planner gives: the changes, and the object as it will be.
 pub type Planned<T> = Result<(Vec<Change>, T), weft_proto::fault::Fault>;
+
+object::objects! {
+    counters: Counters,
+    projects: Project,
+    hosts: Host,
+    networks: Network,
+    subnets: Subnet,
+    ports: Port,
+}

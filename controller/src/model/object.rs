@@ -1,234 +1,96 @@
-//! The objects of the cloud, as they are stored.
+//! What every kind of object has in common, and the one list of kinds ([`objects`], used in `mod.rs`) from
+//! which follow [`Kind`], [`AnyObject`], the [`Model`] and how each kind is stored, applied and looked up.
+//!
+//! A kind of object is one file: its type, its [`Object`], and what may be done with it. Adding one is that
+//! file and its line in the list.
 
-use super::{Ipv4Prefix, Mac};
-use std::net::Ipv4Addr;
+use super::{Collection, Kind, Model};
+use std::collections::BTreeSet;
+use std::fmt;
 use uuid::Uuid;
 
-/// A tenant: what names are looked up in, and networks belong to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Project {
-    /// Unique in the cloud.
-    pub id: Uuid,
-    /// Unique in the cloud.
-    pub name: String,
-}
+/// A kind of object. Implemented beside its type; [`Stored`] follows from the list of kinds.
+pub trait Object: Clone + fmt::Debug + PartialEq + Into<AnyObject> {
+    /// The word in sentences, and with `_` for spaces in keys of the store and codes of faults.
+    const WORD: &'static str;
+    /// What `weft` calls it: `weft COMMAND list`.
+    const COMMAND: &'static str = Self::WORD;
+    /// How many the cloud may have.
+    const MOST: usize;
+    /// Whether it belongs to a project, in which its name is looked up; otherwise names are the cloud's.
+    const OWNED: bool = true;
+    /// Its record in the store: the API's message, its status left out. Old bytes stay readable by the rules
+    /// of protobuf; what these do not promise is a matter of [`crate::store::SCHEMA`].
+    type Record: prost::Message + Default;
+    /// By what it is found, other than its id and its name.
+    type Index: Clone + fmt::Debug + Default;
 
-/// One layer-2 network, isolated from all others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// Unique in the cloud.
-    pub id: Uuid,
-    /// Not necessarily unique.
-    pub name: String,
-    /// The project it belongs to.
-    pub project: Uuid,
-    /// The VNI: 1 to 2^24 − 1, unique in the cloud.
-    pub segment: u32,
-    /// Bytes of an IP packet that an instance may send.
-    pub mtu: u32,
-}
+    /// Unique in the cloud; nil for what there is only one of.
+    fn id(&self) -> Uuid;
 
-/// A range of addresses of a network, and what DHCP says about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subnet {
-    /// Unique in the cloud.
-    pub id: Uuid,
-    /// Not necessarily unique.
-    pub name: String,
-    /// That of the network.
-    pub project: Uuid,
-    /// The network it belongs to.
-    pub network: Uuid,
-    /// Does not overlap another subnet of the network.
-    pub prefix: Ipv4Prefix,
-    /// Offered as the router.
-    pub gateway: Option<Ipv4Addr>,
-    /// The address DHCP is answered from; `None` if it is not.
-    pub dhcp: Option<Ipv4Addr>,
-    /// Offered in this order.
-    pub dns: Vec<Ipv4Addr>,
-    /// Offered in this order.
-    pub routes: Vec<HostRoute>,
-    /// Seconds.
-    pub lease_seconds: u32,
-    /// Offered; empty: none.
-    pub domain: String,
-}
+    /// Unique among its kind in its project, or in the cloud if it is not of a project. Empty: it has none.
+    fn name(&self) -> &str {
+        ""
+    }
 
-impl Subnet {
-    /// The MAC that DHCP is answered from, and that ARP gives for its address.
-    #[must_use]
-    pub fn dhcp_mac(&self) -> Mac {
-        Mac::generated(Mac::DHCP, self.id, 0)
+    /// The project it belongs to; nil if it is of none.
+    fn project(&self) -> Uuid {
+        Uuid::nil()
+    }
+
+    /// As it is stored, and as the API shows it without its status.
+    fn record(&self) -> Self::Record;
+
+    /// Reads a record; the error says what is wrong with it.
+    fn from_record(record: Self::Record) -> Result<Self, String>;
+
+    /// Enters it into the indexes (`present`), or takes it out of them.
+    fn index(&self, _index: &mut Self::Index, _present: bool) {}
+
+    /// The hosts whose state depends on it in this model. The answer costs as much as it is long.
+    fn touches(&self, _model: &Model) -> BTreeSet<Uuid> {
+        BTreeSet::new()
+    }
+
+    /// What to do when none of this name is found.
+    fn missing(_named: &str) -> String {
+        format!("Choose one that `weft {} list` shows.", Self::COMMAND)
     }
 }
 
-/// A route that DHCP offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostRoute {
-    /// Where to.
-    pub destination: Ipv4Prefix,
-    /// Through which router, an address of the subnet.
-    pub next_hop: Ipv4Addr,
+/// A kind of object that the list names.
+pub trait Stored: Object {
+    /// Which.
+    const KIND: Kind;
+
+    /// All of this kind.
+    fn all(model: &Model) -> &Collection<Self>;
 }
 
-/// Where an instance meets a network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
-    /// Unique in the cloud.
-    pub id: Uuid,
-    /// Not necessarily unique.
-    pub name: String,
-    /// That of the network.
-    pub project: Uuid,
-    /// The network it belongs to.
-    pub network: Uuid,
-    /// Unique in the network.
-    pub mac: Mac,
-    /// At most one of each subnet.
-    pub addresses: Vec<FixedAddress>,
-    /// In flow tables: 1 to [`super::FIRST_RESERVED_PORT`] − 1, unique in the cloud.
-    pub number: u32,
-    /// Where it is, if it is anywhere.
-    pub plug: Option<Plug>,
-}
-
-/// An address of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FixedAddress {
-    /// The subnet it lies in.
-    pub subnet: Uuid,
-    /// The address.
-    pub address: Ipv4Addr,
-}
-
-/// The place of a plugged port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plug {
-    /// On which host.
-    pub host: Uuid,
-    /// Its interface's name, never empty.
-    pub interface: String,
-    /// In which network namespace; empty: the switch's own.
-    pub netns: String,
-}
-
-/// A machine that runs a switch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// Unique in the cloud.
-    pub id: Uuid,
-    /// Unique in the cloud.
-    pub name: String,
-    /// Where tunnels to it end, as it reported.
-    pub underlay: Option<Ipv4Addr>,
-    /// The largest packet its underlay carries, as it reported; 0 until then.
-    pub underlay_mtu: u32,
-    /// Its switch's version, as it reported.
-    pub version: String,
-}
-
-/// Where to look for the next number. Numbers are not reused before all have had their turn: a host
-/// that was away for long must not take one network's packets for another's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counters {
-    /// Of ports.
-    pub next_port: u32,
-    /// Of segments.
-    pub next_segment: u32,
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self { next_port: 1, next_segment: 1000 }
-    }
-}
-
-/// The kinds of objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// A [`Project`].
-    Project,
-    /// A [`Network`].
-    Network,
-    /// A [`Subnet`].
-    Subnet,
-    /// A [`Port`].
-    Port,
-    /// A [`Host`].
-    Host,
-    /// The one [`Counters`].
-    Counters,
-}
-
-impl Kind {
-    /// All of them, in the order in which they can be loaded: what is referred to comes first.
-    pub const ALL: [Self; 6] = [Self::Counters, Self::Project, Self::Host, Self::Network, Self::Subnet, Self::Port];
-
-    /// The word in keys, codes and sentences.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Project => "project",
-            Self::Network => "network",
-            Self::Subnet => "subnet",
-            Self::Port => "port",
-            Self::Host => "host",
-            Self::Counters => "counters",
-        }
-    }
-}
-
-/// Any object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Object {
-    Project(Project),
-    Network(Network),
-    Subnet(Subnet),
-    Port(Port),
-    Host(Host),
-    Counters(Counters),
-}
-
-impl Object {
-    /// Which kind.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Project(_) => Kind::Project,
-            Self::Network(_) => Kind::Network,
-            Self::Subnet(_) => Kind::Subnet,
-            Self::Port(_) => Kind::Port,
-            Self::Host(_) => Kind::Host,
-            Self::Counters(_) => Kind::Counters,
-        }
-    }
-
-    /// Its id; nil for the counters.
-    #[must_use]
-    pub fn id(&self) -> Uuid {
-        match self {
-            Self::Project(project) => project.id,
-            Self::Network(network) => network.id,
-            Self::Subnet(subnet) => subnet.id,
-            Self::Port(port) => port.id,
-            Self::Host(host) => host.id,
-            Self::Counters(_) => Uuid::nil(),
-        }
-    }
-}
+pub use super::AnyObject;
 
 /// One step from a model to the next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// The object is so from now on, whether it existed or not.
-    Put(Object),
+    Put(AnyObject),
     /// It is no more.
     Remove(Kind, Uuid),
 }
 
 impl Change {
+    /// The object is so from now on.
+    #[must_use]
+    pub fn put(object: impl Object) -> Self {
+        Self::Put(object.into())
+    }
+
+    /// The object is no more.
+    #[must_use]
+    pub fn remove<T: Stored>(object: &T) -> Self {
+        Self::Remove(T::KIND, object.id())
+    }
+
     /// What it is about.
     #[must_use]
     pub fn subject(&self) -> (Kind, Uuid) {
@@ -238,3 +100,118 @@ impl Change {
         }
     }
 }
+
+/// The list of kinds: where the model has them, and their type; in the order in which they can be loaded, so
+/// that what is referred to comes first.
+macro_rules! objects {
+    ($($field:ident: $Type:ident,)*) => {
+        /// The kinds of objects.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[allow(missing_docs)]
+        pub enum Kind {
+            $($Type,)*
+        }
+
+        impl Kind {
+            /// All of them, in the order in which they can be loaded.
+            pub const ALL: &'static [Self] = &[$(Self::$Type,)*];
+
+            /// The word in keys of the store and codes of faults.
+            #[must_use]
+            pub fn word(self) -> String {
+                match self {
+                    $(Self::$Type => $Type::WORD,)*
+                }
+                .replace(' ', "_")
+            }
+        }
+
+        /// An object of any kind.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs)]
+        pub enum AnyObject {
+            $($Type($Type),)*
+        }
+
+        impl AnyObject {
+            /// Which kind.
+            #[must_use]
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$Type(_) => Kind::$Type,)*
+                }
+            }
+
+            /// Its id.
+            #[must_use]
+            pub fn id(&self) -> uuid::Uuid {
+                match self {
+                    $(Self::$Type(object) => object.id(),)*
+                }
+            }
+
+            /// Its record, in bytes.
+            #[must_use]
+            pub fn encode(&self) -> Vec<u8> {
+                match self {
+                    $(Self::$Type(object) => prost::Message::encode_to_vec(&object.record()),)*
+                }
+            }
+
+            /// Reads a record of this kind; the error says what is wrong with it.
+            pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Self, String> {
+                Ok(match kind {
+                    $(Kind::$Type => {
+                        let record = prost::Message::decode(bytes).map_err(|error| error.to_string())?;
+                        Self::$Type($Type::from_record(record)?)
+                    })*
+                })
+            }
+        }
+
+        /// All objects of the cloud. Changed by [`Model::apply`] alone.
+        #[derive(Clone, Debug, Default)]
+        #[allow(missing_docs)]
+        pub struct Model {
+            $(pub $field: Collection<$Type>,)*
+        }
+
+        impl Model {
+            /// Makes a change true. The planners have checked it; it cannot fail.
+            pub fn apply(&mut self, change: &Change) {
+                match change {
+                    $(Change::Put(AnyObject::$Type(object)) => self.$field.put(object.clone()),)*
+                    $(Change::Remove(Kind::$Type, id) => self.$field.remove(*id),)*
+                }
+            }
+
+            /// The hosts whose state depends on the subject of a change *in this model*. A change touches
+            /// what its subject touches before it is applied, and what it touches after: ask twice.
+            #[must_use]
+            pub fn touched(&self, change: &Change) -> std::collections::BTreeSet<uuid::Uuid> {
+                let (kind, id) = change.subject();
+                match kind {
+                    $(Kind::$Type => self.$field.get(id).map(|object| object.touches(self)),)*
+                }
+                .unwrap_or_default()
+            }
+        }
+
+        $(
+            impl From<$Type> for AnyObject {
+                fn from(object: $Type) -> Self {
+                    Self::$Type(object)
+                }
+            }
+
+            impl object::Stored for $Type {
+                const KIND: Kind = Kind::$Type;
+
+                fn all(model: &Model) -> &Collection<Self> {
+                    &model.$field
+                }
+            }
+        )*
+    };
+}
+pub(super) use objects;

@@ -2,7 +2,7 @@
 
 use super::lookup::limit;
 use super::name::{valid_interface, valid_netns};
-use super::{Change, Host, Model, Object, Planned, Plug, Port, VXLAN_OVERHEAD};
+use super::{Change, Host, Model, Planned, Plug, Port, VXLAN_OVERHEAD};
 use crate::limits;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
@@ -10,7 +10,7 @@ use weft_proto::v1;
 impl Model {
     /// Plans a port's place. Asking for the place it has changes nothing.
     pub fn plug_port(&self, request: &v1::PlugPortRequest) -> Planned<Port> {
-        let port = self.port(&request.port, &request.project, "port")?;
+        let port: &Port = self.find(&request.port, &request.project, "port")?;
         let host = self.chosen_host(&request.host)?;
         let interface = if request.interface.is_empty() {
             format!("weft{}", port.number)
@@ -29,21 +29,21 @@ impl Model {
             return Err(Fault::invalid(
                 "already_plugged",
                 "port",
-                format!("port {:?} is plugged on host {:?}", port.name, self.hosts[&current.host].name),
+                format!("port {:?} is plugged on host {:?}", port.name, self.hosts[current.host].name),
                 format!("Unplug it first: `weft port unplug {}`.", port.name),
             )
             .with_status(tonic::Code::FailedPrecondition));
         }
         self.check_place(port, host, &plug)?;
         let plugged = Port { plug: Some(plug), ..port.clone() };
-        Ok((vec![Change::Put(Object::Port(plugged.clone()))], plugged))
+        Ok((vec![Change::put(plugged.clone())], plugged))
     }
 
     fn chosen_host(&self, named: &str) -> Result<&Host, Fault> {
         if !named.is_empty() {
-            return self.host(named, "host");
+            return self.find(named, "", "host");
         }
-        let mut hosts = self.hosts.values();
+        let mut hosts = self.hosts.iter();
         match (hosts.next(), hosts.next()) {
             (Some(only), None) => Ok(only),
             (None, _) => Err(Fault::invalid(
@@ -63,8 +63,9 @@ impl Model {
     }
 
     fn check_place(&self, port: &Port, host: &Host, plug: &Plug) -> Result<(), Fault> {
+        let index = &self.ports.index;
         let key = (plug.host, plug.netns.clone(), plug.interface.clone());
-        if let Some(other) = self.port_of_interface.get(&key) {
+        if let Some(other) = index.of_interface.one(key) {
             return Err(Fault::invalid(
                 "interface_taken",
                 "interface",
@@ -73,7 +74,7 @@ impl Model {
             )
             .with_status(tonic::Code::AlreadyExists));
         }
-        let network = &self.networks[&port.network];
+        let network = &self.networks[port.network];
         if host.underlay_mtu > 0 && network.mtu + VXLAN_OVERHEAD > host.underlay_mtu {
             return Err(Fault::invalid(
                 "bad_mtu",
@@ -86,30 +87,28 @@ impl Model {
             )
             .with_status(tonic::Code::FailedPrecondition));
         }
-        if self.ports_of_host.get(&host.id).is_some_and(|ports| ports.len() >= limits::PORTS_PER_HOST) {
+        if self.ports_on(host.id).count() >= limits::PORTS_PER_HOST {
             return Err(limit("ports on the host", limits::PORTS_PER_HOST, "Choose another host."));
         }
-        let Some(hosts) = self.plugged.get(&port.network) else { return Ok(()) };
-        match hosts.get(&host.id) {
-            Some(ports) if ports.len() >= limits::PORTS_PER_NETWORK_AND_HOST => {
-                let most = limits::PORTS_PER_NETWORK_AND_HOST;
-                Err(limit("ports of the network on the host", most, "Choose another host."))
-            }
-            None if hosts.len() >= limits::HOSTS_PER_NETWORK => {
-                let most = limits::HOSTS_PER_NETWORK;
-                Err(limit("hosts with ports of the network", most, "Choose a host that has one already."))
-            }
-            _ => Ok(()),
+        let here = index.plugged.of((network.id, host.id)).count();
+        if here >= limits::PORTS_PER_NETWORK_AND_HOST {
+            let most = limits::PORTS_PER_NETWORK_AND_HOST;
+            return Err(limit("ports of the network on the host", most, "Choose another host."));
         }
+        if here == 0 && self.hosts_of(network.id).count() >= limits::HOSTS_PER_NETWORK {
+            let most = limits::HOSTS_PER_NETWORK;
+            return Err(limit("hosts with ports of the network", most, "Choose a host that has one already."));
+        }
+        Ok(())
     }
 
     /// Plans that a port leaves its place. If it has none, nothing changes.
     pub fn unplug_port(&self, request: &v1::UnplugPortRequest) -> Planned<Port> {
-        let port = self.port(&request.port, &request.project, "port")?;
+        let port: &Port = self.find(&request.port, &request.project, "port")?;
         if port.plug.is_none() {
             return Ok((Vec::new(), port.clone()));
         }
         let unplugged = Port { plug: None, ..port.clone() };
-        Ok((vec![Change::Put(Object::Port(unplugged.clone()))], unplugged))
+        Ok((vec![Change::put(unplugged.clone())], unplugged))
     }
 }

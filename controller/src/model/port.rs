@@ -2,31 +2,180 @@
 
 use super::address::parse_address;
 use super::lookup::{in_use, limit};
-use super::{
-    Change, Counters, FIRST_RESERVED_PORT, FixedAddress, Kind, Mac, Model, Network, Object, Planned, Port, Subnet,
-    valid_name,
-};
+use super::{By, Change, Counters, FIRST_RESERVED_PORT, Mac, Model, Network, Object, Planned, Subnet, record};
 use crate::limits;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
 
+/// Where an instance meets a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Unique in the cloud.
+    pub id: Uuid,
+    /// Unique in the project.
+    pub name: String,
+    /// That of the network.
+    pub project: Uuid,
+    /// The network it belongs to.
+    pub network: Uuid,
+    /// Unique in the network.
+    pub mac: Mac,
+    /// At most one of each subnet.
+    pub addresses: Vec<FixedAddress>,
+    /// In flow tables: 1 to [`super::FIRST_RESERVED_PORT`] − 1, unique in the cloud.
+    pub number: u32,
+    /// Where it is, if it is anywhere.
+    pub plug: Option<Plug>,
+}
+
+/// An address of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FixedAddress {
+    /// The subnet it lies in.
+    pub subnet: Uuid,
+    /// The address.
+    pub address: Ipv4Addr,
+}
+
+/// The place of a plugged port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plug {
+    /// On which host.
+    pub host: Uuid,
+    /// Its interface's name, never empty.
+    pub interface: String,
+    /// In which network namespace; empty: the switch's own.
+    pub netns: String,
+}
+
+/// By what ports are found.
+#[derive(Clone, Debug, Default)]
+pub struct PortIndex {
+    pub(super) of_network: By<Uuid>,
+    pub(super) of_host: By<Uuid>,
+    /// Plugged ports, by network and host.
+    pub(super) plugged: By<(Uuid, Uuid)>,
+    /// By subnet and address.
+    pub(super) of_address: By<(Uuid, Ipv4Addr)>,
+    /// By network and MAC.
+    pub(super) of_mac: By<(Uuid, Mac)>,
+    pub(super) of_number: By<u32>,
+    /// By host, network namespace and name of the interface.
+    pub(super) of_interface: By<(Uuid, String, String)>,
+}
+
+impl Object for Port {
+    const WORD: &'static str = "port";
+    const MOST: usize = limits::PORTS;
+    type Record = v1::Port;
+    type Index = PortIndex;
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn project(&self) -> Uuid {
+        self.project
+    }
+
+    fn record(&self) -> v1::Port {
+        let fixed = |fixed: &FixedAddress| v1::FixedIp {
+            subnet_id: fixed.subnet.to_string(),
+            ip_address: fixed.address.to_string(),
+        };
+        let plug = self.plug.as_ref();
+        v1::Port {
+            id: self.id.to_string(),
+            name: self.name.clone(),
+            project_id: self.project.to_string(),
+            network_id: self.network.to_string(),
+            mac_address: self.mac.to_string(),
+            fixed_ips: self.addresses.iter().map(fixed).collect(),
+            number: self.number,
+            host_id: record::text(plug.map(|plug| plug.host)),
+            interface: record::text(plug.map(|plug| &plug.interface)),
+            netns: record::text(plug.map(|plug| &plug.netns)),
+            ..v1::Port::default()
+        }
+    }
+
+    fn from_record(record: v1::Port) -> Result<Self, String> {
+        let fixed = |fixed: &v1::FixedIp| {
+            let subnet = record::uuid(&fixed.subnet_id)?;
+            Ok(FixedAddress { subnet, address: record::address(&fixed.ip_address)? })
+        };
+        let host = record::optional(&record.host_id, record::uuid)?;
+        Ok(Self {
+            id: record::uuid(&record.id)?,
+            name: record.name,
+            project: record::uuid(&record.project_id)?,
+            network: record::uuid(&record.network_id)?,
+            mac: record::parsed(&record.mac_address, "a MAC")?,
+            addresses: record::all(&record.fixed_ips, fixed)?,
+            number: record.number,
+            plug: host.map(|host| Plug { host, interface: record.interface, netns: record.netns }),
+        })
+    }
+
+    fn index(&self, index: &mut PortIndex, present: bool) {
+        index.of_network.set(self.network, self.id, present);
+        index.of_mac.set((self.network, self.mac), self.id, present);
+        index.of_number.set(self.number, self.id, present);
+        for fixed in &self.addresses {
+            index.of_address.set((fixed.subnet, fixed.address), self.id, present);
+        }
+        if let Some(plug) = &self.plug {
+            index.of_host.set(plug.host, self.id, present);
+            index.plugged.set((self.network, plug.host), self.id, present);
+            index.of_interface.set((plug.host, plug.netns.clone(), plug.interface.clone()), self.id, present);
+        }
+    }
+
+    /// The network's hosts; but a port that is nowhere is in no table.
+    fn touches(&self, model: &Model) -> BTreeSet<Uuid> {
+        if self.plug.is_some() { model.hosts_of(self.network).collect() } else { BTreeSet::new() }
+    }
+}
+
 impl Model {
+    /// The network's ports, plugged or not, by id.
+    pub fn ports_of(&self, network: Uuid) -> impl Iterator<Item = &Port> {
+        self.ports.among(self.ports.index.of_network.of(network))
+    }
+
+    /// The ports plugged on a host, by id.
+    pub fn ports_on(&self, host: Uuid) -> impl Iterator<Item = &Port> {
+        self.ports.among(self.ports.index.of_host.of(host))
+    }
+
+    /// The network's ports that are plugged on a host, by id.
+    pub fn ports_plugged(&self, network: Uuid, host: Uuid) -> impl Iterator<Item = &Port> {
+        self.ports.among(self.ports.index.plugged.of((network, host)))
+    }
+
+    /// The hosts on which the network has plugged ports, by id.
+    pub fn hosts_of(&self, network: Uuid) -> impl Iterator<Item = Uuid> {
+        self.ports.index.plugged.keys((network, Uuid::nil())..=(network, Uuid::max())).map(|(_, host)| *host)
+    }
+
     /// Plans a port: its MAC is free in the network, its addresses lie in subnets of it and are free.
     pub fn create_port(&self, request: &v1::CreatePortRequest, id: Uuid) -> Planned<Port> {
-        valid_name(&request.name, "name")?;
-        let network = self.network(&request.network, &request.project, "network")?;
-        if self.ports.len() >= limits::PORTS {
-            return Err(limit("ports", limits::PORTS, "Remove ports that are not used."));
-        }
-        if self.ports_of_network.get(&network.id).is_some_and(|ports| ports.len() >= limits::PORTS_PER_NETWORK) {
+        let network: &Network = self.find(&request.network, &request.project, "network")?;
+        self.admit::<Port>(network.project, &request.name)?;
+        if self.ports_of(network.id).count() >= limits::PORTS_PER_NETWORK {
             return Err(limit("ports in the network", limits::PORTS_PER_NETWORK, "Make another network."));
         }
         let mac = self.choose_mac(&request.mac_address, network.id, id)?;
         let addresses = self.choose_addresses(&request.fixed_ips, network)?;
         let number = self.choose_number();
-        let counters = Counters { next_port: number + 1, ..self.counters };
+        let counters = Counters { next_port: number + 1, ..self.next() };
         let port = Port {
             id,
             name: request.name.clone(),
@@ -37,20 +186,22 @@ impl Model {
             number,
             plug: None,
         };
-        let changes = vec![Change::Put(Object::Port(port.clone())), Change::Put(Object::Counters(counters))];
+        let changes = vec![Change::put(port.clone()), Change::put(counters)];
         Ok((changes, port))
     }
 
     fn choose_number(&self) -> u32 {
         let last = FIRST_RESERVED_PORT - 1;
-        let start = if self.counters.next_port > last { 1 } else { self.counters.next_port.max(1) };
-        let free = (start..=last).chain(1..start).find(|number| !self.port_of_number.contains_key(number));
+        let next = self.next().next_port;
+        let start = if next > last { 1 } else { next.max(1) };
+        let taken = &self.ports.index.of_number;
+        let free = (start..=last).chain(1..start).find(|&number| taken.one(number).is_none());
         // There are fewer ports than numbers (limits::PORTS).
         free.unwrap_or(last)
     }
 
     fn mac_taken(&self, network: Uuid, mac: Mac) -> bool {
-        self.port_of_mac.contains_key(&(network, mac))
+        self.ports.index.of_mac.one((network, mac)).is_some()
             || self.subnets_of(network).any(|subnet| subnet.dhcp_mac() == mac)
     }
 
@@ -74,7 +225,7 @@ impl Model {
             return Err(Fault::invalid(
                 "duplicate_mac",
                 "mac_address",
-                format!("{mac} is taken in network {:?}", self.networks[&network].name),
+                format!("{mac} is taken in network {:?}", self.networks[network].name),
                 "Give another, or none to have one chosen.",
             )
             .with_status(tonic::Code::AlreadyExists));
@@ -103,7 +254,7 @@ impl Model {
                 return Err(Fault::invalid(
                     "duplicate_subnet",
                     place,
-                    format!("the port would have two addresses of subnet {:?}", self.subnets[&fixed.subnet].name),
+                    format!("the port would have two addresses of subnet {:?}", self.subnets[fixed.subnet].name),
                     "Give at most one address of each subnet.",
                 ));
             }
@@ -118,8 +269,7 @@ impl Model {
         let subnet = if entry.subnet_id.is_empty() {
             None
         } else {
-            let project = network.project.to_string();
-            Some(self.subnet(&entry.subnet_id, &project, &subnet_field)?)
+            Some(self.find::<Subnet>(&entry.subnet_id, &network.project.to_string(), &subnet_field)?)
         };
         if let Some(subnet) = subnet.filter(|subnet| subnet.network != network.id) {
             return Err(Fault::invalid(
@@ -170,7 +320,7 @@ impl Model {
         if subnet.dhcp == Some(address) {
             return Some(format!("DHCP of subnet {:?}", subnet.name));
         }
-        let port = self.port_of_address.get(&(subnet.id, address))?;
+        let port = self.ports.index.of_address.one((subnet.id, address))?;
         Some(format!("port {:?}", self.ports[port].name))
     }
 
@@ -190,13 +340,13 @@ impl Model {
     }
 
     /// Plans its removal. It must not be plugged.
-    pub fn delete_port(&self, named: &str, project: &str) -> Planned<()> {
-        let port = self.port(named, project, "id")?;
+    pub fn delete_port(&self, named: &str, project: &str) -> Planned<Port> {
+        let port: &Port = self.find(named, project, "port")?;
         if let Some(plug) = &port.plug {
-            let by = format!("is plugged on host {:?}", self.hosts[&plug.host].name);
+            let by = format!("is plugged on host {:?}", self.hosts[plug.host].name);
             let remedy = format!("Unplug it first: `weft port unplug {}`.", port.name);
-            return Err(in_use(Kind::Port, &port.name, &by, remedy));
+            return Err(in_use(port, "port", &by, remedy));
         }
-        Ok((vec![Change::Remove(Kind::Port, port.id)], ()))
+        Ok((vec![Change::remove(port)], port.clone()))
     }
 }

@@ -1,46 +1,68 @@
 //! Projects: created, removed.
 
-use super::lookup::{in_use, limit};
-use super::{Change, Kind, Model, Object, Planned, Project, valid_name};
+use super::lookup::in_use;
+use super::{Change, Model, Object, Planned, record};
 use crate::limits;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
 
-impl Model {
-    /// Plans a project. Its name must be free.
-    pub fn create_project(&self, request: &v1::CreateProjectRequest, id: Uuid) -> Planned<Project> {
-        valid_name(&request.name, "name")?;
-        if self.names.contains_key(&(Kind::Project, Uuid::nil(), request.name.clone())) {
-            return Err(name_taken(Kind::Project, &request.name));
-        }
-        if self.projects.len() >= limits::PROJECTS {
-            return Err(limit("projects", limits::PROJECTS, "Remove projects that are not used."));
-        }
-        let project = Project { id, name: request.name.clone() };
-        Ok((vec![Change::Put(Object::Project(project.clone()))], project))
+/// A tenant: what names are looked up in, and networks belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Project {
+    /// Unique in the cloud.
+    pub id: Uuid,
+    /// Unique in the cloud.
+    pub name: String,
+}
+
+impl Object for Project {
+    const WORD: &'static str = "project";
+    const MOST: usize = limits::PROJECTS;
+    const OWNED: bool = false;
+    type Record = v1::Project;
+    type Index = ();
+
+    fn id(&self) -> Uuid {
+        self.id
     }
 
-    /// Plans its removal. It must have no networks.
-    pub fn delete_project(&self, named: &str) -> Planned<()> {
-        if named.is_empty() {
-            return Err(Fault::invalid("unknown_project", "id", "no project is named", "Name the project to remove."));
-        }
-        let project = self.project(named, "id")?;
-        if project.name == super::DEFAULT_PROJECT {
-            return Err(in_use(Kind::Project, &project.name, "always exists", "Leave it."));
-        }
-        let networks = self.networks_of_project.get(&project.id).map_or(0, std::collections::BTreeSet::len);
-        if networks > 0 {
-            let by = format!("has {networks} networks");
-            return Err(in_use(Kind::Project, &project.name, &by, "Remove its networks first."));
-        }
-        Ok((vec![Change::Remove(Kind::Project, project.id)], ()))
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn record(&self) -> v1::Project {
+        v1::Project { id: self.id.to_string(), name: self.name.clone() }
+    }
+
+    fn from_record(record: v1::Project) -> Result<Self, String> {
+        Ok(Self { id: record::uuid(&record.id)?, name: record.name })
     }
 }
 
-pub(super) fn name_taken(kind: Kind, name: &str) -> Fault {
-    let word = kind.word();
-    Fault::invalid("name_taken", "name", format!("there is a {word} {name:?} already"), "Choose another name.")
-        .with_status(tonic::Code::AlreadyExists)
+impl Model {
+    /// Plans a project. Its name must be free.
+    pub fn create_project(&self, request: &v1::CreateProjectRequest, id: Uuid) -> Planned<Project> {
+        self.admit::<Project>(Uuid::nil(), &request.name)?;
+        let project = Project { id, name: request.name.clone() };
+        Ok((vec![Change::put(project.clone())], project))
+    }
+
+    /// Plans its removal. It must have no networks.
+    pub fn delete_project(&self, named: &str) -> Planned<Project> {
+        if named.is_empty() {
+            let problem = "no project is named";
+            return Err(Fault::invalid("unknown_project", "project", problem, "Name the project to remove."));
+        }
+        let project = self.project(named, "project")?;
+        if project.name == super::DEFAULT_PROJECT {
+            return Err(in_use(project, "project", "always exists", "Leave it."));
+        }
+        let networks = self.networks.index.of_project.of(project.id).count();
+        if networks > 0 {
+            let by = format!("has {networks} networks");
+            return Err(in_use(project, "project", &by, "Remove its networks first."));
+        }
+        Ok((vec![Change::remove(project)], project.clone()))
+    }
 }

@@ -3,8 +3,9 @@
 use super::address::parse_address;
 use super::lookup::{in_use, limit};
 use super::name::valid_domain;
-use super::{Change, HostRoute, Ipv4Prefix, Kind, Model, Object, Planned, Subnet, valid_name};
+use super::{By, Change, Ipv4Prefix, Mac, Model, Network, Object, Planned, record};
 use crate::limits;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
@@ -13,11 +14,134 @@ use weft_proto::v1;
 const DEFAULT_LEASE_SECONDS: u32 = 86_400;
 const SHORTEST_LEASE_SECONDS: u32 = 60;
 
+/// A range of addresses of a network, and what DHCP says about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    /// Unique in the cloud.
+    pub id: Uuid,
+    /// Unique in the project.
+    pub name: String,
+    /// That of the network.
+    pub project: Uuid,
+    /// The network it belongs to.
+    pub network: Uuid,
+    /// Does not overlap another subnet of the network.
+    pub prefix: Ipv4Prefix,
+    /// Offered as the router.
+    pub gateway: Option<Ipv4Addr>,
+    /// The address DHCP is answered from; `None` if it is not.
+    pub dhcp: Option<Ipv4Addr>,
+    /// Offered in this order.
+    pub dns: Vec<Ipv4Addr>,
+    /// Offered in this order.
+    pub routes: Vec<HostRoute>,
+    /// Seconds.
+    pub lease_seconds: u32,
+    /// Offered; empty: none.
+    pub domain: String,
+}
+
+/// A route that DHCP offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostRoute {
+    /// Where to.
+    pub destination: Ipv4Prefix,
+    /// Through which router, an address of the subnet.
+    pub next_hop: Ipv4Addr,
+}
+
+impl Subnet {
+    /// The MAC that DHCP is answered from, and that ARP gives for its address.
+    #[must_use]
+    pub fn dhcp_mac(&self) -> Mac {
+        Mac::generated(Mac::DHCP, self.id, 0)
+    }
+}
+
+/// By what subnets are found.
+#[derive(Clone, Debug, Default)]
+pub struct SubnetIndex {
+    of_network: By<Uuid>,
+}
+
+impl Object for Subnet {
+    const WORD: &'static str = "subnet";
+    const MOST: usize = limits::NETWORKS * limits::SUBNETS_PER_NETWORK;
+    type Record = v1::Subnet;
+    type Index = SubnetIndex;
+
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn project(&self) -> Uuid {
+        self.project
+    }
+
+    fn record(&self) -> v1::Subnet {
+        let route = |route: &HostRoute| v1::HostRoute {
+            destination: route.destination.to_string(),
+            nexthop: route.next_hop.to_string(),
+        };
+        v1::Subnet {
+            id: self.id.to_string(),
+            name: self.name.clone(),
+            project_id: self.project.to_string(),
+            network_id: self.network.to_string(),
+            cidr: self.prefix.to_string(),
+            gateway_ip: record::text(self.gateway),
+            enable_dhcp: self.dhcp.is_some(),
+            dns_nameservers: self.dns.iter().map(ToString::to_string).collect(),
+            host_routes: self.routes.iter().map(route).collect(),
+            dhcp_address: record::text(self.dhcp),
+            lease_seconds: self.lease_seconds,
+            domain_name: self.domain.clone(),
+        }
+    }
+
+    fn from_record(record: v1::Subnet) -> Result<Self, String> {
+        let route = |route: &v1::HostRoute| {
+            let destination = record::prefix(&route.destination)?;
+            Ok(HostRoute { destination, next_hop: record::address(&route.nexthop)? })
+        };
+        Ok(Self {
+            id: record::uuid(&record.id)?,
+            name: record.name,
+            project: record::uuid(&record.project_id)?,
+            network: record::uuid(&record.network_id)?,
+            prefix: record::prefix(&record.cidr)?,
+            gateway: record::optional(&record.gateway_ip, record::address)?,
+            dhcp: record::optional(&record.dhcp_address, record::address)?,
+            dns: record::all(&record.dns_nameservers, |text| record::address(text))?,
+            routes: record::all(&record.host_routes, route)?,
+            lease_seconds: record.lease_seconds,
+            domain: record.domain_name,
+        })
+    }
+
+    fn index(&self, index: &mut SubnetIndex, present: bool) {
+        index.of_network.set(self.network, self.id, present);
+    }
+
+    fn touches(&self, model: &Model) -> BTreeSet<Uuid> {
+        model.hosts_of(self.network).collect()
+    }
+}
+
 impl Model {
+    /// The network's subnets, by id.
+    pub fn subnets_of(&self, network: Uuid) -> impl Iterator<Item = &Subnet> {
+        self.subnets.among(self.subnets.index.of_network.of(network))
+    }
+
     /// Plans a subnet: it overlaps no other of its network, and what DHCP offers makes sense in it.
     pub fn create_subnet(&self, request: &v1::CreateSubnetRequest, id: Uuid) -> Planned<Subnet> {
-        valid_name(&request.name, "name")?;
-        let network = self.network(&request.network, &request.project, "network")?;
+        let network: &Network = self.find(&request.network, &request.project, "network")?;
+        self.admit::<Subnet>(network.project, &request.name)?;
         let prefix = usable_prefix(&request.cidr)?;
         for other in self.subnets_of(network.id) {
             if other.prefix.overlaps(prefix) {
@@ -60,13 +184,13 @@ impl Model {
             domain: request.domain_name.clone(),
         };
         self.check_dhcp_mac(&subnet)?;
-        Ok((vec![Change::Put(Object::Subnet(subnet.clone()))], subnet))
+        Ok((vec![Change::put(subnet.clone())], subnet))
     }
 
     /// The MAC that DHCP answers from follows from the id; it must not meet another of the network.
     fn check_dhcp_mac(&self, subnet: &Subnet) -> Result<(), Fault> {
         let mac = subnet.dhcp_mac();
-        let taken = self.port_of_mac.contains_key(&(subnet.network, mac))
+        let taken = self.ports.index.of_mac.one((subnet.network, mac)).is_some()
             || self.subnets_of(subnet.network).any(|other| other.dhcp_mac() == mac);
         if !taken {
             return Ok(());
@@ -76,23 +200,28 @@ impl Model {
     }
 
     /// Plans its removal. No port may have an address of it.
-    pub fn delete_subnet(&self, named: &str, project: &str) -> Planned<()> {
-        let subnet = self.subnet(named, project, "id")?;
-        let first = (subnet.id, Ipv4Addr::UNSPECIFIED);
-        let last = (subnet.id, Ipv4Addr::BROADCAST);
-        if let Some((&(_, address), port)) = self.port_of_address.range(first..=last).next() {
-            let by = format!("gives {address} to port {:?}", self.ports[port].name);
-            return Err(in_use(Kind::Subnet, &subnet.name, &by, "Remove the ports that have its addresses first."));
+    pub fn delete_subnet(&self, named: &str, project: &str) -> Planned<Subnet> {
+        let subnet: &Subnet = self.find(named, project, "subnet")?;
+        let addresses = (subnet.id, Ipv4Addr::UNSPECIFIED)..=(subnet.id, Ipv4Addr::BROADCAST);
+        let mut used = self.ports.index.of_address.range(addresses);
+        if let Some((&(_, address), port)) = used.next() {
+            let name = self.ports.get(port).map_or("", |port| port.name.as_str());
+            let by = format!("gives {address} to port {name:?}");
+            return Err(in_use(subnet, "subnet", &by, "Remove the ports that have its addresses first."));
         }
-        Ok((vec![Change::Remove(Kind::Subnet, subnet.id)], ()))
+        Ok((vec![Change::remove(subnet)], subnet.clone()))
     }
 }
 
 fn usable_prefix(cidr: &str) -> Result<Ipv4Prefix, Fault> {
     let prefix = Ipv4Prefix::parse(cidr, "cidr")?;
     let bad = |problem: String, remedy: &str| Err(Fault::invalid("bad_cidr", "cidr", problem, remedy));
-    if !(8..=30).contains(&prefix.length()) {
-        return bad(format!("{prefix} is too large or too small"), "Give a prefix length of 8 to 30.");
+    if prefix.length() < 8 {
+        return bad(format!("{prefix} is too large a range"), "Give a prefix length of at least 8: 10.0.0.0/8.");
+    }
+    if prefix.length() > 30 {
+        let problem = format!("{prefix} has no room for a gateway and a host");
+        return bad(problem, "Give a prefix length of at most 30: 10.0.0.0/30.");
     }
     let address = prefix.address();
     if address.octets()[0] == 0 || address.is_loopback() || address.octets()[0] >= 224 {

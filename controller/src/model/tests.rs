@@ -56,7 +56,7 @@ fn network(name: &str) -> v1::CreateNetworkRequest {
 }
 
 fn subnet(network: &str, cidr: &str) -> v1::CreateSubnetRequest {
-    let name = format!("net-{}", cidr.replace(['/', ':'], "-"));
+    let name = format!("{network}-{}", cidr.replace(['/', ':'], "-"));
     v1::CreateSubnetRequest { name, network: network.into(), cidr: cidr.into(), ..Default::default() }
 }
 
@@ -93,20 +93,39 @@ fn names_are_one_to_63_plain_characters() {
 }
 
 #[test]
-fn projects_and_hosts_have_names_of_their_own() {
+fn names_are_unique_in_their_scope() {
     let mut cloud = Cloud::new();
     cloud.host("one");
     let fault = cloud.refused(|model| model.create_host(&v1::CreateHostRequest { name: "one".into() }, ID));
     assert_eq!(said(&fault), ("name_taken", "name"));
     let fault = cloud.refused(|model| model.create_project(&v1::CreateProjectRequest { name: "default".into() }, ID));
     assert_eq!(said(&fault), ("name_taken", "name"));
+    cloud.network("blue");
+    cloud.subnet("blue", "10.0.0.0/24");
+    cloud.port("blue", "web");
+    let subnet = v1::CreateSubnetRequest { cidr: "10.1.0.0/24".into(), ..subnet("blue", "10.0.0.0/24") };
+    let taken = [
+        cloud.refused(|model| model.create_network(&network("blue"), ID)),
+        cloud.refused(|model| model.create_subnet(&subnet, ID)),
+        cloud.refused(|model| model.create_port(&port("blue", "web"), ID)),
+    ];
+    for fault in &taken {
+        assert_eq!((said(fault), fault.status), (("name_taken", "name"), tonic::Code::AlreadyExists));
+        assert!(fault.problem.contains("in project \"default\""), "{fault}");
+    }
+    // Another kind, and another project, has names of its own.
+    cloud.port("blue", "blue");
+    cloud.done(|model| model.create_project(&v1::CreateProjectRequest { name: "other".into() }, Uuid::new_v4()));
+    let elsewhere = v1::CreateNetworkRequest { project: "other".into(), ..network("blue") };
+    assert!(cloud.0.create_network(&elsewhere, ID).is_ok());
 }
 
 #[test]
 fn what_is_named_must_exist_and_be_one() {
     let mut cloud = Cloud::new();
     let first = cloud.network("blue");
-    cloud.network("blue");
+    // No planner makes a second of a name; a store that has them stays usable.
+    cloud.0.apply(&Change::put(Network { id: Uuid::new_v4(), segment: 7, ..first.clone() }));
     let fault = cloud.refused(|model| model.create_port(&port("blue", "web"), ID));
     assert_eq!(said(&fault), ("ambiguous_name", "network"));
     assert!(cloud.0.create_port(&port(&first.id.to_string(), "web"), ID).is_ok());
@@ -118,7 +137,7 @@ fn what_is_named_must_exist_and_be_one() {
     let fault = cloud.refused(|model| model.create_network(&request, ID));
     assert_eq!(said(&fault), ("unknown_project", "project"));
     let fault = cloud.refused(|model| model.delete_host("one"));
-    assert_eq!(said(&fault), ("unknown_host", "id"));
+    assert_eq!(said(&fault), ("unknown_host", "host"));
     assert!(fault.remedy.contains("weft host create one"), "{fault}");
     assert_eq!(cloud.refused(|model| model.delete_port("web", "")).code, "unknown_port");
     assert_eq!(cloud.refused(|model| model.delete_subnet("web", "")).code, "unknown_subnet");
@@ -131,13 +150,13 @@ fn names_are_looked_up_in_their_project() {
     let blue = cloud.network("blue");
     let other = v1::CreateNetworkRequest { project: "other".into(), ..network("blue") };
     let other = cloud.done(|model| model.create_network(&other, Uuid::new_v4()));
-    assert_eq!(cloud.0.network("blue", "", "id").unwrap().id, blue.id);
-    assert_eq!(cloud.0.network("blue", "other", "id").unwrap().id, other.id);
+    assert_eq!(cloud.0.find::<Network>("blue", "", "id").unwrap().id, blue.id);
+    assert_eq!(cloud.0.find::<Network>("blue", "other", "id").unwrap().id, other.id);
     // An id of another project than the one that is said is not found.
-    assert_eq!(cloud.0.network(&other.id.to_string(), "default", "id").unwrap_err().code, "unknown_network");
-    assert_eq!(cloud.0.network(&other.id.to_string(), "", "id").unwrap().id, other.id);
+    assert_eq!(cloud.0.find::<Network>(&other.id.to_string(), "default", "id").unwrap_err().code, "unknown_network");
+    assert_eq!(cloud.0.find::<Network>(&other.id.to_string(), "", "id").unwrap().id, other.id);
     let fault = cloud.refused(|model| model.delete_project("other"));
-    assert_eq!(said(&fault), ("in_use", "id"));
+    assert_eq!(said(&fault), ("in_use", "project"));
     assert_eq!(cloud.refused(|model| model.delete_project("default")).code, "in_use");
     cloud.done(|model| model.delete_network("blue", "other"));
     cloud.done(|model| model.delete_project("other"));
@@ -163,7 +182,7 @@ fn segments_are_given_once() {
 fn an_mtu_fits_the_underlay() {
     let mut cloud = Cloud::new();
     assert_eq!(cloud.network("plain").mtu, 1450);
-    let mtu = |mtu| v1::CreateNetworkRequest { mtu, ..network("blue") };
+    let mtu = |mtu| v1::CreateNetworkRequest { mtu, ..network(&format!("mtu-{mtu}")) };
     for bad in [1, 67, 65_486] {
         let fault = cloud.refused(|model| model.create_network(&mtu(bad), ID));
         assert_eq!(said(&fault), ("bad_mtu", "mtu"), "{bad}");
@@ -176,7 +195,7 @@ fn an_mtu_fits_the_underlay() {
     assert!(fault.problem.contains("\"one\" carries 1500") && fault.remedy.contains("1450"), "{fault}");
     assert!(cloud.0.create_network(&mtu(1450), ID).is_ok());
     // A network that was made before cannot come to a host that does not carry it.
-    cloud.port("blue", "web");
+    cloud.port("mtu-8950", "web");
     assert_eq!(said(&cloud.refused(|model| model.plug_port(&plug("web", "one")))), ("bad_mtu", "host"));
 }
 
@@ -188,7 +207,8 @@ fn subnets_are_ipv4_ranges_that_do_not_overlap() {
     assert_eq!(made.gateway, Some(Ipv4Addr::new(10, 0, 0, 1)));
     assert_eq!(made.dhcp, Some(Ipv4Addr::new(10, 0, 0, 254)));
     for overlapping in ["10.0.0.0/24", "10.0.0.128/25", "10.0.0.0/8"] {
-        let fault = cloud.refused(|model| model.create_subnet(&subnet("blue", overlapping), ID));
+        let request = v1::CreateSubnetRequest { name: "x".into(), ..subnet("blue", overlapping) };
+        let fault = cloud.refused(|model| model.create_subnet(&request, ID));
         assert_eq!(said(&fault), ("overlapping_subnet", "cidr"), "{overlapping}");
     }
     for bad in [
@@ -210,6 +230,10 @@ fn subnets_are_ipv4_ranges_that_do_not_overlap() {
     }
     let fault = cloud.refused(|model| model.create_subnet(&subnet("blue", "10.1.0.1/24"), ID));
     assert!(fault.remedy.contains("10.1.0.0/24"), "{fault}");
+    for (bad, says) in [("0.0.0.0/0", "too large"), ("10.2.0.0/31", "no room")] {
+        let fault = cloud.refused(|model| model.create_subnet(&subnet("blue", bad), ID));
+        assert!(fault.problem.contains(says), "{fault}");
+    }
     let fault = cloud.refused(|model| model.create_subnet(&subnet("blue", "fd00::/64"), ID));
     assert_eq!(said(&fault), ("ipv6_unsupported", "cidr"));
     assert!(fault.problem.contains("not supported yet"));
@@ -309,7 +333,8 @@ fn macs_are_unique_in_a_network() {
     cloud.network("red");
     let subnet = cloud.subnet("blue", "10.0.0.0/24");
     let mac = |network: &str, mac: &str| v1::CreatePortRequest { mac_address: mac.into(), ..port(network, "x") };
-    cloud.done(|model| model.create_port(&mac("blue", "02:00:00:00:00:01"), Uuid::new_v4()));
+    let first = v1::CreatePortRequest { name: "first".into(), ..mac("blue", "02:00:00:00:00:01") };
+    cloud.done(|model| model.create_port(&first, Uuid::new_v4()));
     for taken in ["02:00:00:00:00:01".to_owned(), subnet.dhcp_mac().to_string()] {
         let fault = cloud.refused(|model| model.create_port(&mac("blue", &taken), ID));
         assert_eq!(said(&fault), ("duplicate_mac", "mac_address"), "{taken}");
@@ -372,23 +397,21 @@ fn what_is_in_use_stays() {
     cloud.plug("web", "one");
     let refused = [
         cloud.refused(|model| model.delete_port("web", "")),
-        cloud.refused(|model| model.delete_subnet("net-10.0.0.0-24", "")),
+        cloud.refused(|model| model.delete_subnet("blue-10.0.0.0-24", "")),
         cloud.refused(|model| model.delete_network("blue", "")),
         cloud.refused(|model| model.delete_host("one")),
     ];
-    for fault in &refused {
-        assert_eq!((said(fault), fault.status), (("in_use", "id"), tonic::Code::FailedPrecondition), "{fault}");
+    for (fault, field) in refused.iter().zip(["port", "subnet", "network", "host"]) {
+        assert_eq!((said(fault), fault.status), (("in_use", field), tonic::Code::FailedPrecondition), "{fault}");
     }
     cloud.done(|model| model.unplug_port(&v1::UnplugPortRequest { port: "web".into(), ..Default::default() }));
     cloud.done(|model| model.delete_host("one"));
     cloud.done(|model| model.delete_port("web", ""));
     cloud.done(|model| model.delete_network("blue", ""));
     // Its subnets went with it, and no index remembers anything.
-    assert_eq!(cloud.0.subnets().count(), 0);
-    assert!(cloud.0.subnets_of_network.is_empty() && cloud.0.ports_of_network.is_empty() && cloud.0.plugged.is_empty());
-    assert!(cloud.0.port_of_address.is_empty() && cloud.0.port_of_mac.is_empty() && cloud.0.port_of_number.is_empty());
-    assert!(cloud.0.port_of_interface.is_empty() && cloud.0.ports_of_host.is_empty());
-    assert_eq!(cloud.0.names.len(), 1);
+    assert!(cloud.0.subnets.is_empty());
+    let emptied = Model { counters: cloud.0.counters.clone(), projects: cloud.0.projects.clone(), ..Model::default() };
+    assert_eq!(format!("{:?}", cloud.0), format!("{emptied:?}"));
 }
 
 #[test]
@@ -399,8 +422,8 @@ fn an_underlay_address_has_one_host() {
     cloud.done(|model| model.report_host(one.id, &report));
     assert_eq!(cloud.0.report_host(one.id, &report).unwrap().0, []);
     cloud.done(|model| model.report_host(two.id, &report));
-    assert_eq!(cloud.0.host_by_id(one.id).unwrap().underlay, None);
-    assert_eq!(cloud.0.host_by_id(two.id).unwrap().underlay, report.underlay);
+    assert_eq!(cloud.0.hosts.get(one.id).unwrap().underlay, None);
+    assert_eq!(cloud.0.hosts.get(two.id).unwrap().underlay, report.underlay);
 }
 
 #[test]
@@ -410,8 +433,8 @@ fn numbers_are_not_reused_at_once() {
     let first = cloud.port("blue", "a").number;
     cloud.done(|model| model.delete_port("a", ""));
     assert_eq!(cloud.port("blue", "b").number, first + 1);
-    let last = Counters { next_port: FIRST_RESERVED_PORT, ..cloud.0.counters };
-    cloud.0.apply(&Change::Put(Object::Counters(last)));
+    let last = Counters { next_port: FIRST_RESERVED_PORT, ..cloud.0.next() };
+    cloud.0.apply(&Change::put(last));
     // All have had their turn: from the first again, past the one that is in use.
     assert_eq!(cloud.port("blue", "c").number, first);
     assert_eq!(cloud.port("blue", "d").number, first + 2);

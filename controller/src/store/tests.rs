@@ -188,9 +188,7 @@ fn a_damaged_record_is_named() {
     let change = Change::Remove(Kind::Port, Uuid::nil());
     assert_eq!(record::operation(&change), Operation::Delete(format!("port/{}", Uuid::nil())));
     let project = crate::model::Project { id: Uuid::new_v4(), name: "p".into() };
-    let Operation::Put(_, value) = record::operation(&Change::Put(crate::model::Object::Project(project))) else {
-        panic!("a put")
-    };
+    let Operation::Put(_, value) = record::operation(&Change::Put(project.into())) else { panic!("a put") };
     store.transact(&[], &[Operation::Delete(key), put(&format!("project/{}", Uuid::new_v4()), &value)]).unwrap();
     assert!(matches!(record::load(&store), Err(StoreError::Damaged { .. })));
 }

@@ -10,12 +10,10 @@
 //!
 //! Called by the switch (`switch`), by `Tables::trace` and by dumps of the cache.
 
-mod action;
 #[cfg(test)]
 mod tests;
 
-pub use action::{action_to_message, instructions_from_message, instructions_to_message};
-
+use super::action::{instructions_from_message, instructions_to_message};
 use super::key::FlowKey;
 use super::rule::{Owner, Rule, RuleCounters, RuleId, SetMatch};
 use super::tables::{SetChange, TableSettings};
@@ -306,7 +304,7 @@ pub fn address_set_to_message(name: &str, members: &[(Ipv4Addr, u8)]) -> v1::Add
 }
 
 /// The row of a message's field.
-fn field_row(field: i32, place: &str) -> Result<&'static FieldInfo, Fault> {
+pub(super) fn field_row(field: i32, place: &str) -> Result<&'static FieldInfo, Fault> {
     Field::try_from(field).ok().and_then(info).ok_or_else(|| {
         Fault::invalid(
             "unknown_field",
@@ -318,7 +316,7 @@ fn field_row(field: i32, place: &str) -> Result<&'static FieldInfo, Fault> {
 }
 
 /// Value and mask of a match or set-field, both as wide as the field.
-fn operand(row: &FieldInfo, value: &[u8], mask: &[u8], place: &str) -> Result<(Vec<u8>, Vec<u8>), Fault> {
+pub(super) fn operand(row: &FieldInfo, value: &[u8], mask: &[u8], place: &str) -> Result<(Vec<u8>, Vec<u8>), Fault> {
     let full = row.full_mask();
     let wide = |bytes: &[u8], what: &str| {
         if bytes.len() == row.bytes {
@@ -390,7 +388,7 @@ fn set_operand(matched: &v1::FieldMatch, row: &FieldInfo, place: &str) -> Result
 }
 
 /// Refuses a field whose prerequisites the match does not have.
-fn prerequisites(row: &FieldInfo, value: &FlowKey, mask: &FlowKey, place: &str) -> Result<(), Fault> {
+pub(super) fn prerequisites(row: &FieldInfo, value: &FlowKey, mask: &FlowKey, place: &str) -> Result<(), Fault> {
     for required in row.prerequisites {
         let needed = info(required.field).expect("prerequisites name fields that exist");
         if required.values.is_empty() {
@@ -482,7 +480,7 @@ fn name(place: &str, name: &str) -> Result<(), Fault> {
 }
 
 /// An IPv4 address of 4 bytes.
-fn address(bytes: &[u8], place: &str) -> Result<Ipv4Addr, Fault> {
+pub(super) fn address(bytes: &[u8], place: &str) -> Result<Ipv4Addr, Fault> {
     let octets: [u8; 4] = bytes.try_into().map_err(|_| {
         Fault::invalid(
             "bad_length",
@@ -495,7 +493,7 @@ fn address(bytes: &[u8], place: &str) -> Result<Ipv4Addr, Fault> {
 }
 
 /// A prefix, without bits beyond its length.
-fn prefix(bytes: &[u8], length: u32) -> Result<(Ipv4Addr, u8), Fault> {
+pub(super) fn prefix(bytes: &[u8], length: u32) -> Result<(Ipv4Addr, u8), Fault> {
     let address = address(bytes, "address")?;
     let length = prefix_length(length, "length")?;
     let host_bits = u32::MAX.checked_shr(length.into()).unwrap_or(0);
@@ -512,14 +510,14 @@ fn prefix(bytes: &[u8], length: u32) -> Result<(Ipv4Addr, u8), Fault> {
 }
 
 /// A prefix length of IPv4.
-fn prefix_length(length: u32, place: &str) -> Result<u8, Fault> {
+pub(super) fn prefix_length(length: u32, place: &str) -> Result<u8, Fault> {
     u8::try_from(length).ok().filter(|&length| length <= 32).ok_or_else(|| {
         Fault::invalid("bad_prefix", place, format!("a prefix of {length} bits"), "Use a length of 0 to 32.")
     })
 }
 
 /// Bytes as a person reads them.
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold("0x".to_owned(), |mut text, byte| {
         use std::fmt::Write as _;
         let _ = write!(text, "{byte:02x}");

@@ -1,9 +1,9 @@
 //! Flow tables and the way of a packet through them; in reading order:
 //!
-//! - [`key`]: what can be matched; [`action`]: what can be done; [`message`]: both, from and to the wire.
+//! - [`key`]: what can be matched; [`action`]: what can be done; [`message`]: rules, from and to the wire.
 //! - [`rule`], [`classifier`], [`state`], [`tables`]: rules, found by key, in tables that change
 //!   atomically; [`log`]: what changed lately.
-//! - [`resolve`]: the walk of one packet; [`trace`]: the same walk, written down.
+//! - [`resolve`]: the walk of one packet; [`effect`]: what comes of it; [`trace`]: the same walk, written down.
 //! - [`program`], [`rewrite`]: the walk's result, compiled to steps; [`cache`], [`buckets`]: where
 //!   programs are found again.
 
@@ -11,6 +11,7 @@ pub mod action;
 pub mod buckets;
 pub mod cache;
 pub mod classifier;
+pub mod effect;
 pub mod key;
 pub mod log;
 pub mod message;

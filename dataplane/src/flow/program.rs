@@ -3,9 +3,10 @@
 //! The order is the walk's. A step that sends takes the frame itself if nothing follows that needs it,
 //! otherwise a copy. A frame whose program consumes it nowhere is dropped under the walk's reason.
 
-use super::action::SetField;
+use super::action::Action;
+use super::effect::Effect;
 use super::key::FlowKey;
-use super::resolve::{Effect, Resolution, TunnelOutput};
+use super::resolve::Resolution;
 use super::rewrite::rewrite;
 use crate::connection::{Connections, Contents, Touched, Track};
 use crate::drop::DropReason;
@@ -13,39 +14,16 @@ use crate::packet::checksum;
 use crate::packet::frame::{Checksum, Frame};
 use crate::packet::parse::Layout;
 use crate::port::PortSlot;
-use crate::respond::dhcp::DhcpOffer;
 use crate::respond::{arp, dhcp};
-use std::fmt;
-use std::sync::Arc;
-use weft_proto::v1;
-
-/// One step.
-#[derive(Debug)]
-enum Step {
-    Rewrite(Box<SetField>),
-    PushVlan(u16),
-    PopVlan,
-    DecTtl,
-    Output(PortSlot),
-    OutputBack,
-    Tunnel(Box<TunnelOutput>),
-    Punt { max_length: u32, reason: u32, table: u8, cookie: u64 },
-    ArpReply([u8; 6]),
-    DhcpReply(Arc<DhcpOffer>),
-}
-
-impl Step {
-    fn consumes(&self) -> bool {
-        !matches!(self, Self::Rewrite(_) | Self::PushVlan(_) | Self::PopVlan | Self::DecTtl)
-    }
-}
+use crate::topology::Topology;
+use weft_proto::{text, v1};
 
 /// See the module comment.
 #[derive(Debug)]
 pub struct Program {
     /// Connections that every packet of the entry belongs to; at most a few zones.
     tracks: Box<[Track]>,
-    steps: Box<[Step]>,
+    steps: Box<[Effect]>,
     /// Why, if no step consumes the frame.
     drop: DropReason,
 }
@@ -72,24 +50,8 @@ impl Program {
     /// Compiles a resolution.
     #[must_use]
     pub fn compile(resolution: &Resolution) -> Self {
-        let steps = resolution.effects.iter().filter_map(|effect| {
-            Some(match effect {
-                Effect::Rewrite(set) => Step::Rewrite(set.clone()),
-                Effect::PushVlan(ether_type) => Step::PushVlan(*ether_type),
-                Effect::PopVlan => Step::PopVlan,
-                Effect::DecTtl => Step::DecTtl,
-                Effect::Output { slot, .. } => Step::Output(*slot),
-                Effect::OutputBack => Step::OutputBack,
-                Effect::Tunnel(output) => Step::Tunnel(output.clone()),
-                Effect::Punt { max_length, reason, table, cookie } => {
-                    Step::Punt { max_length: *max_length, reason: *reason, table: *table, cookie: *cookie }
-                }
-                Effect::ArpReply(mac) => Step::ArpReply(*mac),
-                Effect::DhcpReply(offer) => Step::DhcpReply(offer.clone()),
-                Effect::Undeliverable { .. } => return None,
-            })
-        });
-        let mut steps: Vec<Step> = steps.collect();
+        let deliverable = |effect: &&Effect| !matches!(effect, Effect::Undeliverable { .. });
+        let mut steps: Vec<Effect> = resolution.effects.iter().filter(deliverable).cloned().collect();
         while steps.last().is_some_and(|step| !step.consumes()) {
             steps.pop();
         }
@@ -142,20 +104,31 @@ impl Program {
         }
         consume(last, frame, key, egress);
     }
+
+    /// What it does, in the words of a trace.
+    #[must_use]
+    pub fn text(&self, topology: &Topology) -> String {
+        if self.steps.is_empty() {
+            return format!("drop {}", self.drop.word());
+        }
+        let messages = self.steps.iter().flat_map(|step| step.to_messages(topology));
+        messages.map(|message| text::format_effect(&message)).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// A step that changes the frame and leaves it.
-fn change(step: &Step, frame: &mut Frame, layout: &mut Layout) -> Result<(), DropReason> {
-    match step {
-        Step::Rewrite(set) => return rewrite(frame, layout, set).then_some(()).ok_or(DropReason::BadAction),
-        Step::PushVlan(ether_type) => {
+fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout) -> Result<(), DropReason> {
+    let Effect::Action { action, .. } = step else { return Ok(()) };
+    match action {
+        Action::SetField(set) => return rewrite(frame, layout, set).then_some(()).ok_or(DropReason::BadAction),
+        Action::PushVlan(ether_type) => {
             let head = frame.push_front(4).ok_or(DropReason::NoHeadroom)?;
             head.copy_within(4..16, 0);
             let [high, low] = ether_type.to_be_bytes();
             head[12..16].copy_from_slice(&[high, low, 0, 0]);
             move_layout(layout, 4);
         }
-        Step::PopVlan => {
+        Action::PopVlan => {
             let head = frame.head_mut();
             if layout.vlan_tags == 0 || head.len() < 18 {
                 return Err(DropReason::BadAction);
@@ -166,8 +139,14 @@ fn change(step: &Step, frame: &mut Frame, layout: &mut Layout) -> Result<(), Dro
             }
             move_layout(layout, -4);
         }
-        Step::DecTtl => decrement_ttl(frame, layout.l3 as usize)?,
-        _ => {}
+        Action::DecTtl => decrement_ttl(frame, layout.l3 as usize)?,
+        // Those that consume, and those that the walk carries out.
+        Action::Output(_)
+        | Action::Punt { .. }
+        | Action::Drop(_)
+        | Action::Track(_)
+        | Action::ArpReply(_)
+        | Action::DhcpReply(_) => {}
     }
     Ok(())
 }
@@ -202,42 +181,47 @@ fn decrement_ttl(frame: &mut Frame, l3: usize) -> Result<(), DropReason> {
 }
 
 /// A step that ends the frame's way (or its copy's).
-fn consume(step: &Step, mut frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
-    match step {
-        Step::Output(slot) => egress.send(*slot, frame),
-        Step::OutputBack => egress.send(egress.ingress(), frame),
-        Step::Tunnel(output) => match output.header.push(&mut frame, tunnel_entropy(key)) {
-            Ok(()) => {
-                egress.count_tunnel(output.slot, frame.len());
-                egress.send(output.underlay, frame);
-            }
-            Err(reason) => egress.discard(frame, reason),
-        },
-        Step::Punt { max_length, reason, table, cookie } => {
+fn consume(step: &Effect, mut frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
+    let (action, table, cookie) = match step {
+        Effect::Action { action, table, cookie } => (action, *table, *cookie),
+        Effect::Output { slot, .. } => return egress.send(*slot, frame),
+        Effect::Tunnel(output) => {
+            return match output.header.push(&mut frame, tunnel_entropy(key)) {
+                Ok(()) => {
+                    egress.count_tunnel(output.slot, frame.len());
+                    egress.send(output.underlay, frame);
+                }
+                Err(reason) => egress.discard(frame, reason),
+            };
+        }
+        Effect::Undeliverable { reason, .. } => return egress.discard(frame, *reason),
+    };
+    match action {
+        Action::Punt { max_length, reason } => {
             let total_length = frame.len() as u32;
             let mut bytes = vec![0; frame.len().min(*max_length as usize)];
             frame.copy_range(0, &mut bytes);
-            let packet = v1::PacketIn {
-                in_port: key.port(),
-                reason: *reason,
-                table: (*table).into(),
-                cookie: *cookie,
-                total_length,
-                frame: bytes,
-            };
+            let in_port = key.port();
+            let table = table.into();
+            let packet = v1::PacketIn { in_port, reason: *reason, table, cookie, total_length, frame: bytes };
             egress.punt(packet, frame);
         }
-        Step::ArpReply(mac) => answer(arp::reply(&mut frame, *mac), frame, egress),
-        Step::DhcpReply(offer) => {
+        Action::ArpReply(mac) => answer(arp::reply(&mut frame, *mac), frame, egress),
+        Action::DhcpReply(offer) => {
             if egress.may_reply() {
                 answer(dhcp::reply(&mut frame, offer), frame, egress);
             } else {
                 egress.discard(frame, DropReason::ResponderBudget);
             }
         }
-        Step::Rewrite(_) | Step::PushVlan(_) | Step::PopVlan | Step::DecTtl => {
-            egress.discard(frame, DropReason::NoOutput);
-        }
+        // Those that leave the frame to what follows, and those that the walk carries out.
+        Action::Output(_)
+        | Action::Drop(_)
+        | Action::Track(_)
+        | Action::SetField(_)
+        | Action::PushVlan(_)
+        | Action::PopVlan
+        | Action::DecTtl => egress.discard(frame, DropReason::NoOutput),
     }
 }
 
@@ -263,35 +247,4 @@ fn tunnel_entropy(key: &FlowKey) -> u32 {
         mix ^= words[1] ^ words[2].rotate_left(7) ^ words[9].rotate_left(13) ^ words[11].rotate_left(29);
     }
     (mix.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
-}
-
-impl fmt::Display for Program {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.steps.is_empty() {
-            return write!(formatter, "drop {}", self.drop.word());
-        }
-        for (index, step) in self.steps.iter().enumerate() {
-            if index > 0 {
-                write!(formatter, ", ")?;
-            }
-            match step {
-                Step::Rewrite(set) => {
-                    let names = set.fields.iter().filter_map(|field| Some(weft_proto::field::info(*field)?.name));
-                    write!(formatter, "set {}", names.collect::<Vec<_>>().join("+"))?;
-                }
-                Step::PushVlan(ether_type) => write!(formatter, "push vlan 0x{ether_type:04x}")?,
-                Step::PopVlan => write!(formatter, "pop vlan")?,
-                Step::DecTtl => write!(formatter, "dec ttl")?,
-                Step::Output(slot) => write!(formatter, "output to slot {}", slot.index())?,
-                Step::OutputBack => write!(formatter, "output to the ingress port")?,
-                Step::Tunnel(output) => {
-                    write!(formatter, "vxlan {} to {}", output.id, output.destination)?;
-                }
-                Step::Punt { reason, .. } => write!(formatter, "punt {reason}")?,
-                Step::ArpReply(_) => write!(formatter, "arp reply")?,
-                Step::DhcpReply(offer) => write!(formatter, "dhcp reply {}", offer.address)?,
-            }
-        }
-        Ok(())
-    }
 }

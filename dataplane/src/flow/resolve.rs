@@ -19,6 +19,7 @@
 //! Values that are only checked (the TTL) are checked when the program runs, and are not consulted here.
 
 use super::action::{Action, Instructions, SetField};
+use super::effect::{Effect, TunnelOutput};
 use super::key::FlowKey;
 use super::log::{Passed, TOPOLOGY, partition};
 use super::rule::Rule;
@@ -26,8 +27,6 @@ use super::state::FlowState;
 use crate::connection::{ConnectionId, Connections, Contents, Observation, Prepared, Track};
 use crate::drop::DropReason;
 use crate::packet::tunnel::VxlanHeader;
-use crate::port::PortSlot;
-use crate::respond::dhcp::DhcpOffer;
 use crate::topology::{Path, PortKind, Topology};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -86,80 +85,6 @@ pub struct Unobserved;
 
 impl Observer for Unobserved {
     fn searched(&mut self, _table: u8, _rule: Option<&Arc<Rule>>) {}
-}
-
-/// One thing to be done with the packet, in order.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Rewrite fields of the packet.
-    Rewrite(Box<SetField>),
-    /// Push a tag.
-    PushVlan(u16),
-    /// Remove the outer tag.
-    PopVlan,
-    /// Check and decrement the TTL or hop limit.
-    DecTtl,
-    /// Send (a copy) by a device port.
-    Output {
-        /// The number, for people.
-        port: u32,
-        /// The port.
-        slot: PortSlot,
-    },
-    /// Send (a copy) back by the port it came in by.
-    OutputBack,
-    /// Wrap (a copy) and send it by the underlay.
-    Tunnel(Box<TunnelOutput>),
-    /// Hand (a copy) to a listener.
-    Punt {
-        /// At most this many bytes.
-        max_length: u32,
-        /// For the receiver.
-        reason: u32,
-        /// Where the action stood.
-        table: u8,
-        /// Likewise.
-        cookie: u64,
-    },
-    /// Answer (a copy) by ARP, out of the ingress port.
-    ArpReply([u8; 6]),
-    /// Answer (a copy) by DHCP, out of the ingress port.
-    DhcpReply(Arc<DhcpOffer>),
-    /// It should have left here, but cannot; counted only if nothing else is done with the packet.
-    Undeliverable {
-        /// The port named.
-        port: u32,
-        /// Why not.
-        reason: DropReason,
-    },
-}
-
-impl Effect {
-    /// Whether the packet, or a copy of it, ends here.
-    #[must_use]
-    pub fn consumes(&self) -> bool {
-        !matches!(
-            self,
-            Self::Rewrite(_) | Self::PushVlan(_) | Self::PopVlan | Self::DecTtl | Self::Undeliverable { .. }
-        )
-    }
-}
-
-/// An encapsulation with everything known.
-#[derive(Clone, Debug)]
-pub struct TunnelOutput {
-    /// The tunnel port's number and slot, for counting.
-    pub port: u32,
-    /// See `port`.
-    pub slot: PortSlot,
-    /// The device it leaves by.
-    pub underlay: PortSlot,
-    /// The remote end.
-    pub destination: Ipv4Addr,
-    /// The key.
-    pub id: u64,
-    /// Ready-made.
-    pub header: VxlanHeader,
 }
 
 /// The result of a walk.
@@ -341,13 +266,21 @@ impl<'a> Walk<'a> {
     /// One action, at once. An error ends the walk.
     fn apply(&mut self, action: &Action, rule: &Rule) -> Result<(), DropReason> {
         match action {
-            Action::Output(port) => self.output(*port),
-            Action::SetField(set) => return self.set_field(set),
-            Action::PushVlan(ether_type) => {
+            Action::Output(port) => {
+                self.output(*port);
+                return Ok(());
+            }
+            Action::Drop(reason) => return Err(*reason),
+            Action::Track(track) => return self.track(track),
+            Action::SetField(set) => {
+                if !self.set_field(set)? {
+                    return Ok(());
+                }
+            }
+            Action::PushVlan(_) => {
                 self.consult_tags();
                 self.key.vlan_inner_tci = self.key.vlan_tci;
                 self.key.vlan_tci = [0x10, 0];
-                self.effects.push(Effect::PushVlan(*ether_type));
             }
             Action::PopVlan => {
                 self.consult_tags();
@@ -355,35 +288,26 @@ impl<'a> Walk<'a> {
                     return Err(DropReason::BadAction);
                 }
                 self.key.vlan_tci = std::mem::take(&mut self.key.vlan_inner_tci);
-                self.effects.push(Effect::PopVlan);
             }
-            Action::DecTtl => {
-                self.consult(Field::EthType);
-                if !matches!(self.key.eth_type, [0x08, 0x00] | [0x86, 0xdd]) {
-                    return Err(DropReason::BadAction);
-                }
-                self.key.ip_ttl = self.key.ip_ttl.saturating_sub(1);
-                self.changed.ip_ttl = 0xff;
-                if self.written.ip_ttl != 0xff {
-                    // Carries cross whatever was written of it: what it is now depends on the packet.
-                    self.written.ip_ttl = 0;
-                    self.decremented = true;
-                }
-                self.effects.push(Effect::DecTtl);
-            }
-            Action::Punt { max_length, reason } => self.effects.push(Effect::Punt {
-                max_length: *max_length,
-                reason: *reason,
-                table: rule.id.table,
-                cookie: rule.cookie,
-            }),
-            Action::Drop(reason) => return Err(*reason),
-            Action::Track(track) => return self.track(track),
-            Action::ArpReply(mac) => {
-                self.consult(Field::EthType);
-                self.effects.push(Effect::ArpReply(*mac));
-            }
-            Action::DhcpReply(offer) => self.effects.push(Effect::DhcpReply(offer.clone())),
+            Action::DecTtl => self.decrement_ttl()?,
+            Action::ArpReply(_) => self.consult(Field::EthType),
+            Action::Punt { .. } | Action::DhcpReply(_) => {}
+        }
+        self.effects.push(Effect::Action { action: action.clone(), table: rule.id.table, cookie: rule.cookie });
+        Ok(())
+    }
+
+    fn decrement_ttl(&mut self) -> Result<(), DropReason> {
+        self.consult(Field::EthType);
+        if !matches!(self.key.eth_type, [0x08, 0x00] | [0x86, 0xdd]) {
+            return Err(DropReason::BadAction);
+        }
+        self.key.ip_ttl = self.key.ip_ttl.saturating_sub(1);
+        self.changed.ip_ttl = 0xff;
+        if self.written.ip_ttl != 0xff {
+            // Carries cross whatever was written of it: what it is now depends on the packet.
+            self.written.ip_ttl = 0;
+            self.decremented = true;
         }
         Ok(())
     }
@@ -412,7 +336,8 @@ impl<'a> Walk<'a> {
         self.changed.union(mask);
     }
 
-    fn set_field(&mut self, set: &SetField) -> Result<(), DropReason> {
+    /// Whether the packet itself changes, not only what the tables know of it.
+    fn set_field(&mut self, set: &SetField) -> Result<bool, DropReason> {
         let mut on_packet = false;
         for &field in &set.fields {
             if from_pipeline(field) || is_tunnel(field) {
@@ -428,10 +353,7 @@ impl<'a> Walk<'a> {
             // The presence bit tells that there is a tag; it is not the tag's to change.
             self.key.vlan_tci[0] |= 0x10;
         }
-        if on_packet {
-            self.effects.push(Effect::Rewrite(Box::new(set.clone())));
-        }
-        Ok(())
+        Ok(on_packet)
     }
 
     /// Whether the packet has this field; consults what tells.
@@ -475,8 +397,8 @@ impl<'a> Walk<'a> {
         let effect = match self.view.topology.ports.get(&number).map(|info| &info.kind) {
             None => Err(DropReason::NoSuchPort),
             Some(PortKind::Device { up: false, .. }) => Err(DropReason::PortDown),
-            Some(PortKind::Device { .. }) if port == PORT_IN_PORT => Ok(Effect::OutputBack),
-            Some(PortKind::Device { slot, .. }) => Ok(Effect::Output { port, slot: *slot }),
+            // Every result depends on the ingress port, so its slot may stand in it too.
+            Some(PortKind::Device { slot, .. }) => Ok(Effect::Output { port: number, slot: *slot }),
             Some(tunnel @ PortKind::Vxlan { .. }) => {
                 self.tunnel(number, tunnel).map(|output| Effect::Tunnel(Box::new(output)))
             }

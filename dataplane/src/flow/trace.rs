@@ -1,8 +1,10 @@
 //! The walk of a packet, written down for a person. It observes the same walk that the worker does.
 
+use super::action::Action;
+use super::effect::Effect;
 use super::key::FlowKey;
 use super::message;
-use super::resolve::{Effect, Observer, Resolution};
+use super::resolve::{Observer, Resolution};
 use super::rule::Rule;
 use super::state::FlowState;
 use crate::drop::DropReason;
@@ -58,14 +60,14 @@ impl Trace {
         let mut ttl = key.ip_ttl;
         let mut drop = resolution.drop;
         for effect in &resolution.effects {
-            if let Effect::DecTtl = effect {
+            if let Effect::Action { action: Action::DecTtl, .. } = effect {
                 if ttl <= 1 {
                     drop = Some(DropReason::TtlExpired);
                     break;
                 }
                 ttl -= 1;
             }
-            effects.extend(effect_to_messages(effect, key, topology));
+            effects.extend(effect.to_messages(topology));
         }
         v1::TraceReply {
             steps: steps.collect(),
@@ -75,38 +77,4 @@ impl Trace {
             consulted: message::matches(key, &resolution.consulted),
         }
     }
-}
-
-fn effect_to_messages(effect: &Effect, key: &FlowKey, topology: &Topology) -> Vec<v1::Effect> {
-    use super::action::Action;
-    let output = |port: u32, reason: &str| {
-        let name = topology.ports.get(&port).map(|info| info.name.to_string()).unwrap_or_default();
-        let output = v1::OutputEffect { port, port_name: name, drop_reason: reason.to_owned(), ..Default::default() };
-        vec![v1::effect::Effect::Output(output)]
-    };
-    let action =
-        |action: &Action| message::action_to_message(action).into_iter().map(v1::effect::Effect::Action).collect();
-    let effects: Vec<v1::effect::Effect> = match effect {
-        Effect::Rewrite(set) => action(&Action::SetField(set.clone())),
-        Effect::PushVlan(ether_type) => action(&Action::PushVlan(*ether_type)),
-        Effect::PopVlan => action(&Action::PopVlan),
-        Effect::DecTtl => action(&Action::DecTtl),
-        Effect::Punt { max_length, reason, .. } => action(&Action::Punt { max_length: *max_length, reason: *reason }),
-        Effect::ArpReply(mac) => action(&Action::ArpReply(*mac)),
-        Effect::DhcpReply(offer) => action(&Action::DhcpReply(offer.clone())),
-        Effect::Output { port, .. } => output(*port, ""),
-        Effect::OutputBack => output(key.port(), ""),
-        Effect::Undeliverable { port, reason } => output(*port, reason.word()),
-        Effect::Tunnel(tunnel) => {
-            let mut effects = output(tunnel.port, "");
-            for effect in &mut effects {
-                if let v1::effect::Effect::Output(output) = effect {
-                    output.tunnel_destination = tunnel.destination.octets().to_vec();
-                    output.tunnel_id = tunnel.id;
-                }
-            }
-            effects
-        }
-    };
-    effects.into_iter().map(|effect| v1::Effect { effect: Some(effect) }).collect()
 }

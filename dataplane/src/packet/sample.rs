@@ -122,7 +122,7 @@ pub fn sctp() -> Vec<u8> {
 
 /// A message with a body of any content, checksum included.
 pub fn icmp(version4: bool, kind: u8, code: u8, body: &[u8]) -> Vec<u8> {
-    let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
+    let mut message = vec![kind, code, 0, 0, 0x12, 0x34, 0, 0];
     message.extend(body);
     let pseudo = if version4 { 0 } else { pseudo_sum(false, 58, message.len()) };
     let checksum = !slow_fold(slow_sum(&message) + pseudo);

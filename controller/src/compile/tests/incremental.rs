@@ -1,8 +1,8 @@
 //! Compiling only what changes touch, compared with compiling everything.
 
 use super::{Cloud, apply, assert_same};
-use crate::compile::{HostState, compile, touched};
-use crate::model::{HostReport, Model, Planned};
+use crate::compile::{HostState, compile};
+use crate::model::{Host, HostReport, Model, Planned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
@@ -34,10 +34,6 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
     match random.below(24) {
         0 | 1 => {
             let request = v1::CreateNetworkRequest { name: network.clone(), ..Default::default() };
-            // One of a name, so that names are not ambiguous.
-            if model.network(&network, "", "").is_ok() {
-                return Ok((Vec::new(), ()));
-            }
             model.create_network(&request, id).map(|(changes, _)| (changes, ()))
         }
         2 | 3 => {
@@ -50,24 +46,21 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
             };
             model.create_subnet(&request, id).map(|(changes, _)| (changes, ()))
         }
-        4 => match model.subnets().nth(random.below(6)) {
-            Some(subnet) => model.delete_subnet(&subnet.id.to_string(), ""),
+        4 => match model.subnets.iter().nth(random.below(6)) {
+            Some(subnet) => model.delete_subnet(&subnet.id.to_string(), "").map(|(changes, _)| (changes, ())),
             None => Ok((Vec::new(), ())),
         },
-        9 => model.delete_network(&network, ""),
+        9 => model.delete_network(&network, "").map(|(changes, _)| (changes, ())),
         6..=8 => model.create_host(&v1::CreateHostRequest { name: host }, id).map(|(changes, _)| (changes, ())),
-        5 => model.delete_host(&host).map(|(changes, _)| (changes, ())),
+        5 => model.delete_host(&host).map(|(changes, _)| (changes, ())).map(|(changes, _)| (changes, ())),
         10..=12 => {
             let underlay =
                 (random.below(4) > 0).then(|| Ipv4Addr::new(10, 9, u8::try_from(random.below(2)).unwrap(), last));
             let report = HostReport { underlay, underlay_mtu: 1500, version: "1".into() };
-            let host = model.host(&host, "")?.id;
+            let host = model.find::<Host>(&host, "", "")?.id;
             model.report_host(host, &report)
         }
         13..=16 => {
-            if model.port(&port, "", "").is_ok() {
-                return Ok((Vec::new(), ()));
-            }
             let request = v1::CreatePortRequest { name: port, network, ..Default::default() };
             model.create_port(&request, id).map(|(changes, _)| (changes, ()))
         }
@@ -78,7 +71,7 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
             let planned = if leave { model.unplug_port(&unplug) } else { model.plug_port(&plug) };
             planned.map(|(changes, _)| (changes, ()))
         }
-        _ => model.delete_port(&port, ""),
+        _ => model.delete_port(&port, "").map(|(changes, _)| (changes, ())),
     }
 }
 
@@ -104,12 +97,12 @@ fn incremental_equals_full_after_random_changes() {
             let mut hosts = BTreeSet::new();
             for change in &changes {
                 *done.entry(change.subject().0).or_insert(0) += 1;
-                hosts.extend(touched(&cloud.model, change));
+                hosts.extend(cloud.model.touched(change));
                 cloud.model.apply(change);
-                hosts.extend(touched(&cloud.model, change));
+                hosts.extend(cloud.model.touched(change));
             }
-            held.retain(|host, _| cloud.model.host_by_id(*host).is_some());
-            hosts.retain(|host| cloud.model.host_by_id(*host).is_some());
+            held.retain(|host, _| cloud.model.hosts.get(*host).is_some());
+            hosts.retain(|host| cloud.model.hosts.get(*host).is_some());
             for host in &hosts {
                 let wanted = compile(&cloud.model, *host);
                 let state = held.entry(*host).or_default();
@@ -125,8 +118,8 @@ fn incremental_equals_full_after_random_changes() {
                 state.origins = kept.into_iter().filter(|(cookie, _)| cookies.contains_key(cookie)).collect();
             }
             shared += usize::from(hosts.len() > 1);
-            untouched += usize::from(!changes.is_empty() && hosts.len() < cloud.model.hosts().count());
-            for host in cloud.model.hosts() {
+            untouched += usize::from(!changes.is_empty() && hosts.len() < cloud.model.hosts.len());
+            for host in cloud.model.hosts.iter() {
                 let context = format!("seed {seed}, step {step}, host {}, after {changes:?}", host.name);
                 let state = held.get(&host.id).cloned().expect("a new host is touched");
                 assert_same(state, &compile(&cloud.model, host.id), &context);

@@ -75,14 +75,14 @@ fn cached(cache: &mut Cache, tables: &Tables, key: &FlowKey, now: u64) -> String
             renew(cache, found, key, &view, now)
         }
     };
-    cache.take(entry, 60, now).to_string()
+    cache.take(entry, 60, now).text(&topology)
 }
 
 fn fresh(tables: &Tables, key: &FlowKey) -> String {
     let (state, version) = (tables.read(), tables.version());
     let topology = state.topology(version);
     let view = view(&state, version, &topology);
-    Program::compile(&resolve(&view, &key.into(), &mut Unobserved)).to_string()
+    Program::compile(&resolve(&view, &key.into(), &mut Unobserved)).text(&topology)
 }
 
 proptest! {

@@ -112,10 +112,17 @@ fn oracle(bytes: &[u8]) -> Option<FlowKey> {
         Some(TransportHeader::Icmpv4(icmp)) => {
             let raw = icmp.to_bytes();
             (key.l4_src, key.l4_dst) = ([0, raw[0]], [0, raw[1]]);
+            // Echo, timestamp, information and address mask: request and reply (RFC 792, RFC 950).
+            if [0, 8, 13, 14, 15, 16, 17, 18].contains(&raw[0]) {
+                key.icmp_identifier = [raw[4], raw[5]];
+            }
         }
         Some(TransportHeader::Icmpv6(icmp)) => {
             let raw = icmp.to_bytes();
             (key.l4_src, key.l4_dst) = ([0, raw[0]], [0, raw[1]]);
+            if [128, 129].contains(&raw[0]) {
+                key.icmp_identifier = [raw[4], raw[5]];
+            }
         }
         _ => {}
     }
@@ -133,12 +140,13 @@ fn comparable(mut key: FlowKey) -> FlowKey {
     let ip = version6 || key.eth_type == [8, 0];
     if ip && (matches!(key.ip_proto, 132 | 51) || key.ip_frag == 1) {
         (key.l4_src, key.l4_dst, key.tcp_flags) = ([0; 2], [0; 2], [0; 2]);
+        key.icmp_identifier = [0; 2];
     }
     // The three reserved flags.
     key.tcp_flags[0] &= 1;
     // To it ICMP is ICMP, over either version.
     if key.ip_proto == if version6 { 1 } else { 58 } {
-        (key.l4_src, key.l4_dst) = ([0; 2], [0; 2]);
+        (key.l4_src, key.l4_dst, key.icmp_identifier) = ([0; 2], [0; 2], [0; 2]);
     }
     key
 }

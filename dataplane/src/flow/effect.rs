@@ -1,0 +1,95 @@
+//! What a walk does with a packet, one effect after the other: the worker compiles them to a program, `weft
+//! trace` and `weft cache` print them, in the words of rules.
+
+use super::action::{Action, action_to_message};
+use crate::drop::DropReason;
+use crate::packet::tunnel::VxlanHeader;
+use crate::port::PortSlot;
+use crate::topology::Topology;
+use std::net::Ipv4Addr;
+use weft_proto::v1;
+
+/// One thing to be done with the packet, in order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// An action that is carried out on the frame as it stands.
+    Action {
+        /// Which; never one that the walk itself carries out (output, drop, connection tracking).
+        action: Action,
+        /// Where it stood, for whom packets are handed to.
+        table: u8,
+        /// Likewise.
+        cookie: u64,
+    },
+    /// Send (a copy) by a device port.
+    Output {
+        /// The number, for people.
+        port: u32,
+        /// The port.
+        slot: PortSlot,
+    },
+    /// Wrap (a copy) and send it by the underlay.
+    Tunnel(Box<TunnelOutput>),
+    /// It should have left here, but cannot; counted only if nothing else is done with the packet.
+    Undeliverable {
+        /// The port named.
+        port: u32,
+        /// Why not.
+        reason: DropReason,
+    },
+}
+
+/// An encapsulation with everything known.
+#[derive(Clone, Debug)]
+pub struct TunnelOutput {
+    /// The tunnel port's number and slot, for counting.
+    pub port: u32,
+    /// See `port`.
+    pub slot: PortSlot,
+    /// The device it leaves by.
+    pub underlay: PortSlot,
+    /// The remote end.
+    pub destination: Ipv4Addr,
+    /// The key.
+    pub id: u64,
+    /// Ready-made.
+    pub header: VxlanHeader,
+}
+
+impl Effect {
+    /// Whether the packet, or a copy of it, ends here.
+    #[must_use]
+    pub fn consumes(&self) -> bool {
+        match self {
+            Self::Action { action, .. } => action.consumes(),
+            Self::Output { .. } | Self::Tunnel(_) => true,
+            Self::Undeliverable { .. } => false,
+        }
+    }
+
+    /// As messages: one, or one for each field of a rewrite. The topology tells ports' names.
+    #[must_use]
+    pub fn to_messages(&self, topology: &Topology) -> Vec<v1::Effect> {
+        let output = |port: u32| v1::OutputEffect {
+            port,
+            port_name: topology.ports.get(&port).map(|info| info.name.to_string()).unwrap_or_default(),
+            ..Default::default()
+        };
+        let output = match self {
+            Self::Action { action, .. } => {
+                let actions = action_to_message(action).into_iter().map(v1::effect::Effect::Action);
+                return actions.map(|effect| v1::Effect { effect: Some(effect) }).collect();
+            }
+            Self::Output { port, .. } => output(*port),
+            Self::Undeliverable { port, reason } => {
+                v1::OutputEffect { drop_reason: reason.word().to_owned(), ..output(*port) }
+            }
+            Self::Tunnel(tunnel) => v1::OutputEffect {
+                tunnel_destination: tunnel.destination.octets().to_vec(),
+                tunnel_id: tunnel.id,
+                ..output(tunnel.port)
+            },
+        };
+        vec![v1::Effect { effect: Some(v1::effect::Effect::Output(output)) }]
+    }
+}
