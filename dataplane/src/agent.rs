@@ -109,7 +109,7 @@ impl Endpoint {
             }
             Self::Tls { address, certificate_directory } => {
                 let config = Identity::read(certificate_directory).and_then(|identity| tls::of_host(&identity));
-                tls::connect(address, config.map_err(End::Refused)?).await.map_err(lost)
+                tls::connect(address, config.map_err(End::Unready)?).await.map_err(lost)
             }
         }
     }
@@ -141,6 +141,8 @@ enum End {
     Renew,
     /// The controller does not want us, for this reason.
     Refused(Fault),
+    /// There is nothing to show the controller, for this reason.
+    Unready(Fault),
     /// The connection is gone; whether the controller had let us in.
     Lost { reason: String, welcomed: bool },
 }
@@ -173,6 +175,14 @@ pub async fn run(switch: Arc<Switch>, endpoint: Endpoint, mut stop: watch::Recei
                     tracing::error!(controller = %endpoint, code = fault.code, "the controller refuses this switch: {fault}");
                 }
                 // A person must act first: no use in asking often.
+                pause = PAUSES.1;
+                status
+            }
+            End::Unready(fault) => {
+                let status = format!("not connected: {}: {fault}", fault.code);
+                if logged != status {
+                    tracing::error!(controller = %endpoint, code = fault.code, "no controller: {fault}");
+                }
                 pause = PAUSES.1;
                 status
             }

@@ -122,10 +122,11 @@ fn own_name(controller: &Controller, certified: Uuid, hello: &Hello) -> Result<(
     if model.find::<Host>(&hello.host, "", "hello.host").is_ok_and(|named| named.id == own.id) {
         return Ok(());
     }
+    let said: String = hello.host.chars().take(limits::NAME_CHARACTERS).collect();
     Err(Fault::invalid(
         "certificate_mismatch",
         "hello.host",
-        format!("the switch says it is host {:?}, its certificate is that of host {:?}", hello.host, own.name),
+        format!("the switch says it is host {said:?}, its certificate is that of host {:?}", own.name),
         format!("Set host = {:?} in its settings, or join as the other with a token of that host.", own.name),
     )
     .with_status(Code::PermissionDenied))

@@ -150,3 +150,56 @@ fn unwritable(path: &Path, problem: &str) -> Fault {
     let remedy = "Run this as root, or name another directory with --certificate-directory.";
     unusable("identity_unwritable", problem, remedy)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(directory: &Path) -> String {
+        Identity::read(directory).err().expect("this is no identity").code
+    }
+
+    #[test]
+    fn a_draft_that_is_not_finished_leaves_no_key_behind_and_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let below = directory.path().join("made/here");
+        assert_eq!(code(&below), "not_joined");
+        let draft = Draft::begin(&below).unwrap();
+        assert_eq!((draft.public_key().len(), draft.public_key()[0]), (65, 4));
+        let other = Draft::begin(&below).unwrap();
+        assert_ne!(draft.public_key(), other.public_key());
+        let empty = v1::IssuedCertificate::default();
+        assert_eq!(draft.finish(&empty).unwrap_err().code, "bad_certificate");
+        drop(other);
+        assert_eq!(std::fs::read_dir(&below).unwrap().count(), 0);
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(Draft::begin(&file).err().unwrap().code, "identity_unwritable");
+    }
+
+    #[test]
+    fn what_others_can_read_or_is_damaged_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let key = KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+        let whole = format!("{RENEW_AFTER}17\n{}{certificate}{certificate}", key.serialize_pem());
+        std::fs::write(&path, &whole).unwrap();
+        for (mode, exposed) in [(0o644, true), (0o620, true), (0o601, true), (0o600, false), (0o400, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            match Identity::read(directory.path()) {
+                Ok(identity) => assert!(!exposed && identity.renew_after == 17, "{mode:o}"),
+                Err(fault) => {
+                    assert_eq!((fault.code.as_str(), exposed), ("identity_exposed", true), "{mode:o}");
+                    assert!(fault.remedy.contains("chmod 600"), "{fault}");
+                }
+            }
+        }
+        let half = &whole[..whole.rfind("-----BEGIN").unwrap()];
+        for text in ["", "-----BEGIN PRIVATE KEY-----", half, whole.trim_start_matches(RENEW_AFTER)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(code(directory.path()), "identity_damaged", "{text}");
+        }
+    }
+}
