@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(code("/weft.v1.Cloud/Unheard", Ok(&admin)), "not_allowed");
         assert_eq!(authorise("/weft.v1.Cloud/CreateNetwork", Ok(&admin)), Ok(()));
         assert_eq!(code("/weft.v1.Cloud/CreateNetwork", Err(&stranger)), "unauthenticated");
-        let nobody = Caller { roles: Vec::new(), ..admin };
+        let nobody = Caller { roles: Vec::new(), ..admin.clone() };
         assert_eq!(code("/weft.v1.Cloud/CreateNetwork", Ok(&nobody)), "not_allowed");
         assert_eq!(authorise("/grpc.health.v1.Health/Check", Err(&stranger)), Ok(()));
     }
