@@ -132,12 +132,17 @@ pub fn table(table: &v1::TableState) -> Value {
 
 /// A drop counter.
 pub fn drop_count(count: &v1::DropCount) -> Value {
-    let ports: Vec<Value> = count
-        .ports
-        .iter()
-        .map(|port| json!({ "port": port.port, "name": port.name, "packets": port.packets }))
-        .collect();
-    json!({ "reason": count.reason, "meaning": count.meaning, "packets": count.packets, "ports": ports })
+    let by_port = |ports: &[v1::PortDrops]| -> Vec<Value> {
+        let row = |port: &v1::PortDrops| json!({ "port": port.port, "name": port.name, "packets": port.packets });
+        ports.iter().map(row).collect()
+    };
+    json!({
+        "reason": count.reason,
+        "meaning": count.meaning,
+        "packets": count.packets,
+        "ports": by_port(&count.ports),
+        "unsent": by_port(&count.unsent),
+    })
 }
 
 /// A neighbour of the underlay.

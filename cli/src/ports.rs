@@ -29,7 +29,7 @@ pub enum Command {
     Add {
         /// A host's name, or unix:PATH.
         host: String,
-        /// The number that rules know it by, 1 to 4294967040.
+        /// The number that rules know it by, 1 to 4294967040; beside a controller 8388608 to 16711680.
         #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(weft_proto::PORT_MAX)))]
         number: u32,
         /// What it is, as in tap:web-1,netns=web.

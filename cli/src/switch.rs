@@ -7,7 +7,7 @@ use crate::output::{Output, Table, count, duration, properties, write};
 use weft_proto::text::{format_ip, format_mac, format_match};
 use weft_proto::v1::{
     DumpCacheRequest, GetControllerStatusRequest, GetStatusRequest, ListDropsRequest, ListNeighboursRequest,
-    ListTablesRequest, SwitchStatus,
+    ListTablesRequest, PortDrops, SwitchStatus,
 };
 
 /// Arguments of commands that need a host only.
@@ -93,7 +93,11 @@ async fn controller_status(connection: &Connection, output: Output) -> Result<()
         ("term", status.term.to_string()),
         ("hosts", format!("{}, {} connected, {} behind", status.hosts, status.hosts_connected, status.hosts_behind)),
     ];
-    output.object(&lines, &json::of(&status))
+    if output.json {
+        return output.object(&lines, &json::of(&status));
+    }
+    let notes = status.notes.iter().map(|note| format!("{note}\n"));
+    write(&(properties(&lines) + &notes.collect::<String>()))
 }
 
 /// `weft tables`.
@@ -122,15 +126,18 @@ pub async fn tables(arguments: HostArguments, connection: &Connection, output: O
 pub async fn drops(arguments: DropsArguments, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut switch = connection.switch(&arguments.host).await?;
     let drops = switch.list_drops(ListDropsRequest { all: arguments.all }).await?.into_inner().drops;
-    let mut table = Table::new(&["packets", "reason", "meaning", "by port"]);
-    for drop in &drops {
-        let by_port = drop.ports.iter().map(|port| match (port.port, port.name.as_str()) {
+    let mut table = Table::new(&["packets", "reason", "meaning", "by port", "not sent by"]);
+    let by_port = |ports: &[PortDrops]| {
+        let one = |port: &PortDrops| match (port.port, port.name.as_str()) {
             (0, _) => format!("no port: {}", port.packets),
             (number, "") => format!("{number}: {}", port.packets),
             (number, name) => format!("{number} ({name}): {}", port.packets),
-        });
-        let by_port = by_port.collect::<Vec<_>>().join(", ");
-        table.row(vec![drop.packets.to_string(), drop.reason.clone(), drop.meaning.clone(), by_port]);
+        };
+        ports.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    for drop in &drops {
+        let (received, unsent) = (by_port(&drop.ports), by_port(&drop.unsent));
+        table.row(vec![drop.packets.to_string(), drop.reason.clone(), drop.meaning.clone(), received, unsent]);
     }
     let empty = "Nothing was dropped. The reasons there are: --all";
     output.table(&table, empty, drops.iter().map(json::drop_count).collect())

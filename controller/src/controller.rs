@@ -158,22 +158,23 @@ impl Controller {
         let mut message = port.record();
         let network = self.model().networks.get(port.network).cloned();
         let spec = network.and_then(|network| compile::network::spec_of(&network, port));
-        let (Some(plug), Some(spec)) = (&port.plug, spec) else {
+        let host = port.plug.as_ref().and_then(|plug| self.model().hosts.get(plug.host).cloned());
+        let (Some(host), Some(spec)) = (host, spec) else {
             message.status = "DOWN".to_owned();
             return message;
         };
-        let (state, interface) = self.links.of(plug.host).port(&spec);
-        match state {
-            PortState::Build => message.status = "BUILD".to_owned(),
-            PortState::Active => {
-                message.status = "ACTIVE".to_owned();
-                message.interface = interface.unwrap_or(message.interface);
-            }
-            PortState::Error(fault) => {
-                message.status = "ERROR".to_owned();
-                message.fault = fault;
-            }
+        let (state, interface) = self.links.of(host.id).port(&host, &spec);
+        if let (PortState::Active | PortState::Down(_), Some(interface)) = (&state, interface) {
+            message.interface = interface;
         }
+        let (status, fault) = match state {
+            PortState::Build(why) => ("BUILD", why),
+            PortState::Active => ("ACTIVE", String::new()),
+            PortState::Down(why) => ("DOWN", why),
+            PortState::Error(why) => ("ERROR", why),
+        };
+        message.status = status.to_owned();
+        message.fault = fault;
         message
     }
 
@@ -194,12 +195,22 @@ impl Controller {
             uptime_seconds: self.started.elapsed().as_secs(),
             ..v1::ControllerStatus::default()
         };
+        let mut notes = Vec::new();
         for host in self.model().hosts.iter() {
             let (connected, behind) = self.links.of(host.id).standing();
             status.hosts += 1;
             status.hosts_connected += u32::from(connected);
             status.hosts_behind += u32::from(behind);
+            let shown = self.describe_host(host);
+            if !shown.fault.is_empty() {
+                notes.push((host.name.clone(), format!("host {:?}: {}", host.name, shown.fault)));
+            }
+            if !shown.note.is_empty() {
+                notes.push((host.name.clone(), shown.note));
+            }
         }
+        notes.sort();
+        status.notes = notes.into_iter().map(|(_, note)| note).collect();
         status
     }
 }

@@ -99,6 +99,10 @@ pub const HELLO_SECONDS: u64 = 10;
 /// Seconds within which a connected switch must show life when another one takes its name.
 pub const PROBE_SECONDS: u64 = 3;
 
+/// Seconds for which a connected host shows that another switch was refused under its name. One that goes on
+/// trying does so every few seconds.
+pub const REFUSAL_NOTE_SECONDS: u64 = 60;
+
 /// Seconds until a refused bundle is sent again: the first time, and at most.
 pub const RETRY_SECONDS: u64 = 1;
 /// See [`RETRY_SECONDS`].

@@ -1,5 +1,16 @@
-//! Why a frame went nowhere. Every frame that is received and not sent is counted under exactly one
-//! [`DropReason`], by the port it came in by.
+//! Why a frame went nowhere, and how frames are accounted for.
+//!
+//! - **A received frame has one outcome.** It was *forwarded* if a port's queue took it, a copy or a segment of
+//!   it, or a listener did. Otherwise it was *dropped*, and is counted once, under one [`DropReason`], by the
+//!   port it came in by (from a tunnel: the tunnel port). Of several things that went wrong the first counts.
+//! - **An output that could not take a frame** counts that frame too, by itself and under the reason
+//!   (`sent_dropped`; without a buffer, its copy), whatever became of the frame elsewhere: of a broadcast to
+//!   three ports of which one is full, nothing is dropped, and one is not sent. A frame in a tunnel counts at
+//!   the tunnel port and at the port below; a copy that a listener did not take, at no port. `sent_packets` are
+//!   those that the kernel or peer took.
+//!
+//! Both kinds of count are kept in [`DropCounters`]; `outcome.rs` keeps the books. What cannot be handed to
+//! an output at all (a port that is down or missing, a neighbour that is not resolved) is no output's count.
 //!
 //! To add a reason: one line in the table below, and the place that uses it.
 
@@ -111,7 +122,7 @@ impl DropReason {
 
 /// One worker's counts; nobody else writes them.
 pub struct DropCounters {
-    /// By ingress port slot and reason; rows exist once a port has dropped something.
+    /// By port slot and reason; rows exist once a port has dropped something.
     rows: Vec<Option<Box<[u64; DropReason::ALL.len()]>>>,
 }
 
@@ -122,7 +133,7 @@ impl Default for DropCounters {
 }
 
 impl DropCounters {
-    /// Counts one frame that came in by `port`.
+    /// Counts one frame at `port`.
     pub fn count(&mut self, port: PortSlot, reason: DropReason) {
         self.add(port, reason, 1);
     }

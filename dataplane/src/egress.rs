@@ -1,13 +1,14 @@
 //! Where a worker's frames leave: its queues, what waits for each, its pool and its counts. Programs act
-//! on it; the worker empties it at the end of each batch.
+//! on it; the worker empties it at the end of each batch, and nothing waits between two batches.
 
-use crate::drop::{DropCounters, DropReason};
+use crate::drop::DropReason;
 use crate::flow::program::Egress;
 use crate::limits::REPLIES_PER_BATCH;
+use crate::outcome::Outcomes;
 use crate::packet::frame::Frame;
 use crate::packet::pool::Pool;
 use crate::packet::segment;
-use crate::port::{PortQueue, PortSlot, QueueCounters};
+use crate::port::{PortQueue, PortSlot, QueueCounters, Refused};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weft_proto::v1;
@@ -25,17 +26,15 @@ pub trait PuntSink: Send + Sync {
 pub struct Outgoing {
     /// Buffers.
     pub pool: Pool,
-    /// Why frames went nowhere.
-    pub drops: DropCounters,
+    /// What became of frames.
+    pub outcomes: Outcomes,
     /// Frames that wait for the end of the batch, by slot; a slot with a queue has an entry.
     ports: BTreeMap<PortSlot, Port>,
     /// Slots that frames wait for, in the order of their first frame.
     waiting: Vec<PortSlot>,
-    /// What went through tunnel ports.
-    pub tunnels: BTreeMap<PortSlot, QueueCounters>,
     fitted: Vec<Frame>,
+    refused: Refused,
     punts: Arc<dyn PuntSink>,
-    ingress: PortSlot,
     replies: usize,
 }
 
@@ -50,13 +49,12 @@ impl Outgoing {
     pub fn new(pool: Pool, punts: Arc<dyn PuntSink>) -> Self {
         Self {
             pool,
-            drops: DropCounters::default(),
+            outcomes: Outcomes::default(),
             ports: BTreeMap::new(),
             waiting: Vec::new(),
-            tunnels: BTreeMap::new(),
             fitted: Vec::new(),
+            refused: Refused::new(),
             punts,
-            ingress: PortSlot::default(),
             replies: 0,
         }
     }
@@ -66,9 +64,9 @@ impl Outgoing {
         self.replies = 0;
     }
 
-    /// The frame to come entered by this slot.
+    /// The frame to come entered by this slot. Called once for each frame of a batch.
     pub fn enter(&mut self, slot: PortSlot) {
-        self.ingress = slot;
+        self.outcomes.enter(slot);
     }
 
     /// Takes a queue over.
@@ -77,20 +75,13 @@ impl Outgoing {
         self.ports.insert(slot, Port { queue, frames: Vec::new() });
     }
 
-    /// Closes a queue and frees what waited for it. What it dropped is counted under no port from then
-    /// on, so that its slot can be used again.
+    /// Closes a queue. What it dropped is counted under no port from then on, so that its slot can be used
+    /// again.
     pub fn remove(&mut self, slot: PortSlot) {
         if let Some(mut port) = self.ports.remove(&slot) {
-            for frame in std::mem::take(&mut port.frames) {
-                self.discard(frame, DropReason::PortDown);
-            }
             port.queue.close(&mut self.pool);
         }
-        self.waiting.retain(|waiting| *waiting != slot);
-        self.tunnels.remove(&slot);
-        for (reason, frames) in self.drops.forget(slot) {
-            self.drops.add(PortSlot::NONE, reason, frames);
-        }
+        self.outcomes.forget(slot);
     }
 
     /// Closes all queues.
@@ -107,7 +98,7 @@ impl Outgoing {
     /// Takes up to `budget` frames from a queue.
     pub fn receive(&mut self, slot: PortSlot, frames: &mut Vec<Frame>, budget: usize) -> usize {
         let Some(port) = self.ports.get_mut(&slot) else { return 0 };
-        port.queue.receive(&mut self.pool, frames, budget, &mut self.drops)
+        port.queue.receive(&mut self.pool, frames, budget, &mut self.outcomes.drops)
     }
 
     /// Lets every queue do what is left over.
@@ -116,75 +107,96 @@ impl Outgoing {
     }
 
     /// What to sleep on; `None` in it: the queue has to be asked.
-    pub fn descriptors(&self) -> impl Iterator<Item = Option<std::os::fd::BorrowedFd<'_>>> {
-        self.ports.values().map(|port| port.queue.descriptor())
+    pub fn descriptors(&self) -> impl Iterator<Item = (PortSlot, Option<std::os::fd::BorrowedFd<'_>>)> {
+        self.ports.iter().map(|(&slot, port)| (slot, port.queue.descriptor()))
+    }
+
+    /// Counts what a tunnel port took out of its tunnel.
+    pub fn count_decapsulated(&mut self, slot: PortSlot, bytes: usize) {
+        let counters = self.outcomes.tunnels.entry(slot).or_default();
+        counters.received_packets += 1;
+        counters.received_bytes += bytes as u64;
     }
 
     /// Packets and bytes of every port.
     #[must_use]
     pub fn counters(&self) -> Vec<(PortSlot, QueueCounters)> {
         let devices = self.ports.iter().map(|(slot, port)| (*slot, port.queue.counters()));
-        devices.chain(self.tunnels.iter().map(|(slot, counters)| (*slot, *counters))).collect()
+        devices.chain(self.outcomes.tunnels.iter().map(|(slot, counters)| (*slot, *counters))).collect()
     }
 
-    /// Sends everything that waits, each frame in the form its port can take.
+    /// Sends everything that waits, each frame in the form its port can take, and settles what became of the
+    /// batch.
     pub fn flush(&mut self) {
         for slot in self.waiting.drain(..) {
             let Some(port) = self.ports.get_mut(&slot) else { continue };
             let offloads = port.queue.offloads();
             for frame in port.frames.drain(..) {
-                let ingress = frame.charged();
+                let departure = frame.departure;
                 if let Err(reason) = segment::fit(frame, &offloads, &mut self.pool, &mut self.fitted) {
-                    self.drops.count(ingress, reason);
+                    self.outcomes.refused(slot, departure, reason);
                 }
             }
-            port.queue.transmit(&mut self.pool, &mut self.fitted, &mut self.drops);
+            self.fitted.iter().for_each(|frame| self.outcomes.sent(frame));
+            port.queue.transmit(&mut self.pool, &mut self.fitted, &mut self.refused);
             // A queue takes all; should one break that rule, nothing may leave by another port.
-            for frame in self.fitted.drain(..) {
-                self.drops.count(frame.charged(), DropReason::TransmitFull);
+            let left = self.fitted.drain(..).map(|frame| (frame, DropReason::TransmitFull));
+            for (frame, reason) in self.refused.drain(..).chain(left) {
+                self.outcomes.take_back(&frame);
+                self.outcomes.refused(slot, frame.departure, reason);
                 self.pool.free(frame);
             }
         }
+        self.outcomes.settle();
+    }
+
+    fn wait(&mut self, slot: PortSlot, tunnel: PortSlot, mut frame: Frame) {
+        let Some(port) = self.ports.get_mut(&slot) else { return self.discard(frame, DropReason::PortDown) };
+        frame.departure = self.outcomes.departure(tunnel);
+        if port.frames.is_empty() {
+            self.waiting.push(slot);
+        }
+        port.frames.push(frame);
     }
 }
 
 impl Egress for Outgoing {
     fn send(&mut self, slot: PortSlot, frame: Frame) {
-        match self.ports.get_mut(&slot) {
-            Some(port) => {
-                if port.frames.is_empty() {
-                    self.waiting.push(slot);
-                }
-                port.frames.push(frame);
-            }
-            None => self.discard(frame, DropReason::PortDown),
-        }
+        self.wait(slot, PortSlot::NONE, frame);
     }
 
-    fn copy(&mut self, frame: &Frame) -> Option<Frame> {
+    fn send_wrapped(&mut self, tunnel: PortSlot, underlay: PortSlot, frame: Frame) {
+        self.wait(underlay, tunnel, frame);
+    }
+
+    fn copy(&mut self, frame: &Frame, output: Option<PortSlot>) -> Option<Frame> {
         let copy = self.pool.copy(frame);
         if copy.is_none() {
-            self.drops.count(self.ingress, DropReason::NoBuffer);
+            let departure = self.outcomes.departure(PortSlot::NONE);
+            self.outcomes.refused(output.unwrap_or(PortSlot::NONE), departure, DropReason::NoBuffer);
         }
         copy
     }
 
     fn discard(&mut self, frame: Frame, reason: DropReason) {
-        self.drops.count(self.ingress, reason);
+        self.outcomes.failed(reason);
+        self.pool.free(frame);
+    }
+
+    fn refuse(&mut self, output: PortSlot, frame: Frame, reason: DropReason) {
+        let departure = self.outcomes.departure(PortSlot::NONE);
+        self.outcomes.refused(output, departure, reason);
         self.pool.free(frame);
     }
 
     fn punt(&mut self, packet: v1::PacketIn, frame: Frame) {
         match self.punts.punt(packet) {
-            Ok(()) => self.pool.free(frame),
-            Err(reason) => self.discard(frame, reason),
+            Ok(()) => {
+                self.outcomes.taken();
+                self.pool.free(frame);
+            }
+            Err(reason) => self.refuse(PortSlot::NONE, frame, reason),
         }
-    }
-
-    fn count_tunnel(&mut self, slot: PortSlot, bytes: usize) {
-        let counters = self.tunnels.entry(slot).or_default();
-        counters.sent_packets += 1;
-        counters.sent_bytes += bytes as u64;
     }
 
     fn may_reply(&mut self) -> bool {
@@ -193,6 +205,9 @@ impl Egress for Outgoing {
     }
 
     fn ingress(&self) -> PortSlot {
-        self.ingress
+        self.outcomes.ingress()
     }
 }
+
+#[cfg(test)]
+mod tests;

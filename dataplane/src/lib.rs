@@ -10,6 +10,7 @@ pub mod drop;
 pub mod egress;
 pub mod flow;
 pub mod limits;
+pub mod outcome;
 pub mod packet;
 pub mod port;
 pub mod respond;

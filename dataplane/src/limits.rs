@@ -24,9 +24,13 @@ pub const DEPOT_BATCH: usize = 64;
 /// Ports of one switch.
 pub const PORTS: usize = 4096;
 
-/// Buffers that frames received by one port may hold at once, in each worker: no port can starve the
-/// others. An AF_XDP port's fill rings count.
+/// Buffers of one class (chunks, runs) that frames received by one port may hold at once, all workers together. An
+/// AF_XDP port's fill rings count.
 pub const BUFFERS_PER_PORT: u32 = 4096;
+
+/// Nor may a port hold more of a class than this many times what is free of it: who takes all it can get leaves
+/// half of what it found to the next.
+pub const BUFFERS_PER_PORT_TO_FREE: usize = 1;
 
 /// Segments of one frame.
 pub const SEGMENTS: usize = 18;
@@ -65,12 +69,24 @@ pub const CHANGES_PER_PARTITION: usize = 32;
 /// Entries of one worker's flow cache.
 pub const CACHE_ENTRIES: usize = 262_144;
 
+/// Bytes of one entry: 36 MiB for all of a worker's, and at most 4 MiB for each of the 17 tables that find them.
+/// What entries have in common (masks, rules passed, programs) is kept once. What an entry may have alone comes
+/// on top: the program of a connection, some 200 bytes; 128 bytes for values of more than 64, as IPv6 has them.
+pub const CACHE_ENTRY_BYTES: usize = 144;
+
+/// A cache with this many times more places than entries gives memory back.
+pub const CACHE_SPARE: usize = 8;
+
 /// Masks of one worker's flow cache, each a probe in the worst case.
 pub const CACHE_MASKS: usize = 16;
 
 /// Walks of the flow tables that one worker does per batch, all ports together; within it ports take
 /// turns. The excess drops under `MissBudget`.
 pub const MISSES_PER_BATCH: usize = 64;
+
+/// Comparisons with recent changes that cost as much as a walk. Checking whether an older entry is still good
+/// is charged by them, and given up for a walk when it would take more.
+pub const COMPARISONS_PER_WALK: usize = 256;
 
 /// Microseconds after which an unused cache entry is removed.
 pub const CACHE_IDLE_MICROSECONDS: u64 = 10_000_000;

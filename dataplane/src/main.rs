@@ -19,9 +19,6 @@ use weft_dataplane::{agent, api};
 use weft_proto::join::JoinToken;
 use weft_proto::v1;
 
-/// The number of the underlay's port: the fabric's tunnel runs over it.
-const UNDERLAY_PORT: u32 = 0x00ff_0000;
-
 fn main() -> ExitCode {
     let mut flags = Flags::parse();
     let only_check = flags.check_config;
@@ -114,9 +111,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let workers = (0..settings.workers)
         .map(|index| WorkerSettings { core: settings.cores.get(index).copied(), spin: settings.spin })
         .collect();
-    let switch =
-        Switch::start(SwitchSettings { host: settings.host.clone(), memory, workers, opener: Box::new(KernelPorts) })
-            .context("the workers cannot be started")?;
+    let switch = Switch::start(SwitchSettings {
+        host: settings.host.clone(),
+        managed: settings.controller.is_some(),
+        memory,
+        workers,
+        opener: Box::new(KernelPorts),
+    })
+    .context("the workers cannot be started")?;
 
     let (underlay, next_hops) = Underlay::start().await?;
     let underlay = Arc::new(underlay);
@@ -150,7 +152,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
                 loop {
                     ticks.tick().await;
                     let switch = retried.clone();
-                    if tokio::task::spawn_blocking(move || switch.retry_failed()).await.is_err() {
+                    // In this order a lost port is shown as failed for a while before it is made anew.
+                    let tended = tokio::task::spawn_blocking(move || {
+                        switch.retry_failed();
+                        switch.notice_losses();
+                    });
+                    if tended.await.is_err() {
                         return;
                     }
                 }
@@ -185,7 +192,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 
 async fn open_underlay(switch: &Arc<Switch>, underlay: UnderlaySettings) -> anyhow::Result<()> {
     let spec = v1::PortSpec {
-        number: UNDERLAY_PORT,
+        number: weft_proto::UNDERLAY_PORT,
         name: underlay.interface.clone(),
         owner: v1::Owner::Manual.into(),
         kind: Some(v1::port_spec::Kind::AfXdp(v1::AfXdpPort {

@@ -6,6 +6,7 @@
 //! - `bundle`: a bundle is checked, whole, against what is there; the result is a plan.
 //! - `apply`: the plan is carried out: ports opened, tables and topology changed in one commit, ports
 //!   closed. What fails is undone.
+//! - `mend`: ports that could not be opened, or whose interface was taken away, are opened again.
 //! - `ports`, `open`, `queues`: the register of ports, how each kind is opened, and how queues are
 //!   shared out among workers.
 //! - `underlay`: addresses and ways to remote tunnel ends, as the kernel knows them.
@@ -18,6 +19,7 @@
 
 mod apply;
 mod bundle;
+mod mend;
 mod open;
 mod origins;
 mod ports;
@@ -29,7 +31,7 @@ mod tests;
 mod underlay;
 
 pub use bundle::Parts;
-pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelFilter};
+pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelFilter, Watch};
 pub use punts::PuntHub;
 pub use underlay::{Resolve, UnderlayState, follow_underlay};
 
@@ -49,6 +51,8 @@ use tokio::sync::watch;
 pub struct SwitchSettings {
     /// The host's name for the controller; empty without one.
     pub host: String,
+    /// A controller numbers ports here too: those made by hand keep to a range of their own.
+    pub managed: bool,
     /// Packet memory.
     pub memory: &'static Memory,
     /// One for each worker, at least one.
@@ -60,6 +64,7 @@ pub struct SwitchSettings {
 /// See the module comment.
 pub struct Switch {
     host: String,
+    managed: bool,
     boot_id: u64,
     started: Instant,
     tables: Arc<Tables>,
@@ -107,6 +112,7 @@ impl Switch {
         let boot_id = std::hash::RandomState::new().build_hasher().finish().max(1);
         Ok(Arc::new(Self {
             host: settings.host,
+            managed: settings.managed,
             boot_id,
             started: Instant::now(),
             tables,

@@ -12,12 +12,14 @@
 //! 5. **Run** (`flow/program.rs`): in place, no allocation. What sends puts the frame with its port.
 //! 6. **Transmit** (`Outgoing::flush`): at the end of the batch, per port, in the form it can take.
 //!
-//! A frame that goes nowhere is counted under exactly one `DropReason`.
+//! A frame that goes nowhere is counted under exactly one `DropReason` (`drop.rs`, `outcome.rs`).
 //!
 //! Rules: the version of the tables is loaded once per batch, and every packet of the batch sees that
 //! version. No lock, clock or memory that another core writes is touched between receive and transmit of
 //! a packet that hits; the tables' read lock is taken on misses. An idle worker sleeps in `poll` on its
 //! ports and its wake-up descriptor. Control reaches it as commands, between batches.
+
+mod credit;
 
 use crate::clock;
 use crate::connection::{Connections, Contents, EndReason, Options, Passing, Start};
@@ -25,18 +27,20 @@ use crate::drop::DropReason;
 use crate::egress::{Outgoing, PuntSink};
 use crate::flow::cache::{Cache, Found};
 use crate::flow::key::FlowKey;
+use crate::flow::log::Work;
 use crate::flow::message;
 use crate::flow::program::{Egress, Program};
 use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, resolve};
 use crate::flow::tables::{Progress, Tables};
-use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, MISSES_PER_BATCH, PORTS};
+use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, COMPARISONS_PER_WALK, PORTS};
 use crate::packet::frame::Frame;
 use crate::packet::memory::{Class, Memory};
-use crate::packet::parse::{Layout, parse};
+use crate::packet::parse::{Layout, parse, parse_bytes};
 use crate::packet::pool::Pool;
 use crate::packet::tunnel::{vxlan_outer, vxlan_pop};
 use crate::port::{PortQueue, PortSlot, QueueCounters};
 use crate::topology::{PortKind, Topology};
+use credit::Credit;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -81,10 +85,52 @@ pub struct WorkerReport {
     pub busy_microseconds: u64,
     /// Drops by ingress port and reason, not zero.
     pub drops: Vec<(PortSlot, DropReason, u64)>,
+    /// What outputs could not take, by output port and reason, not zero.
+    pub unsent: Vec<(PortSlot, DropReason, u64)>,
     /// Of device ports their queues' counters, of tunnel ports what was decapsulated and encapsulated.
     pub ports: Vec<(PortSlot, QueueCounters)>,
     /// Buffers this worker has free in its own cache: chunks, runs.
     pub cached_buffers: (usize, usize),
+}
+
+/// A packet to be traced.
+pub enum Traced {
+    /// Described by fields.
+    Fields(Box<(FlowKey, Contents)>),
+    /// A whole frame, as a device receives it.
+    Frame {
+        /// By which port.
+        in_port: u32,
+        /// From its Ethernet header on.
+        bytes: Vec<u8>,
+    },
+}
+
+impl Traced {
+    /// What it is to the tables, tunnels aside.
+    ///
+    /// # Errors
+    /// Why it gets to none.
+    pub fn parse(&self) -> Result<(FlowKey, Contents), DropReason> {
+        match self {
+            Self::Fields(packet) => Ok(**packet),
+            Self::Frame { in_port, bytes } => {
+                let mut key = FlowKey::ZERO;
+                let layout = parse_bytes(bytes, bytes.len(), *in_port, &mut key)?;
+                Ok((key, Contents::read(bytes, &key, &layout)))
+            }
+        }
+    }
+
+    /// The reply for one that is dropped before any table.
+    #[must_use]
+    pub fn dropped(reason: DropReason) -> v1::TraceReply {
+        v1::TraceReply {
+            drop_reason: reason.word().to_owned(),
+            drop_meaning: reason.meaning().to_owned(),
+            ..Default::default()
+        }
+    }
 }
 
 enum Command {
@@ -92,7 +138,7 @@ enum Command {
     RemoveQueues(PortSlot, Sender<()>),
     Report(Sender<WorkerReport>),
     Cache(usize, Sender<Vec<v1::CacheEntry>>),
-    Trace(Box<(FlowKey, Contents)>, Sender<v1::TraceReply>),
+    Trace(Traced, Sender<v1::TraceReply>),
     Stop,
 }
 
@@ -102,13 +148,6 @@ struct Missed {
     key: FlowKey,
     layout: Layout,
     ingress: PortSlot,
-}
-
-/// How many walks a port may still cause.
-#[derive(Clone, Copy)]
-struct Credit {
-    walks: usize,
-    round: u64,
 }
 
 /// See the module comment.
@@ -222,8 +261,12 @@ impl Worker {
     fn batch(&mut self, slot: PortSlot, frames: &mut Vec<Frame>) {
         self.outgoing.begin();
         for mut frame in frames.drain(..) {
-            let mut key = FlowKey::ZERO;
+            let (mut key, bytes) = (FlowKey::ZERO, frame.len());
             let (layout, ingress) = match self.parse(slot, &mut frame, &mut key) {
+                Ok((layout, tunnel)) if tunnel != slot => {
+                    self.outgoing.count_decapsulated(tunnel, bytes);
+                    (layout, tunnel)
+                }
                 Ok(parsed) => parsed,
                 Err(reason) => {
                     self.outgoing.enter(slot);
@@ -264,15 +307,11 @@ impl Worker {
             && let Some(&(number, tunnel)) = self.tunnels.get(&(outer.destination, outer.udp_port))
             && self.is_underlay(tunnel, number, slot)
         {
-            let bytes = frame.len();
             let from = vxlan_pop(frame)?;
             let layout = parse(frame, number, key)?;
             key.tun_id = from.id.to_be_bytes();
             key.tun_src = from.source.octets();
             key.tun_dst = from.destination.octets();
-            let counters = self.outgoing.tunnels.entry(tunnel).or_default();
-            counters.received_packets += 1;
-            counters.received_bytes += bytes as u64;
             return Ok((layout, tunnel));
         }
         Ok((parse(frame, self.numbers[slot.index()], key)?, slot))
@@ -295,7 +334,21 @@ impl Worker {
         let (version, topology, now) = (self.version, &self.topology, self.now);
         let good = match found {
             Found::Hit(entry) => Some(entry),
-            Found::Stale(entry) => self.cache.renew(entry, &key, &state, version).then_some(entry),
+            Found::Stale(entry) => {
+                let credit = &mut self.credits[ingress.index()];
+                if !credit.is_left(self.rounds, self.active) {
+                    drop(state);
+                    self.cache.counters.misses += 1;
+                    return self.outgoing.discard(frame, DropReason::MissBudget);
+                }
+                let mut work = Work::ONE_WALK;
+                let good = self.cache.renew(entry, &key, &state, version, &mut work);
+                // Otherwise it is charged as the walk that follows.
+                if good {
+                    credit.spend(work.done());
+                }
+                good.then_some(entry)
+            }
             Found::Miss => None,
         };
         if let Some(entry) = good
@@ -309,10 +362,12 @@ impl Worker {
             return self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         }
         self.cache.counters.misses += 1;
-        if !spend(&mut self.credits[ingress.index()], self.rounds, self.active) {
+        let credit = &mut self.credits[ingress.index()];
+        if !credit.is_left(self.rounds, self.active) {
             drop(state);
             return self.outgoing.discard(frame, DropReason::MissBudget);
         }
+        credit.spend(COMPARISONS_PER_WALK);
         let contents = Contents::read(frame.head(), &key, &layout);
         let connections = Connected::Now(&self.connections);
         let view = View { state: &state, version, topology, connections, now };
@@ -379,7 +434,11 @@ impl Worker {
         let mut nanoseconds = SLEEP_NANOSECONDS;
         {
             let mut descriptors = vec![PollFd::new(&*self.wake, PollFlags::IN)];
-            for descriptor in self.outgoing.descriptors() {
+            for (slot, descriptor) in self.outgoing.descriptors() {
+                if self.numbers[slot.index()] == 0 {
+                    // Its frames are not taken yet: they must not keep the worker awake.
+                    continue;
+                }
                 match descriptor {
                     Some(descriptor) => descriptors.push(PollFd::from_borrowed_fd(descriptor, PollFlags::IN)),
                     None => nanoseconds = ASK_NANOSECONDS,
@@ -416,13 +475,36 @@ impl Worker {
             Command::Cache(limit, reply) => {
                 let _ = reply.send(self.busiest(limit));
             }
-            Command::Trace(packet, reply) => {
-                let (key, contents) = *packet;
-                let packet = Packet { key: &key, contents };
-                let _ = reply.send(self.tables.trace(&packet, Connected::Now(&self.connections)));
+            Command::Trace(traced, reply) => {
+                let _ = reply.send(self.trace(&traced));
             }
             Command::Stop => {}
         }
+    }
+
+    fn trace(&mut self, traced: &Traced) -> v1::TraceReply {
+        self.look_at_version();
+        let parsed = match traced {
+            Traced::Fields(packet) => Ok(**packet),
+            Traced::Frame { in_port, bytes } => self.parse_traced(*in_port, bytes).unwrap_or_else(|| traced.parse()),
+        };
+        match parsed {
+            Ok((key, contents)) => {
+                self.tables.trace(&Packet { key: &key, contents }, Connected::Now(&self.connections))
+            }
+            Err(reason) => Traced::dropped(reason),
+        }
+    }
+
+    /// Parses a frame as if it had come in; `None`: there is no such device, or no buffer.
+    fn parse_traced(&mut self, in_port: u32, bytes: &[u8]) -> Option<Result<(FlowKey, Contents), DropReason>> {
+        let PortKind::Device { slot, .. } = self.topology.ports.get(&in_port)?.kind else { return None };
+        let mut frame = self.outgoing.pool.frame(slot, bytes)?;
+        let mut key = FlowKey::ZERO;
+        let parsed = self.parse(slot, &mut frame, &mut key);
+        let parsed = parsed.map(|(layout, _)| (key, Contents::read(frame.head(), &key, &layout)));
+        self.outgoing.pool.free(frame);
+        Some(parsed)
     }
 
     fn report(&self) -> WorkerReport {
@@ -435,7 +517,8 @@ impl Worker {
             cache_entries: self.cache.len() as u64,
             cache_masks: self.cache.masks() as u64,
             busy_microseconds: time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000,
-            drops: self.outgoing.drops.iter().collect(),
+            drops: self.outgoing.outcomes.drops.iter().collect(),
+            unsent: self.outgoing.outcomes.unsent.iter().collect(),
             ports: self.outgoing.counters(),
             cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
         }
@@ -458,18 +541,6 @@ impl Worker {
         self.progress.asleep();
         self.tables.dismiss(&self.progress);
     }
-}
-
-/// Deficit round robin over ingress ports: each gets an equal share of a round's walks, and keeps what it
-/// does not use up to a full batch.
-fn spend(credit: &mut Credit, round: u64, active: usize) -> bool {
-    let share = (MISSES_PER_BATCH / active).max(1);
-    let rounds = usize::try_from(round - credit.round).unwrap_or(usize::MAX);
-    credit.walks = credit.walks.saturating_add(rounds.saturating_mul(share)).min(MISSES_PER_BATCH);
-    credit.round = round;
-    let allowed = credit.walks > 0;
-    credit.walks = credit.walks.saturating_sub(1);
-    allowed
 }
 
 /// Control of one worker, for the switch. Calls block until the worker has answered (microseconds).
@@ -518,7 +589,7 @@ impl WorkerHandle {
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),
                     missed: Vec::with_capacity(BATCH),
-                    credits: vec![Credit { walks: MISSES_PER_BATCH, round: 0 }; PORTS],
+                    credits: vec![Credit::default(); PORTS],
                     now: clock::now(),
                     rounds: 0,
                     active: 1,
@@ -578,8 +649,8 @@ impl WorkerHandle {
     /// Walks the tables for a packet, among this worker's connections, and writes the walk down; nothing is
     /// counted, sent or remembered.
     #[must_use]
-    pub fn trace(&self, key: FlowKey, contents: Contents) -> v1::TraceReply {
-        self.ask(|reply| Command::Trace(Box::new((key, contents)), reply))
+    pub fn trace(&self, traced: Traced) -> v1::TraceReply {
+        self.ask(|reply| Command::Trace(traced, reply))
     }
 
     /// Stops the thread: queues are closed, buffers returned.

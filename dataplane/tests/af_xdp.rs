@@ -2,7 +2,7 @@
 
 mod namespace;
 
-use namespace::{Forwarder, Namespace, eventually};
+use namespace::{Forwarder, Namespace, eventually, transmit};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -245,7 +245,7 @@ fn only_whole_plain_udp_to_an_endpoint_is_taken() {
         let marker = with(24, &[0x77, 0x77]);
         let mut sent =
             vec![pool.frame(PortSlot::new(1), &frame).unwrap(), pool.frame(PortSlot::new(1), &marker).unwrap()];
-        peers[0].transmit(&mut pool, &mut sent, &mut drops);
+        transmit(&mut peers[0], &mut pool, &mut sent, &mut drops);
         let mut got: Vec<Frame> = Vec::new();
         eventually("the marker arrives", || {
             peers[0].service(&mut pool);
@@ -279,7 +279,7 @@ fn transmit_copes_with_full_rings_chains_and_a_port_that_is_down() {
     let before = received();
     // More than the ring holds in one call: what does not fit is counted, the rest goes.
     let mut frames: Vec<Frame> = (0..3000).map(|_| pool.frame(from, &[0xff; 60]).unwrap()).collect();
-    queue.transmit(&mut pool, &mut frames, &mut drops);
+    transmit(queue, &mut pool, &mut frames, &mut drops);
     let sent = queue.counters().sent_packets;
     assert_eq!(sent + drops.total(DropReason::TransmitFull), 3000);
     assert!(sent >= 1024, "{sent} sent");
@@ -297,7 +297,7 @@ fn transmit_copes_with_full_rings_chains_and_a_port_that_is_down() {
     chain.append(pool.frame(from, &[0xfe; 60]).unwrap());
     let mut odd = vec![chain, pool.frame(from, &[0; 1519]).unwrap(), pool.frame(from, &[0; 13]).unwrap()];
     drops.forget(from);
-    queue.transmit(&mut pool, &mut odd, &mut drops);
+    transmit(queue, &mut pool, &mut odd, &mut drops);
     assert_eq!(queue.counters().sent_packets, sent + 1);
     let counted: Vec<_> = drops.iter().map(|(_, reason, count)| (reason, count)).collect();
     assert_eq!(counted, [(DropReason::Truncated, 1), (DropReason::TooBig, 1)]);
@@ -305,19 +305,19 @@ fn transmit_copes_with_full_rings_chains_and_a_port_that_is_down() {
     host.ip("link set nic down");
     for _ in 0..2 {
         let mut late = vec![pool.frame(from, &[0xff; 60]).unwrap()];
-        queue.transmit(&mut pool, &mut late, &mut drops);
+        transmit(queue, &mut pool, &mut late, &mut drops);
     }
     assert_eq!(drops.total(DropReason::PortDown), 1, "the first was already in the ring");
     host.ip("link set nic up");
     eventually("it sends again", || {
         let mut again = vec![pool.frame(from, &[0xff; 60]).unwrap()];
         let before = drops.total(DropReason::PortDown);
-        queue.transmit(&mut pool, &mut again, &mut drops);
+        transmit(queue, &mut pool, &mut again, &mut drops);
         drops.total(DropReason::PortDown) == before
     });
     queue.close(&mut pool);
     let mut gone = vec![pool.frame(from, &[0xff; 60]).unwrap()];
-    queue.transmit(&mut pool, &mut gone, &mut drops);
+    transmit(queue, &mut pool, &mut gone, &mut drops);
     assert_eq!((pool.outstanding(), queue.receive(&mut pool, &mut gone, 64, &mut drops)), (0, 0));
     drop(pool);
     assert_eq!((memory.free(Class::Chunk), memory.free(Class::Run)), (8192, 8));
@@ -383,7 +383,7 @@ fn the_umem_outlives_the_socket_that_registered_it_and_the_interface() {
     }
     for (_, queues) in &mut ports {
         let mut sent = vec![pool.frame(PortSlot::new(1), &[0xff; 60]).unwrap()];
-        queues[0].transmit(&mut pool, &mut sent, &mut drops);
+        transmit(&mut queues[0], &mut pool, &mut sent, &mut drops);
         assert_eq!(queues[0].counters().sent_packets, 1);
     }
     // Somebody deletes an interface under a port.
@@ -391,7 +391,7 @@ fn the_umem_outlives_the_socket_that_registered_it_and_the_interface() {
     let two = &mut ports[0].1[0];
     for _ in 0..2 {
         let mut sent = vec![pool.frame(PortSlot::new(1), &[0xff; 60]).unwrap()];
-        two.transmit(&mut pool, &mut sent, &mut drops);
+        transmit(two, &mut pool, &mut sent, &mut drops);
     }
     assert!(drops.total(DropReason::PortDown) > 0);
     assert_eq!(two.receive(&mut pool, &mut Vec::new(), 64, &mut drops), 0);

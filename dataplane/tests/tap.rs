@@ -2,7 +2,7 @@
 
 mod namespace;
 
-use namespace::{Forwarder, Namespace, eventually};
+use namespace::{Forwarder, Namespace, eventually, transmit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -14,7 +14,7 @@ use weft_dataplane::drop::{DropCounters, DropReason};
 use weft_dataplane::packet::frame::{Checksum, Frame, Gso, GsoKind};
 use weft_dataplane::packet::memory::{Class, Memory};
 use weft_dataplane::packet::pool::Pool;
-use weft_dataplane::port::tap::{Tap, TapError, TapQueue, TapSettings};
+use weft_dataplane::port::tap::{Tap, TapError, TapLoss, TapQueue, TapSettings};
 use weft_dataplane::port::{PortQueue, PortSlot};
 
 fn settings(interface: &str, namespace: &Namespace) -> TapSettings {
@@ -135,7 +135,7 @@ fn small_frames_take_a_chunk_and_large_ones_a_run_behind_it() {
         let mut got: Vec<Frame> = Vec::new();
         eventually("a bridged frame arrives", || {
             let mut sent = vec![pool.frame(PortSlot::new(0), &bytes).unwrap()];
-            queue.transmit(&mut pool, &mut sent, &mut drops);
+            transmit(&mut queue, &mut pool, &mut sent, &mut drops);
             std::thread::sleep(Duration::from_millis(5));
             other.receive(&mut pool, &mut got, 64, &mut drops);
             got.iter().any(|frame| frame.to_vec() == bytes)
@@ -152,13 +152,13 @@ fn small_frames_take_a_chunk_and_large_ones_a_run_behind_it() {
     let mut bad =
         vec![pool.frame(PortSlot::new(7), &frame(60)).unwrap(), pool.frame(PortSlot::new(7), &[0; 9]).unwrap()];
     bad[0].checksum = Checksum::Partial { start: 50, offset: 20 };
-    queue.transmit(&mut pool, &mut bad, &mut drops);
+    transmit(&mut queue, &mut pool, &mut bad, &mut drops);
     namespace.ip("link set eth0 down");
     let mut late = vec![pool.frame(PortSlot::new(7), &frame(60)).unwrap()];
-    queue.transmit(&mut pool, &mut late, &mut drops);
+    transmit(&mut queue, &mut pool, &mut late, &mut drops);
     let mut tunnelled = vec![pool.frame(PortSlot::new(7), &frame(3000)).unwrap()];
     tunnelled[0].gso = Some(Gso { kind: GsoKind::Tcp4, size: 1400, tunnel: 50 });
-    queue.transmit(&mut pool, &mut tunnelled, &mut drops);
+    transmit(&mut queue, &mut pool, &mut tunnelled, &mut drops);
     let mut counted: Vec<_> = drops.iter().map(|(port, reason, count)| (port.index(), reason, count)).collect();
     counted.sort_unstable();
     assert_eq!(
@@ -210,7 +210,7 @@ fn several_queues_are_one_interface() {
 #[test]
 fn the_interface_may_be_deleted_at_any_time() {
     let namespace = Namespace::new();
-    let (_, mut queue) = open_one(0, &settings("eth0", &namespace));
+    let (tap, mut queue) = open_one(0, &settings("eth0", &namespace));
     let mut pool = Pool::new(Memory::map(64, 64).unwrap());
     let mut drops = DropCounters::default();
     let mut frames = Vec::new();
@@ -218,13 +218,15 @@ fn the_interface_may_be_deleted_at_any_time() {
         let mut polled = [PollFd::from_borrowed_fd(queue.descriptor().unwrap(), PollFlags::IN)];
         poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
     };
+    assert_eq!(tap.watch.loss(), None);
     namespace.ip("link del eth0");
     assert!(readable(&queue), "the worker learns of it");
     while queue.receive(&mut pool, &mut frames, 64, &mut drops) > 0 {}
     assert!(!readable(&queue), "but only once");
+    assert_eq!(tap.watch.loss(), Some(TapLoss::Deleted("eth0".into())));
     frames.drain(..).for_each(|frame| pool.free(frame));
     frames.push(pool.frame(PortSlot::new(1), &[0; 60]).unwrap());
-    queue.transmit(&mut pool, &mut frames, &mut drops);
+    transmit(&mut queue, &mut pool, &mut frames, &mut drops);
     assert_eq!(drops.iter().collect::<Vec<_>>(), [(PortSlot::new(1), DropReason::PortDown, 1)]);
     queue.close(&mut pool);
     assert_eq!((pool.outstanding(), queue.descriptor().is_none()), (0, true));

@@ -29,6 +29,16 @@ pub const PROTOCOL: u32 = 1;
 /// The largest number that an ordinary port may have (OpenFlow's `OFPP_MAX`).
 pub const PORT_MAX: u32 = 0xffff_ff00;
 
+/// The fabric numbers the ports of the cloud below this; on a switch with a controller, ports made by hand
+/// have numbers from here up to [`UNDERLAY_PORT`], so that the two never meet.
+pub const FIRST_MANUAL_PORT: u32 = 0x0080_0000;
+
+/// The `af_xdp` port of a host's underlay, which the fabric's tunnel runs over.
+pub const UNDERLAY_PORT: u32 = 0x00ff_0000;
+
+/// The fabric's tunnel port of a host. From here on numbers belong to ports that each host has.
+pub const TUNNEL_PORT: u32 = 0x00ff_0001;
+
 /// Output to this reserved port goes back out of the ingress port (OpenFlow's `OFPP_IN_PORT`).
 pub const PORT_IN_PORT: u32 = 0xffff_fff8;
 

@@ -78,8 +78,13 @@ fn a_program_that_dies_is_named_with_its_last_words() {
     demo.process("switch of host b").signal(rustix::process::Signal::KILL);
     eventually("the news", Duration::from_secs(5), || {
         let said = demo.said();
-        (said.contains("switch of host b ended") && said.contains("host-b.log")).then_some(())
+        (said.contains("switch of host b ended (signal: 9 (SIGKILL))") && said.contains("host-b.log")).then_some(())
     });
+    let directory = demo.layout.directory.display().to_string();
+    let remedy = format!("or weft down --directory {directory})");
+    for part in ["weft-switch runs", "has no network any more", &demo.layout.instance_namespace(2), &remedy] {
+        eventually("what it means and what to do", Duration::from_secs(5), || demo.said().contains(part).then_some(()));
+    }
     assert_eq!(demo.interrupt(), Some(0), "{}", demo.said());
     nothing_remains(&demo, &[]);
 }

@@ -90,7 +90,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                     if host.underlay_mtu == 0 { String::new() } else { host.underlay_mtu.to_string() },
                     host.ports.len().to_string(),
                     host.switch_version.clone(),
-                    host.fault.clone(),
+                    trouble(host),
                 ]);
             }
             let empty = "No hosts. Create one: weft host create NAME";
@@ -109,6 +109,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("version", host.switch_version.clone()),
                 ("certificate", certificate(host.certificate_expires, now())),
                 ("fault", host.fault.clone()),
+                ("note", host.note.clone()),
             ];
             if output.json {
                 return output.object(&lines, &json::host(&host));
@@ -142,6 +143,11 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             deleted("host", &host, output)
         }
     }
+}
+
+/// What is wrong with it, or worth knowing.
+fn trouble(host: &v1::Host) -> String {
+    [host.fault.as_str(), host.note.as_str()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether it is there and has what it should have.

@@ -153,6 +153,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 "interface",
                 "status",
                 "id",
+                "fault",
             ]);
             for port in &ports {
                 table.row(vec![
@@ -166,6 +167,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                     port.interface.clone(),
                     port.status.clone(),
                     port.id.clone(),
+                    port.fault.clone(),
                 ]);
             }
             let empty = "No ports. Create one: weft port create NAME --network NETWORK";
@@ -245,7 +247,13 @@ fn check_plugged(port: &v1::Port, wait: &Wait) -> Result<(), Fault> {
         return Err(Fault::invalid(
             "plug_pending",
             "port",
-            format!("port {name} is still {} after {} s", port.status, wait.wait),
+            format!(
+                "port {name} is still {} after {} s{}{}",
+                port.status,
+                wait.wait,
+                if port.fault.is_empty() { "" } else { ": " },
+                port.fault.trim_end_matches('.')
+            ),
             "It stays wanted; see whether its host is connected with \"weft host list\".",
         )
         .with_status(Code::DeadlineExceeded));

@@ -321,7 +321,10 @@ impl Cloud {
                 Err(error) => error,
             };
             if let Some(obituary) = self.obituaries().into_iter().next() {
-                bail!("{obituary}");
+                bail!(
+                    "{obituary}The cloud did not come up and is removed, its logs too. Mend what these lines complain of, \
+                     then start it again."
+                );
             }
             if Instant::now() >= deadline {
                 return Err(error).with_context(|| format!("waited {} s for {what} in vain", START_PATIENCE.as_secs()));
@@ -333,6 +336,55 @@ impl Cloud {
     /// What is to say about programs that have ended since the last call.
     pub fn obituaries(&mut self) -> Vec<String> {
         self.programs.iter_mut().filter_map(Program::obituary).collect()
+    }
+
+    /// The same for people who use the cloud: also what is lost with the program, and what to do.
+    pub fn news(&mut self) -> Vec<String> {
+        let mut news = Vec::new();
+        for place in 0..self.programs.len() {
+            if let Some(obituary) = self.programs[place].obituary() {
+                news.push(format!("{obituary}{}\n{}", self.consequence(place), self.remedy()));
+            }
+        }
+        news
+    }
+
+    /// What the end of the program at this place means.
+    fn consequence(&self, place: usize) -> String {
+        if place == self.controller_program {
+            return "The switches go on forwarding by the rules they have, but weft finds no controller: nothing can be \
+                    asked for or changed."
+                .to_owned();
+        }
+        if let Some(host) = self.hosts.iter().find(|host| host.program == place) {
+            let mut cut = self.instances.iter().filter(|instance| instance.host == host.name).peekable();
+            if cut.peek().is_none() {
+                return format!("Its interfaces are gone with it; host {} has no instances.", host.name);
+            }
+            let cut = cut.map(|instance| instance.namespace.as_str()).collect::<Vec<_>>().join(", ");
+            return format!(
+                "Its interfaces are gone with it: what is in {cut} has no network any more. weft port list shows the ports \
+                 of host {} as DOWN.",
+                host.name
+            );
+        }
+        if let Some(instance) = self.instances.iter().find(|instance| instance.client == Some(place)) {
+            return format!("{} keeps its address, but nobody renews its lease.", instance.namespace);
+        }
+        String::new()
+    }
+
+    /// How to go on after a program has died.
+    fn remedy(&self) -> String {
+        let (up, option) = if self.layout.is_default {
+            ("make run, or weft up", String::new())
+        } else {
+            ("weft up", format!(" --directory {}", self.layout.directory.display()))
+        };
+        format!(
+            "What is left goes on running, to be looked at. Then end it (Ctrl-C here, or weft down{option}), which removes \
+             the logs too, and start it again ({up}{option}). If the log does not tell why it died, report it with the log."
+        )
     }
 
     /// What may explain a failure: the last log lines of the controller, the switches and the clients without a lease,

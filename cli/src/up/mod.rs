@@ -137,8 +137,8 @@ fn run_demo(layout: Layout, hosts: usize) -> Result<ExitCode> {
     let mut cloud = bring_up(layout, hosts, progress)?;
     println!("{}", guide::guide(&cloud));
     while !interrupt::has_come() {
-        for obituary in cloud.obituaries() {
-            eprintln!("weft: {obituary}");
+        for news in cloud.news() {
+            eprintln!("weft: {news}");
         }
         std::thread::sleep(Duration::from_millis(200));
     }

@@ -83,7 +83,7 @@ impl Program {
         self.child.try_wait().ok().flatten()
     }
 
-    /// A sentence with its last log lines if it has ended since the last call, once.
+    /// If it has ended since the last call, once: that it has, how, where its log is, and the log's last lines.
     pub fn obituary(&mut self) -> Option<String> {
         let status = self.ended().filter(|_| !self.reported)?;
         self.reported = true;
@@ -91,7 +91,10 @@ impl Program {
             "{} ended ({status}). The last lines of {}:\n{}",
             self.plan.name,
             self.plan.log.display(),
-            last_lines(&self.plan.log, 12)
+            match last_lines(&self.plan.log, 12) {
+                lines if lines.is_empty() => "    (it is empty)\n".to_owned(),
+                lines => lines,
+            }
         ))
     }
 

@@ -179,7 +179,12 @@ impl v1::cloud_server::Cloud for CloudService {
             // Asking again for what was refused is asking to try again.
             self.controller.links.of(plug.host).retry();
         }
-        self.wait(wait, || self.controller.describe_port(&self.port_now(&port)).status != "BUILD").await;
+        // A host that is not connected may come: what is DOWN for that reason is waited for too.
+        let done = || {
+            let port = self.controller.describe_port(&self.port_now(&port));
+            port.host_id.is_empty() || matches!(port.status.as_str(), "ACTIVE" | "ERROR")
+        };
+        self.wait(wait, done).await;
         reply(self.controller.describe_port(&self.port_now(&port)))
     }
 

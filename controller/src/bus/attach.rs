@@ -132,8 +132,17 @@ fn own_name(controller: &Controller, certified: Uuid, hello: &Hello) -> Result<(
     .with_status(Code::PermissionDenied))
 }
 
+/// Remembers why a switch was not let in. If the host is connected, that is about another switch than its own, and
+/// must not look like a fault of the host's.
 fn refuse(link: &Link, fault: &Fault) {
-    link.lock().fault = Some(fault.clone());
+    {
+        let mut state = link.lock();
+        if state.session.is_some() {
+            state.turned_away = Some((Instant::now(), fault.clone()));
+        } else {
+            state.fault = Some(fault.clone());
+        }
+    }
     link.announce();
 }
 
@@ -248,6 +257,7 @@ fn install(link: &Link, hello: &Hello, outbound: &Outbound) -> Session {
         state.fault = None;
     }
     state.heard = Some(Instant::now());
+    state.lost = None;
     drop(state);
     link.announce();
     session

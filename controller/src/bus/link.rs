@@ -2,8 +2,12 @@
 
 use super::relay::Calls;
 use crate::compile::HostState;
+use crate::limits;
+use crate::model::Host;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
@@ -71,9 +75,14 @@ pub struct LinkState {
     /// Sessions so far.
     pub sessions: u64,
     /// When the last message came in.
-    pub heard: Option<tokio::time::Instant>,
+    pub heard: Option<Instant>,
+    /// When the last stream ended, if there was one and there is none.
+    pub lost: Option<Instant>,
     /// The last refusal: of a bundle or of the connection.
     pub fault: Option<Fault>,
+    /// When a switch was last refused under this host's name while the host was connected, and why. It is no fault
+    /// of the host's.
+    pub turned_away: Option<(Instant, Fault)>,
     /// Whether it was a bundle that was refused.
     pub bundle_refused: bool,
     /// Whether what was refused is all there is to try: nothing has changed, and nobody asked again.
@@ -97,10 +106,12 @@ pub struct Link {
 /// How a port that is plugged here is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortState {
-    /// Its host has not acknowledged it yet.
-    Build,
-    /// It has.
+    /// Its host has not acknowledged it yet; why not, if that is known.
+    Build(String),
+    /// It has, and is connected.
     Active,
+    /// It has, but nobody knows how the port is, or the host says that it is down: why.
+    Down(String),
     /// It refused, or the port's interface failed, for this reason.
     Error(String),
 }
@@ -172,6 +183,14 @@ impl Link {
         };
         host.fault = state.fault.as_ref().map(ToString::to_string).unwrap_or_default();
         host.ports.clone_from(&state.ports);
+        let absence = state.absence(&host.name, &host.switch_version);
+        if absence.is_some() {
+            for port in &mut host.ports {
+                port.state = format!("unknown, last reported: {}", port.state);
+            }
+        }
+        let notes: Vec<String> = absence.into_iter().chain(state.intrusion(&host.name, Instant::now())).collect();
+        host.note = notes.join(" ");
     }
 
     /// Whether it is connected, and whether it has not acknowledged what it should have.
@@ -180,18 +199,22 @@ impl Link {
         (state.session.is_some(), state.dirty || state.outstanding.is_some() || state.confirmed.is_none())
     }
 
-    /// How the port is that should be so, and the interface that the switch reported.
-    pub fn port(&self, wanted: &PortSpec) -> (PortState, Option<String>) {
+    /// How the port is that should be so on this host, and the interface that the switch reported.
+    pub fn port(&self, host: &Host, wanted: &PortSpec) -> (PortState, Option<String>) {
         let state = self.lock();
         let number = wanted.number;
         let reported = state.ports.iter().find(|port| port.spec.as_ref().is_some_and(|spec| spec.number == number));
         let interface = reported.map(|port| port.interface.clone()).filter(|name| !name.is_empty());
         let held = state.confirmed.as_ref().and_then(|confirmed| confirmed.state.ports.get(&number));
-        let port_state = match (held.filter(|spec| *spec == wanted), reported, &state.fault) {
-            (Some(_), Some(port), _) if port.state.starts_with("failed") => PortState::Error(port.state.clone()),
-            (Some(_), ..) => PortState::Active,
+        let held = held.is_some_and(|spec| spec == wanted);
+        let port_state = match (state.absence(&host.name, &host.version), reported, &state.fault) {
+            (Some(absence), ..) if held => PortState::Down(absence),
+            (Some(absence), ..) => PortState::Build(absence),
+            (None, Some(port), _) if held && port.state.starts_with("failed") => PortState::Error(port.state.clone()),
+            (None, Some(port), _) if held && port.state.starts_with("down") => PortState::Down(port.state.clone()),
+            (None, ..) if held => PortState::Active,
             (None, _, Some(fault)) if state.refusal_stands => PortState::Error(fault.to_string()),
-            (None, ..) => PortState::Build,
+            (None, ..) => PortState::Build(String::new()),
         };
         (port_state, interface)
     }
@@ -203,5 +226,67 @@ impl Link {
             generation.as_ref().is_some_and(|generation| generation.state.ports.contains_key(&number))
         };
         has(&state.confirmed) || has(&state.outstanding)
+    }
+}
+
+impl LinkState {
+    /// That the host is not connected, in a sentence, and what that means; `None` while it is. `version`: its
+    /// switch's, empty if it never had one.
+    fn absence(&self, host: &str, version: &str) -> Option<String> {
+        if self.session.is_some() {
+            return None;
+        }
+        let since = match self.lost {
+            Some(lost) => format!("has not been connected for {}", roughly(lost.elapsed())),
+            None if version.is_empty() => {
+                return Some(format!(
+                    "host {host:?} has never connected. Start weft-switch there with this host name."
+                ));
+            }
+            None => "has not connected since this controller started".to_owned(),
+        };
+        Some(format!(
+            "host {host:?} {since}; if its switch runs, it goes on forwarding by the rules it has. Look whether it runs, \
+             and at its log."
+        ))
+    }
+
+    /// That another switch was refused lately, in a sentence.
+    fn intrusion(&self, host: &str, now: Instant) -> Option<String> {
+        let (at, fault) = self.turned_away.as_ref()?;
+        let ago = now.saturating_duration_since(*at);
+        (ago < Duration::from_secs(limits::REFUSAL_NOTE_SECONDS))
+            .then(|| format!("A switch that called itself {host:?} was refused {} ago: {fault}", roughly(ago)))
+    }
+}
+
+/// A duration in one unit, rounded down.
+fn roughly(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7200 => format!("{} min", seconds / 60),
+        seconds @ ..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_one_unit() {
+        let shown = [0, 119, 120, 7199, 7200, 172_799, 172_800].map(|seconds| roughly(Duration::from_secs(seconds)));
+        assert_eq!(shown, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
+    }
+
+    #[test]
+    fn a_note_of_a_refusal_expires() {
+        let fault = Fault::invalid("host_connected", "hello.host", "another switch is connected", "Stop that one.");
+        let at = Instant::now();
+        let state = LinkState { turned_away: Some((at, fault)), ..LinkState::default() };
+        let note = state.intrusion("one", at + Duration::from_secs(5)).unwrap();
+        assert!(note.contains("\"one\" was refused 5 s ago: hello.host: another switch is connected."), "{note}");
+        assert_eq!(state.intrusion("one", at + Duration::from_secs(limits::REFUSAL_NOTE_SECONDS)), None);
     }
 }

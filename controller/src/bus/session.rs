@@ -373,8 +373,11 @@ impl Task {
                 let _ = tokio::time::timeout(wait, last).await;
             }
         }
-        let was_ours = self.own().map(|mut state| state.session = None).is_some();
-        if was_ours {
+        let left = self.own().map(|mut state| {
+            state.session = None;
+            state.lost = Some(Instant::now());
+        });
+        if left.is_some() {
             self.link.calls.fail();
         }
         self.link.announce();

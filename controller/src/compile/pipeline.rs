@@ -7,6 +7,7 @@
 
 use super::rule::{RuleBuilder, cookie};
 use super::state::HostState;
+use weft_proto::UNDERLAY_PORT;
 use weft_proto::v1::{self, DropCause, Field, port_spec};
 
 /// Tells frames by where they come from: which network is it?
@@ -18,8 +19,7 @@ pub const RESPOND: u32 = 20;
 /// Delivers within a network.
 pub const L2: u32 = 40;
 
-/// The number of the tunnel's port on every host.
-pub const TUNNEL_PORT: u32 = 0x00ff_0001;
+pub use weft_proto::TUNNEL_PORT;
 
 /// The tables as the switch shows them.
 #[must_use]
@@ -53,7 +53,11 @@ pub(super) fn lay(state: &mut HostState, underlay: bool) {
             number: TUNNEL_PORT,
             name: "vxlan".into(),
             owner: v1::Owner::Fabric.into(),
-            kind: Some(port_spec::Kind::Vxlan(v1::TunnelPort::default())),
+            kind: Some(port_spec::Kind::Vxlan(v1::TunnelPort {
+                // Named, so that an interface added by hand does not make it ambiguous.
+                underlay_port: UNDERLAY_PORT,
+                ..Default::default()
+            })),
         },
     );
     let segment = cookie("unknown-segment", "");

@@ -42,9 +42,9 @@ pub use port::{FixedAddress, Plug, Port, PortIndex};
 pub use project::Project;
 pub use subnet::{HostRoute, Subnet, SubnetIndex};
 
-/// The fabric numbers ports below this; from here on numbers belong to ports that each host has (its
-/// tunnel, its underlay).
-pub const FIRST_RESERVED_PORT: u32 = 0x00ff_0000;
+/// The fabric numbers ports below this; from here on numbers belong to ports made by hand, and to those that
+/// each host has (its tunnel, its underlay).
+pub const FIRST_RESERVED_PORT: u32 = weft_proto::FIRST_MANUAL_PORT;
 
 /// Bytes that VXLAN adds to a packet: outer IPv4, UDP, VXLAN and the inner Ethernet header.
 pub const VXLAN_OVERHEAD: u32 = 50;

@@ -42,6 +42,16 @@ async fn a_second_switch_is_refused_while_the_first_lives() {
     complete(&fault);
     assert_eq!(fault.code, "host_connected");
     assert!(stream.open() && first.held().bundles.len() == 1 && second.held().bundles.is_empty());
+    // The healthy host has no fault: it is a note beside it, which expires.
+    let host = cloud.hosts().await.remove(0);
+    assert!(host.connected && host.fault.is_empty(), "{host:?}");
+    assert!(host.note.contains("called itself \"one\" was refused") && host.note.contains(&fault.problem), "{host:?}");
+    assert_eq!(cloud.status().await.notes, [host.note]);
+    // Nor does one of another protocol stain it.
+    second.protocol += 1;
+    assert_eq!(second.connect(running.channel().await).ended().await.code, "protocol_mismatch");
+    let host = cloud.hosts().await.remove(0);
+    assert!(host.fault.is_empty() && host.note.contains("speaks protocol"), "{host:?}");
 }
 
 #[tokio::test]

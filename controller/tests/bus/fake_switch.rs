@@ -31,6 +31,8 @@ pub struct Held {
     pub slow: Duration,
     /// What becomes of TAPs, if not "up".
     pub taps: Option<String>,
+    /// To the controller, by the last stream, which is not kept open for it.
+    outbound: Option<mpsc::WeakSender<FromSwitch>>,
 }
 
 #[derive(Clone)]
@@ -106,8 +108,20 @@ impl FakeSwitch {
         Stream { task: tokio::spawn(async move { switch.follow(channel).await }) }
     }
 
+    /// Reports the ports, TAPs in this state.
+    pub async fn report(&self, taps: &str) {
+        let (outbound, ports) = {
+            let mut held = self.held();
+            held.taps = Some(taps.to_owned());
+            (held.outbound.as_ref().and_then(|outbound| outbound.upgrade()).expect("it is connected"), held.statuses())
+        };
+        let report = from_switch::Message::Report(v1::Report { ports });
+        outbound.send(FromSwitch { message: Some(report) }).await.unwrap();
+    }
+
     async fn follow(&self, channel: Channel) -> Fault {
         let (sender, receiver) = mpsc::channel(16);
+        self.held().outbound = Some(sender.downgrade());
         let send = |message| sender.send(FromSwitch { message: Some(message) });
         let hello = {
             let held = self.held();
@@ -247,7 +261,12 @@ impl Held {
         bundle.remove_ports.iter().for_each(|number| drop(self.ports.remove(number)));
         self.ports.extend(bundle.add_ports.into_iter().map(|port| (port.number, port)));
         (self.term, self.generation) = (bundle.term, bundle.generation);
-        let ports = self.ports.values().map(|spec| v1::PortStatus {
+        let ports = self.statuses();
+        v1::Acknowledgement { term: self.term, generation: self.generation, fault: None, ports }
+    }
+
+    fn statuses(&self) -> Vec<v1::PortStatus> {
+        let status = |spec: &v1::PortSpec| v1::PortStatus {
             spec: Some(spec.clone()),
             interface: match &spec.kind {
                 Some(v1::port_spec::Kind::Tap(tap)) => tap.interface.clone(),
@@ -258,7 +277,7 @@ impl Held {
                 _ => "up".into(),
             },
             ..Default::default()
-        });
-        v1::Acknowledgement { term: self.term, generation: self.generation, fault: None, ports: ports.collect() }
+        };
+        self.ports.values().map(status).collect()
     }
 }

@@ -5,6 +5,7 @@ mod attach;
 mod cloud;
 mod fake_switch;
 mod relay;
+mod standing;
 mod sync;
 mod tls;
 

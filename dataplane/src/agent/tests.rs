@@ -110,6 +110,7 @@ impl Bench {
     fn new() -> Self {
         let switch = Switch::start(SwitchSettings {
             host: "one".to_owned(),
+            managed: true,
             memory: Memory::map(512, 64).unwrap(),
             workers: vec![WorkerSettings { core: None, spin: false }],
             opener: Box::new(KernelPorts),

@@ -20,6 +20,7 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let switch = Switch::start(SwitchSettings {
             host: String::new(),
+            managed: false,
             memory: Memory::map(512, 64).unwrap(),
             workers: vec![WorkerSettings { core: None, spin: false }],
             opener: Box::new(KernelPorts),

@@ -109,6 +109,12 @@ impl Buckets {
         self.used == 0
     }
 
+    /// Bytes that it takes.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.buckets.capacity() * size_of::<Bucket>()
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.buckets.fill(EMPTY);

@@ -13,19 +13,26 @@
 //! An entry is used only if it was checked at the tables' current version ([`Cache::lookup`] says
 //! `Stale` otherwise). Entries are disposable: the oldest go when there is no room.
 //!
+//! Entries are many, ways through the tables are few: what entries of the same way have in common (the mask,
+//! the rules, the program) is kept once. When most entries are gone, their memory is given back.
+//!
 //! Owned by one worker; no shared writes. Counts are gathered here and brought to the rules when the
 //! worker asks ([`Cache::flush`]).
 
 use super::buckets::Buckets;
-use super::key::FlowKey;
-use super::log::Passed;
+use super::key::{FlowKey, WORDS};
+use super::log::{Passed, Work};
 use super::program::Program;
 use super::resolve::Resolution;
 use super::rule::Rule;
+use super::shared::Shared;
 use super::state::FlowState;
-use crate::limits::{CACHE_ENTRIES, CACHE_MASKS};
+use crate::limits::{CACHE_ENTRIES, CACHE_ENTRY_BYTES, CACHE_MASKS, CACHE_SPARE};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+
+/// Buckets of one table at most: each entry finds a place in a table half full.
+const BUCKETS: usize = (CACHE_ENTRIES / 4).next_power_of_two();
 
 /// The number of an entry; valid until the cache is next changed.
 pub type EntryNumber = u32;
@@ -41,14 +48,50 @@ pub enum Found {
     Miss,
 }
 
-struct Entry {
-    value: FlowKey,
+/// What entries have in common whose packets walked the same way.
+struct Way {
     mask: FlowKey,
-    /// Bits that all its packets share through the whole walk.
+    /// Indexes of the mask's words that are not zero, with the words.
+    words: Box<[(u8, u64)]>,
+    /// Bits that all packets of an entry share through the whole walk.
     stable: FlowKey,
-    program: Arc<Program>,
     rules: Box<[Arc<Rule>]>,
     passed: Box<[Passed]>,
+}
+
+impl PartialEq for Way {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Arc<Rule>, &Arc<Rule>)| Arc::ptr_eq(one, other);
+        self.mask == other.mask
+            && self.stable == other.stable
+            && self.passed == other.passed
+            && self.rules.len() == other.rules.len()
+            && self.rules.iter().zip(&other.rules).all(same)
+    }
+}
+
+impl Way {
+    fn hash(&self, hasher: &impl BuildHasher) -> u64 {
+        let rules: Vec<*const Rule> = self.rules.iter().map(Arc::as_ptr).collect();
+        hasher.hash_one((self.mask.words(), self.stable.words(), rules, &self.passed))
+    }
+}
+
+/// The hash of an entry's program, if others may have the same.
+fn program_hash(program: &Program, way: &Arc<Way>, hasher: &impl BuildHasher) -> Option<u64> {
+    Some(hasher.hash_one((program.fingerprint()?, Arc::as_ptr(way))))
+}
+
+/// Words of an entry's values that lie in the entry.
+const WORDS_WITHIN: usize = 8;
+
+struct Entry {
+    /// The values under the words of the way's mask, in order.
+    values: [u64; WORDS_WITHIN],
+    /// Those that do not fit.
+    more: Option<Box<[u64; WORDS - WORDS_WITHIN]>>,
+    way: Arc<Way>,
+    program: Arc<Program>,
     /// The version it was last known good at.
     version: u64,
     /// Since the last flush.
@@ -62,6 +105,27 @@ struct Entry {
     dirty: bool,
     /// Whether it stands in the table of its mask, which may have come later than the entry.
     tabled: bool,
+}
+
+const _: () = assert!(size_of::<Option<Entry>>() <= CACHE_ENTRY_BYTES);
+
+impl Entry {
+    fn words(&self) -> impl Iterator<Item = (usize, u64, u64)> {
+        let values = self.values.iter().chain(self.more.iter().flat_map(|more| more.iter()));
+        self.way.words.iter().zip(values).map(|(&(index, mask), &value)| (index as usize, mask, value))
+    }
+
+    fn matches(&self, key: &FlowKey) -> bool {
+        self.words().all(|(index, mask, value)| key.words()[index] & mask == value)
+    }
+
+    fn value(&self) -> FlowKey {
+        let mut key = FlowKey::ZERO;
+        for (index, _, value) in self.words() {
+            key.words_mut()[index] = value;
+        }
+        key
+    }
 }
 
 struct MaskTable {
@@ -91,6 +155,8 @@ pub struct Cache {
     consulted: FlowKey,
     consulted_words: usize,
     dirty: Vec<EntryNumber>,
+    ways: Shared<Way>,
+    programs: Shared<Program>,
     hasher: foldhash::fast::RandomState,
     /// Where the sweep goes on.
     hand: usize,
@@ -104,10 +170,12 @@ impl Default for Cache {
             entries: Vec::new(),
             free: Vec::new(),
             masks: Vec::new(),
-            exact: Buckets::new((CACHE_ENTRIES / 4).next_power_of_two()),
+            exact: Buckets::new(BUCKETS),
             consulted: FlowKey::ZERO,
             consulted_words: 0,
             dirty: Vec::new(),
+            ways: Shared::default(),
+            programs: Shared::default(),
             // Tenants choose the headers: the seed is this process's secret.
             hasher: foldhash::fast::RandomState::default(),
             hand: 0,
@@ -146,7 +214,7 @@ impl Cache {
                 found = table.table.candidates(hash).find(|&number| {
                     entries[number as usize]
                         .as_ref()
-                        .is_some_and(|entry| entry.mask == table.mask && entry.value.matches(key, &entry.mask))
+                        .is_some_and(|entry| entry.way.mask == table.mask && entry.matches(key))
                 });
                 if found.is_some() {
                     table.hits += 1;
@@ -168,7 +236,7 @@ impl Cache {
     }
 
     fn matches(&self, number: EntryNumber, key: &FlowKey) -> bool {
-        self.entries[number as usize].as_ref().is_some_and(|entry| entry.value.matches(key, &entry.mask))
+        self.entries[number as usize].as_ref().is_some_and(|entry| entry.matches(key))
     }
 
     fn entry(&self, number: EntryNumber) -> &Entry {
@@ -194,10 +262,17 @@ impl Cache {
     }
 
     /// Whether a stale entry is good at this version too, because nothing that changed since concerns
-    /// it; then it says so from now on.
-    pub fn renew(&mut self, number: EntryNumber, key: &FlowKey, state: &FlowState, version: u64) -> bool {
+    /// it; then it says so from now on. `work`: what that may cost, and did.
+    pub fn renew(
+        &mut self,
+        number: EntryNumber,
+        key: &FlowKey,
+        state: &FlowState,
+        version: u64,
+        work: &mut Work,
+    ) -> bool {
         let entry = self.entries[number as usize].as_mut().expect("numbers are of entries that exist");
-        let good = state.unaffected(&entry.passed, entry.version, key, &entry.stable);
+        let good = state.unaffected(&entry.way.passed, entry.version, key, &entry.way.stable, work);
         if good {
             entry.version = version;
         }
@@ -220,7 +295,8 @@ impl Cache {
             let words = self.masks[at].words;
             let hash = hash(&self.hasher, &value, &mask, words);
             let same = |number: &EntryNumber| {
-                self.entries[*number as usize].as_ref().is_some_and(|entry| entry.mask == mask && entry.value == value)
+                let entry = self.entries[*number as usize].as_ref();
+                entry.is_some_and(|entry| entry.way.mask == mask && entry.matches(&value))
             };
             let old = self.masks[at].table.candidates(hash).find(same);
             if let Some(old) = old {
@@ -230,13 +306,31 @@ impl Cache {
         if self.len() >= CACHE_ENTRIES {
             self.make_room();
         }
-        let entry = Entry {
-            value,
+        let program = Program::compile(&resolution);
+        let words = mask.words().iter().enumerate().filter(|&(_, &word)| word != 0);
+        let way = Way {
             mask,
+            words: words.map(|(index, &word)| (index as u8, word)).collect(),
             stable: resolution.stable,
-            program: Arc::new(Program::compile(&resolution)),
             rules: resolution.rules.into(),
             passed: resolution.passed.into(),
+        };
+        let mut all = [0; WORDS];
+        for (slot, &(index, _)) in all.iter_mut().zip(&way.words) {
+            *slot = value.words()[index as usize];
+        }
+        let (within, beyond) = all.split_at(WORDS_WITHIN);
+        let more = (way.words.len() > WORDS_WITHIN).then(|| Box::new(beyond.try_into().expect("the rest of them")));
+        let way = self.ways.keep(way.hash(&self.hasher), way);
+        let program = match program_hash(&program, &way, &self.hasher) {
+            Some(hash) => self.programs.keep(hash, program),
+            None => Arc::new(program),
+        };
+        let entry = Entry {
+            values: within.try_into().expect("the first of them"),
+            more,
+            way,
+            program,
             version,
             packets: 0,
             bytes: 0,
@@ -254,28 +348,29 @@ impl Cache {
         }
         // Evicting an empty mask's table may have moved the one found above.
         match self.mask_table(&mask) {
-            Some(at) => {
-                let (hasher, entries) = (&self.hasher, &self.entries);
-                let table = &mut self.masks[at];
-                let words = table.words;
-                let hash_of = |number: u32| {
-                    entries[number as usize].as_ref().map(|entry| hash(hasher, &entry.value, &entry.mask, words))
-                };
-                let replaced = table.table.insert(hash(hasher, &value, &mask, words), number, hash_of);
-                table.entries += 1;
-                if let Some(entry) = &mut self.entries[number as usize] {
-                    entry.tabled = true;
-                }
-                if let Some(replaced) = replaced {
-                    self.remove(replaced);
-                }
-            }
+            Some(at) => self.put_in_table(number, at, &value),
             None => {
                 let exact = hash(&self.hasher, key, &self.consulted, self.consulted_words);
                 self.exact.insert(exact, number, |_| None);
             }
         }
         number
+    }
+
+    fn put_in_table(&mut self, number: EntryNumber, at: usize, value: &FlowKey) {
+        let (hasher, entries) = (&self.hasher, &self.entries);
+        let table = &mut self.masks[at];
+        let (mask, words) = (table.mask, table.words);
+        let hash_of =
+            |number: u32| entries[number as usize].as_ref().map(|entry| hash(hasher, &entry.value(), &mask, words));
+        let replaced = table.table.insert(hash(hasher, value, &mask, words), number, hash_of);
+        table.entries += 1;
+        if let Some(entry) = &mut self.entries[number as usize] {
+            entry.tabled = true;
+        }
+        if let Some(replaced) = replaced {
+            self.remove(replaced);
+        }
     }
 
     /// The table of a mask, made if there is room for one more.
@@ -287,12 +382,11 @@ impl Cache {
             let empty = self.masks.iter().position(|table| table.entries == 0)?;
             self.masks.remove(empty);
         }
-        let limit = (CACHE_ENTRIES / 4).next_power_of_two();
         self.masks.push(MaskTable {
             mask: *mask,
             words: mask.used_words(),
             hits: 0,
-            table: Buckets::new(limit),
+            table: Buckets::new(BUCKETS),
             entries: 0,
         });
         Some(self.masks.len() - 1)
@@ -303,11 +397,15 @@ impl Cache {
         let Some(mut entry) = self.entries[number as usize].take() else { return };
         settle(&mut entry);
         if entry.tabled
-            && let Some(table) = self.masks.iter_mut().find(|table| table.mask == entry.mask)
+            && let Some(table) = self.masks.iter_mut().find(|table| table.mask == entry.way.mask)
         {
-            table.table.remove(hash(&self.hasher, &entry.value, &entry.mask, table.words), number);
+            table.table.remove(hash(&self.hasher, &entry.value(), &table.mask, table.words), number);
             table.entries -= 1;
         }
+        if let Some(hash) = program_hash(&entry.program, &entry.way, &self.hasher) {
+            self.programs.give_back(hash, &entry.program);
+        }
+        self.ways.give_back(entry.way.hash(&self.hasher), &entry.way);
         self.free.push(number);
     }
 
@@ -332,6 +430,41 @@ impl Cache {
         self.masks.retain(|table| table.entries > 0);
         self.masks.sort_by_key(|table| std::cmp::Reverse(table.hits));
         self.masks.iter_mut().for_each(|table| table.hits /= 2);
+        if self.entries.len() >= 1024 && self.len() * CACHE_SPARE <= self.entries.len() {
+            self.compact();
+        }
+    }
+
+    /// Moves what is left closely together, so that the rest of the memory can be given back.
+    fn compact(&mut self) {
+        // What has no table could not be found again.
+        let lost = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| !entry.tabled);
+        for number in 0..self.entries.len() {
+            if lost(&self.entries[number]) {
+                self.remove(number as u32);
+            }
+        }
+        self.flush();
+        let mut kept = Vec::with_capacity(self.len());
+        kept.extend(self.entries.drain(..).filter(Option::is_some));
+        (self.entries, self.free, self.dirty, self.hand) = (kept, Vec::new(), Vec::new(), 0);
+        self.exact = Buckets::new(BUCKETS);
+        for table in &mut self.masks {
+            (table.table, table.entries) = (Buckets::new(BUCKETS), 0);
+        }
+        for number in 0..self.entries.len() {
+            // One that was put in before may have been replaced.
+            let Some((value, mask)) = self.entries[number].as_ref().map(|entry| (entry.value(), entry.way.mask)) else {
+                continue;
+            };
+            match self.masks.iter().position(|table| table.mask == mask) {
+                Some(at) => self.put_in_table(number as u32, at, &value),
+                None => self.remove(number as u32),
+            }
+        }
+        self.masks.retain(|table| table.entries > 0);
+        self.ways.shrink();
+        self.programs.shrink();
     }
 
     /// Removes the least recently used of a few entries.
@@ -356,6 +489,21 @@ impl Cache {
         self.len() == 0
     }
 
+    /// Different ways that its entries have in common.
+    #[cfg(test)]
+    pub fn ways(&self) -> usize {
+        self.ways.len()
+    }
+
+    /// Bytes that it keeps for entries and the tables that find them, used or not.
+    #[cfg(test)]
+    pub fn reserved(&self) -> usize {
+        let tables = self.masks.iter().map(|table| &table.table).chain([&self.exact]);
+        self.entries.capacity() * size_of::<Option<Entry>>()
+            + (self.free.capacity() + self.dirty.capacity()) * size_of::<EntryNumber>()
+            + tables.map(Buckets::bytes).sum::<usize>()
+    }
+
     /// Masks now.
     #[must_use]
     pub fn masks(&self) -> usize {
@@ -369,7 +517,7 @@ impl Cache {
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.packets_before + entry.packets));
         let row = |entry: &Entry| {
             let counts = (entry.packets_before + entry.packets, entry.bytes_before + entry.bytes);
-            (entry.value, entry.mask, entry.program.clone(), counts.0, counts.1)
+            (entry.value(), entry.way.mask, entry.program.clone(), counts.0, counts.1)
         };
         entries.into_iter().take(limit).map(row).collect()
     }
@@ -381,6 +529,6 @@ fn settle(entry: &mut Entry) {
     entry.packets_before += packets;
     entry.bytes_before += bytes;
     if packets > 0 {
-        entry.rules.iter().for_each(|rule| rule.counters.add(packets, bytes));
+        entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes));
     }
 }

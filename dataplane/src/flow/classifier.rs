@@ -4,6 +4,9 @@
 //! the rules that have them. Subtables are tried in the order of their highest rank, and the search ends
 //! when no later one can hold anything better than what was found.
 //!
+//! Of overlapping rules of one rank, which OpenFlow leaves undefined, the one that matches more bits wins, then
+//! one of a fixed order of matches: never does another rule, or the order in which they came, decide.
+//!
 //! Versions: a rule carries the version at which it appears and that at which it disappears. Readers ask
 //! at the version of their batch, so that a bundle shows whole or not at all although it is put in piece
 //! by piece; what has disappeared for everyone is collected afterwards ([`Classifier::collect`]).
@@ -16,6 +19,7 @@
 use super::key::{FlowKey, WORDS};
 use super::rule::{Owner, Rule};
 use foldhash::fast::FixedState;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -58,11 +62,13 @@ impl Entry {
 
 struct Subtable {
     mask: FlowKey,
+    /// How many bits it matches.
+    bits: u32,
     /// Indexes of the mask's words that are not zero, with the words.
     words: Box<[(u8, u64)]>,
     /// How many entries of each rank, so that the highest is known after a removal.
     ranks: BTreeMap<Rank, usize>,
-    /// By compact value; entries of one value by rank, highest first.
+    /// By compact value; entries of one value by rank, highest first, then those without a set.
     values: HashMap<Box<[u64]>, Vec<Entry>, FixedState>,
 }
 
@@ -71,6 +77,7 @@ impl Subtable {
         let words = mask.words().iter().enumerate().filter(|&(_, &word)| word != 0);
         Self {
             mask,
+            bits: mask.words().iter().map(|word| word.count_ones()).sum(),
             words: words.map(|(index, &word)| (index as u8, word)).collect(),
             ranks: BTreeMap::new(),
             values: HashMap::default(),
@@ -79,6 +86,11 @@ impl Subtable {
 
     fn highest(&self) -> Option<Rank> {
         self.ranks.last_key_value().map(|(&rank, _)| rank)
+    }
+
+    /// Whose rules win among those of one rank.
+    fn precedence(&self, other: &Self) -> Ordering {
+        other.bits.cmp(&self.bits).then_with(|| self.mask.words().cmp(other.mask.words()))
     }
 
     fn probe(&self, key: &FlowKey) -> Option<&Vec<Entry>> {
@@ -93,7 +105,7 @@ impl Subtable {
 /// See the module comment.
 #[derive(Default)]
 pub struct Classifier {
-    /// By highest rank, then by mask so that the order is always the same.
+    /// By highest rank, then by precedence.
     subtables: Vec<Subtable>,
     /// A hash of each one's mask, in the same order: finding a mask looks at these first.
     prints: Vec<u64>,
@@ -113,22 +125,30 @@ impl Classifier {
         consulted: &mut FlowKey,
         written: &FlowKey,
     ) -> Option<&Arc<Rule>> {
-        let mut best: Option<&Entry> = None;
+        let mut best: Option<(&Entry, &Subtable)> = None;
+        let goes_before = |subtable: &Subtable, best: &Subtable| subtable.precedence(best) == Ordering::Less;
         for subtable in &self.subtables {
-            if let Some(best) = best
-                && Some(rank(&best.rule)) >= subtable.highest()
-            {
-                break;
+            if let Some((entry, of)) = best {
+                match Some(rank(&entry.rule)).cmp(&subtable.highest()) {
+                    Ordering::Greater => break,
+                    // Those of one highest rank stand in their precedence: none that follows goes before.
+                    Ordering::Equal if !goes_before(subtable, of) => break,
+                    Ordering::Equal | Ordering::Less => {}
+                }
             }
             consulted.union_except(&subtable.mask, written);
             let found = subtable.probe(key).and_then(|entries| entries.iter().find(|entry| entry.visible(version)));
             if let Some(entry) = found
-                && best.is_none_or(|best| rank(&entry.rule) > rank(&best.rule))
+                && best.is_none_or(|(best, of)| match rank(&entry.rule).cmp(&rank(&best.rule)) {
+                    Ordering::Greater => true,
+                    Ordering::Equal => goes_before(subtable, of),
+                    Ordering::Less => false,
+                })
             {
-                best = Some(entry);
+                best = Some((entry, subtable));
             }
         }
-        best.map(|entry| &entry.rule)
+        best.map(|(entry, _)| &entry.rule)
     }
 
     /// Puts a rule in at a place, visible from `version` on.
@@ -143,7 +163,10 @@ impl Classifier {
         let rises = subtable.highest() < Some(new);
         *subtable.ranks.entry(new).or_default() += 1;
         let entries = subtable.values.entry(place.compact()).or_default();
-        let at = entries.partition_point(|entry| rank(&entry.rule) >= new);
+        let order =
+            |rule: &Rule| (std::cmp::Reverse(rank(rule)), rule.id.set.clone().map(|set| (set.set, set.field as i32)));
+        let own = order(&rule);
+        let at = entries.partition_point(|entry| order(&entry.rule) <= own);
         entries.insert(at, Entry { rule, added: version, removed: u64::MAX });
         if rises {
             self.sort();
@@ -193,9 +216,8 @@ impl Classifier {
     }
 
     fn sort(&mut self) {
-        let order = |one: &Subtable, other: &Subtable| {
-            other.highest().cmp(&one.highest()).then_with(|| one.mask.words().cmp(other.mask.words()))
-        };
+        let order =
+            |one: &Subtable, other: &Subtable| other.highest().cmp(&one.highest()).then_with(|| one.precedence(other));
         if !self.subtables.is_sorted_by(|one, other| order(one, other).is_le()) {
             self.subtables.sort_by(order);
             self.prints = self.subtables.iter().map(|subtable| print(&subtable.mask)).collect();
@@ -313,8 +335,15 @@ mod tests {
                     let found = classifier.lookup(&key, version, &mut consulted, &FlowKey::ZERO);
                     let best = live.iter().filter(|(rule, added, removed)| {
                         *added <= version && version < *removed && rule.id.value.matches(&key, &rule.id.mask)
-                    }).map(|(rule, _, _)| rank(rule)).max();
-                    prop_assert_eq!(found.map(|rule| rank(rule)), best);
+                    }).map(|(rule, _, _)| {
+                        let bits: u32 = rule.id.mask.words().iter().map(|word| word.count_ones()).sum();
+                        (rank(rule), bits, std::cmp::Reverse(*rule.id.mask.words()))
+                    }).max();
+                    let order = |rule: &Arc<Rule>| {
+                        let bits: u32 = rule.id.mask.words().iter().map(|word| word.count_ones()).sum();
+                        (rank(rule), bits, std::cmp::Reverse(*rule.id.mask.words()))
+                    };
+                    prop_assert_eq!(found.map(order), best);
                     let mut other = packet(noise);
                     for (word, (own, mask)) in other.words_mut().iter_mut().zip(key.words().iter().zip(consulted.words())) {
                         *word = (*word & !mask) | (own & mask);
@@ -340,6 +369,25 @@ mod tests {
         let mut consulted = FlowKey::ZERO;
         assert!(classifier.lookup(&packet([6, 1, 0]), 0, &mut consulted, &FlowKey::ZERO).is_some());
         assert_eq!((consulted.ip_proto, consulted.ip_tos), (0xff, 0));
+    }
+
+    #[test]
+    fn of_two_rules_of_one_priority_the_more_specific_wins_whatever_else_there_is() {
+        let wide = rule(10, Owner::Fabric, [6, 0, 0], [0xff, 0, 0]);
+        let narrow = rule(10, Owner::Fabric, [6, 1, 0], [0xff, 0xff, 0]);
+        // They lift the one or the other's mask to the front.
+        let others =
+            [rule(20, Owner::Fabric, [9, 0, 0], [0xff, 0, 0]), rule(20, Owner::Fabric, [9, 9, 0], [0xff, 0xff, 0])];
+        for order in [[&wide, &narrow], [&narrow, &wide]] {
+            for other in &others {
+                let mut classifier = Classifier::default();
+                for rule in order.into_iter().chain([other]) {
+                    classifier.insert(&place(rule), rule.clone(), 0);
+                }
+                let found = classifier.lookup(&packet([6, 1, 0]), 0, &mut FlowKey::ZERO.clone(), &FlowKey::ZERO);
+                assert!(Arc::ptr_eq(found.unwrap(), &narrow));
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use weft_proto::v1;
 
 /// One thing to be done with the packet, in order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// An action that is carried out on the frame as it stands.
     Action {
@@ -40,7 +40,7 @@ pub enum Effect {
 }
 
 /// An encapsulation with everything known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TunnelOutput {
     /// The tunnel port's number and slot, for counting.
     pub port: u32,
@@ -64,6 +64,16 @@ impl Effect {
             Self::Action { action, .. } => action.consumes(),
             Self::Output { .. } | Self::Tunnel(_) => true,
             Self::Undeliverable { .. } => false,
+        }
+    }
+
+    /// The port that it sends by, as far as counting goes.
+    #[must_use]
+    pub fn output(&self) -> Option<PortSlot> {
+        match self {
+            Self::Output { slot, .. } => Some(*slot),
+            Self::Tunnel(output) => Some(output.slot),
+            Self::Action { .. } | Self::Undeliverable { .. } => None,
         }
     }
 

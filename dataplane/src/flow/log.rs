@@ -9,14 +9,14 @@
 
 use super::classifier::Match;
 use super::key::FlowKey;
-use crate::limits::{CHANGES_PER_PARTITION, PARTITIONS};
+use crate::limits::{CHANGES_PER_PARTITION, COMPARISONS_PER_WALK, PARTITIONS};
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use weft_proto::v1::Field;
 
 /// Where a walk passed a table: the partition of the packet's value there, or none if packets of the
 /// same entry may have different values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Passed {
     /// The table; [`TOPOLOGY`] for ports and paths.
     pub table: u8,
@@ -80,23 +80,47 @@ impl ChangeLog {
 
     /// Whether an entry that was good at version `since` still is, as far as this table goes. `key` and
     /// `stable`: a packet of the entry, and the bits that all its packets share unchanged through the
-    /// whole walk.
+    /// whole walk. What would take more than `work` is not known to be good.
     #[must_use]
-    pub fn unaffected(&self, passed: Passed, since: u64, key: &FlowKey, stable: &FlowKey) -> bool {
+    pub fn unaffected(&self, passed: Passed, since: u64, key: &FlowKey, stable: &FlowKey, work: &mut Work) -> bool {
         if self.last <= since {
             return true;
         }
-        let concerns = |index: &u16| passed.partition.is_none_or(|own| *index == own || *index == WILD);
-        let mut newer = self.partitions.iter().filter(|(index, partition)| concerns(index) && partition.last > since);
-        newer.all(|(_, partition)| {
-            partition.forgotten <= since
-                && !passed.others
-                && partition
-                    .changes
-                    .iter()
-                    .filter(|(version, _)| *version > since)
-                    .all(|(_, changed)| disagrees(changed, key, stable))
-        })
+        let mut good = |partition: &Partition| {
+            partition.last <= since
+                || partition.forgotten <= since
+                    && !passed.others
+                    && partition
+                        .changes
+                        .iter()
+                        .filter(|(version, _)| *version > since)
+                        .all(|(_, changed)| work.one() && disagrees(changed, key, stable))
+        };
+        match passed.partition {
+            Some(own) => [own, WILD].iter().all(|index| self.partitions.get(index).is_none_or(&mut good)),
+            None => self.partitions.values().all(good),
+        }
+    }
+}
+
+/// Comparisons that a check may still make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work(usize);
+
+impl Work {
+    /// What one check may cost at most.
+    pub const ONE_WALK: Self = Self(COMPARISONS_PER_WALK);
+
+    fn one(&mut self) -> bool {
+        let more = self.0 > 0;
+        self.0 = self.0.saturating_sub(1);
+        more
+    }
+
+    /// Comparisons made since there was one walk's worth.
+    #[must_use]
+    pub fn done(self) -> usize {
+        COMPARISONS_PER_WALK - self.0
     }
 }
 
@@ -121,7 +145,9 @@ mod tests {
         let mut log = ChangeLog::default();
         let entry = on_port(1, 6);
         let passed = Passed { table: 0, partition: Some(partition(&[0, 0, 0, 1])), others: false };
-        let good = |log: &ChangeLog, since, stable: &FlowKey| log.unaffected(passed, since, &entry.value, stable);
+        let good = |log: &ChangeLog, since, stable: &FlowKey| {
+            log.unaffected(passed, since, &entry.value, stable, &mut Work::ONE_WALK.clone())
+        };
 
         log.record(&on_port(2, 6), Field::InPort, 5);
         assert!(good(&log, 4, &entry.mask), "another partition (or at least another port)");
@@ -147,9 +173,32 @@ mod tests {
         for version in 1..=CHANGES_PER_PARTITION as u64 + 1 {
             log.record(&on_port(1, 17), Field::InPort, version);
         }
-        assert!(!log.unaffected(passed, 0, &entry.value, &entry.mask));
-        assert!(log.unaffected(passed, 1, &entry.value, &entry.mask));
+        let good = |log: &ChangeLog, since| {
+            log.unaffected(passed, since, &entry.value, &entry.mask, &mut Work::ONE_WALK.clone())
+        };
+        assert!(!good(&log, 0));
+        assert!(good(&log, 1));
         log.record_all(None, 99);
-        assert!(!log.unaffected(passed, 98, &entry.value, &entry.mask));
+        assert!(!good(&log, 98));
+    }
+
+    #[test]
+    fn a_check_costs_no_more_than_a_walk() {
+        let mut log = ChangeLog::default();
+        let entry = on_port(1, 6);
+        for change in 0..PARTITIONS as u64 * 8 {
+            let mut other = on_port(0, 17);
+            other.value.in_port = (2 + change as u32).to_be_bytes();
+            log.record(&other, Field::InPort, 5);
+        }
+        // Packets of any port, so every partition's changes concern it.
+        let passed = Passed { table: 0, partition: None, others: false };
+        let mut work = Work::ONE_WALK;
+        assert!(!log.unaffected(passed, 4, &entry.value, &entry.mask, &mut work), "given up");
+        assert_eq!(work.done(), COMPARISONS_PER_WALK);
+        let own = Passed { partition: Some(partition(&[0, 0, 0, 1])), ..passed };
+        let mut work = Work::ONE_WALK;
+        assert!(log.unaffected(own, 4, &entry.value, &entry.mask, &mut work));
+        assert!((1..=CHANGES_PER_PARTITION).contains(&work.done()), "{work:?}");
     }
 }

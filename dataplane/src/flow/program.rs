@@ -1,7 +1,8 @@
 //! Programs: the effects of a walk, compiled to a short flat list of steps that run in place.
 //!
 //! The order is the walk's. A step that sends takes the frame itself if nothing follows that needs it,
-//! otherwise a copy. A frame whose program consumes it nowhere is dropped under the walk's reason.
+//! otherwise a copy. A frame whose program consumes it nowhere is dropped under the walk's reason; one that a
+//! later step fails for may have left by an earlier one: whether it was dropped is settled by who sends.
 
 use super::action::Action;
 use super::effect::Effect;
@@ -13,13 +14,16 @@ use crate::drop::DropReason;
 use crate::packet::checksum;
 use crate::packet::frame::{Checksum, Frame};
 use crate::packet::parse::Layout;
+use crate::packet::segment::complete_checksum;
 use crate::port::PortSlot;
 use crate::respond::{arp, dhcp};
 use crate::topology::Topology;
+use foldhash::fast::FixedState;
+use std::hash::BuildHasher;
 use weft_proto::{text, v1};
 
 /// See the module comment.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Program {
     /// Connections that every packet of the entry belongs to; at most a few zones.
     tracks: Box<[Track]>,
@@ -32,14 +36,16 @@ pub struct Program {
 pub trait Egress {
     /// Sends the frame by a port.
     fn send(&mut self, slot: PortSlot, frame: Frame);
-    /// A copy of the frame; `None` (counted) without a buffer.
-    fn copy(&mut self, frame: &Frame) -> Option<Frame>;
-    /// Counts the frame under a reason and frees it.
+    /// Sends a frame that a tunnel port wrapped by the port below.
+    fn send_wrapped(&mut self, tunnel: PortSlot, underlay: PortSlot, frame: Frame);
+    /// A copy of the frame, for this output if it is for one; `None` (counted) without a buffer.
+    fn copy(&mut self, frame: &Frame, output: Option<PortSlot>) -> Option<Frame>;
+    /// Frees the frame (or copy): it goes nowhere, for this reason.
     fn discard(&mut self, frame: Frame, reason: DropReason);
+    /// Likewise one that was for this output.
+    fn refuse(&mut self, output: PortSlot, frame: Frame, reason: DropReason);
     /// Hands a packet to a listener.
     fn punt(&mut self, packet: v1::PacketIn, frame: Frame);
-    /// Counts what leaves by a tunnel port.
-    fn count_tunnel(&mut self, slot: PortSlot, bytes: usize);
     /// Whether one more reply may be composed in this batch.
     fn may_reply(&mut self) -> bool;
     /// The slot the frame came in by.
@@ -60,6 +66,22 @@ impl Program {
             steps: steps.into(),
             drop: resolution.drop.unwrap_or(DropReason::NoOutput),
         }
+    }
+
+    /// A hash of what it does, the same for programs that are equal; `None`: it is of one connection, and no
+    /// other program will be like it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<u64> {
+        if !self.tracks.is_empty() {
+            return None;
+        }
+        let steps = self.steps.iter().map(|step| match step {
+            Effect::Output { slot, .. } => (1, slot.index() as u64, None),
+            Effect::Tunnel(output) => (2, output.id, Some(output.destination)),
+            Effect::Action { cookie, .. } => (3, *cookie, None),
+            Effect::Undeliverable { .. } => (4, 0, None),
+        });
+        Some(FixedState::default().hash_one(steps.collect::<Vec<_>>()))
     }
 
     /// Whether it holds for a packet, as far as connections go; if so, and the packet is sent, it is counted
@@ -95,7 +117,7 @@ impl Program {
         let Some((last, before)) = self.steps.split_last() else { return egress.discard(frame, self.drop) };
         for step in before {
             if step.consumes() {
-                if let Some(copy) = egress.copy(&frame) {
+                if let Some(copy) = egress.copy(&frame, step.output()) {
                     consume(step, copy, key, egress);
                 }
             } else if let Err(reason) = change(step, &mut frame, &mut layout) {
@@ -187,17 +209,18 @@ fn consume(step: &Effect, mut frame: Frame, key: &FlowKey, egress: &mut impl Egr
         Effect::Output { slot, .. } => return egress.send(*slot, frame),
         Effect::Tunnel(output) => {
             return match output.header.push(&mut frame, tunnel_entropy(key)) {
-                Ok(()) => {
-                    egress.count_tunnel(output.slot, frame.len());
-                    egress.send(output.underlay, frame);
-                }
-                Err(reason) => egress.discard(frame, reason),
+                Ok(()) => egress.send_wrapped(output.slot, output.underlay, frame),
+                Err(reason) => egress.refuse(output.slot, frame, reason),
             };
         }
         Effect::Undeliverable { reason, .. } => return egress.discard(frame, *reason),
     };
     match action {
         Action::Punt { max_length, reason } => {
+            // Nobody behind a listener can finish a checksum that was left to us.
+            if let Err(reason) = complete_checksum(&mut frame) {
+                return egress.discard(frame, reason);
+            }
             let total_length = frame.len() as u32;
             let mut bytes = vec![0; frame.len().min(*max_length as usize)];
             frame.copy_range(0, &mut bytes);

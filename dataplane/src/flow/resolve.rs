@@ -140,6 +140,8 @@ struct Walk<'a> {
     changed: FlowKey,
     /// Whether the packet's own TTL was decremented: each bit of it then depends on all of them.
     decremented: bool,
+    /// Tags that pushes moved below the two of the key; pops bring them back.
+    deeper_tags: Vec<[u8; 2]>,
     effects: Vec<Effect>,
     rules: Vec<Arc<Rule>>,
     tables: Vec<PassedTable>,
@@ -162,8 +164,8 @@ struct ActionSet {
     push_vlan: Option<u16>,
     dec_ttl: bool,
     set_field: Option<SetField>,
-    /// Output, or what stands in its place.
-    last: Option<Action>,
+    /// Output, or what stands in its place, and the rule that wrote it.
+    last: Option<(Action, Arc<Rule>)>,
 }
 
 impl<'a> Walk<'a> {
@@ -181,6 +183,7 @@ impl<'a> Walk<'a> {
             written: FlowKey::ZERO,
             changed: FlowKey::ZERO,
             decremented: false,
+            deeper_tags: Vec::new(),
             effects: Vec::new(),
             rules: Vec::new(),
             tables: Vec::new(),
@@ -227,7 +230,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Carries out a rule's instructions in OpenFlow's order; gives the next table.
-    fn execute(&mut self, rule: &Rule) -> Result<Option<u8>, DropReason> {
+    fn execute(&mut self, rule: &Arc<Rule>) -> Result<Option<u8>, DropReason> {
         let Instructions { apply, clear, write, metadata, goto } = &rule.instructions;
         for action in apply {
             self.apply(action, rule)?;
@@ -236,7 +239,7 @@ impl<'a> Walk<'a> {
             self.set = ActionSet::default();
         }
         for action in write {
-            self.set.merge(action);
+            self.set.merge(action, rule);
         }
         if let Some((value, mask)) = metadata {
             let (mut set, mut bits) = (FlowKey::ZERO, FlowKey::ZERO);
@@ -260,7 +263,7 @@ impl<'a> Walk<'a> {
         if let Some(set_field) = set.set_field {
             self.apply(&Action::SetField(Box::new(set_field)), rule)?;
         }
-        set.last.map_or(Ok(()), |action| self.apply(&action, rule))
+        set.last.map_or(Ok(()), |(action, rule)| self.apply(&action, &rule))
     }
 
     /// One action, at once. An error ends the walk.
@@ -279,6 +282,7 @@ impl<'a> Walk<'a> {
             }
             Action::PushVlan(_) => {
                 self.consult_tags();
+                self.deeper_tags.push(self.key.vlan_inner_tci);
                 self.key.vlan_inner_tci = self.key.vlan_tci;
                 self.key.vlan_tci = [0x10, 0];
             }
@@ -287,7 +291,8 @@ impl<'a> Walk<'a> {
                 if self.key.vlan_tci[0] & 0x10 == 0 {
                     return Err(DropReason::BadAction);
                 }
-                self.key.vlan_tci = std::mem::take(&mut self.key.vlan_inner_tci);
+                self.key.vlan_tci = self.key.vlan_inner_tci;
+                self.key.vlan_inner_tci = self.deeper_tags.pop().unwrap_or_default();
             }
             Action::DecTtl => self.decrement_ttl()?,
             Action::ArpReply(_) => self.consult(Field::EthType),
@@ -484,7 +489,7 @@ impl<'a> Walk<'a> {
 }
 
 impl ActionSet {
-    fn merge(&mut self, action: &Action) {
+    fn merge(&mut self, action: &Action, rule: &Arc<Rule>) {
         match action {
             Action::PopVlan => self.pop_vlan = true,
             Action::PushVlan(ether_type) => self.push_vlan = Some(*ether_type),
@@ -493,7 +498,7 @@ impl ActionSet {
                 None => self.set_field = Some((**new).clone()),
                 Some(old) => old.merge(new),
             },
-            last => self.last = Some(last.clone()),
+            last => self.last = Some((last.clone(), rule.clone())),
         }
     }
 }

@@ -6,17 +6,15 @@
 
 use super::classifier::{Classifier, Match};
 use super::key::FlowKey;
-use super::log::{ChangeLog, Passed, TOPOLOGY, partition};
+use super::log::{ChangeLog, Passed, TOPOLOGY, Work, partition};
+use super::members::{Member, Members};
 use super::rule::{Rule, RuleId};
-use super::tables::{SetChange, TableSettings};
+use super::tables::TableSettings;
 use crate::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use weft_proto::v1::Field;
-
-/// A member of an address set: address and prefix length.
-pub type Member = (Ipv4Addr, u8);
 
 /// One flow table.
 #[derive(Default)]
@@ -25,8 +23,8 @@ pub struct Table {
     pub settings: Option<TableSettings>,
     /// Its rules.
     pub classifier: Classifier,
-    /// Rules with an address set, by identity: they may stand in no place or in many.
-    by_set: HashMap<RuleId, Arc<Rule>>,
+    /// Rules with an address set, by the set's name and by identity: they may stand in no place or in many.
+    by_set: HashMap<Arc<str>, HashMap<RuleId, Arc<Rule>>>,
     log: ChangeLog,
     /// Rules now.
     pub count: usize,
@@ -50,7 +48,7 @@ pub struct Remains {
 #[derive(Default)]
 pub struct FlowState {
     tables: BTreeMap<u8, Table>,
-    sets: HashMap<Arc<str>, BTreeSet<Member>>,
+    sets: HashMap<Arc<str>, Members>,
     /// The current topology and, while a change is under way, the one before; with the version each
     /// appears at, newest first.
     topologies: Vec<(u64, Arc<Topology>)>,
@@ -75,7 +73,7 @@ impl FlowState {
 
     /// Address sets.
     #[must_use]
-    pub fn sets(&self) -> &HashMap<Arc<str>, BTreeSet<Member>> {
+    pub fn sets(&self) -> &HashMap<Arc<str>, Members> {
         &self.sets
     }
 
@@ -88,14 +86,14 @@ impl FlowState {
 
     /// Whether an entry last good at `since` still is; see `log.rs`.
     #[must_use]
-    pub fn unaffected(&self, passed: &[Passed], since: u64, key: &FlowKey, stable: &FlowKey) -> bool {
+    pub fn unaffected(&self, passed: &[Passed], since: u64, key: &FlowKey, stable: &FlowKey, work: &mut Work) -> bool {
         passed.iter().all(|passed| {
             let log = if passed.table == TOPOLOGY {
                 Some(&self.topology_log)
             } else {
                 self.tables.get(&passed.table).map(|table| &table.log)
             };
-            log.is_none_or(|log| log.unaffected(*passed, since, key, stable))
+            log.is_none_or(|log| log.unaffected(*passed, since, key, stable, work))
         })
     }
 
@@ -103,8 +101,8 @@ impl FlowState {
     #[must_use]
     pub fn find(&self, id: &RuleId) -> Option<&Arc<Rule>> {
         let table = self.tables.get(&id.table)?;
-        if id.set.is_some() {
-            return table.by_set.get(id);
+        if let Some(set) = &id.set {
+            return table.by_set.get(&set.set)?.get(id);
         }
         let place = Match { value: id.value, mask: id.mask };
         table.classifier.at(&place).find(|rule| rule.id == *id)
@@ -113,14 +111,33 @@ impl FlowState {
     /// Every rule of a table, in no order.
     pub fn rules_of(table: &Table) -> impl Iterator<Item = &Arc<Rule>> {
         let plain = table.classifier.rules().filter(|rule| rule.id.set.is_none());
-        plain.chain(table.by_set.values())
+        plain.chain(table.by_set.values().flat_map(HashMap::values))
     }
 
     /// The places a rule stands in.
     fn places(&self, id: &RuleId) -> Vec<Match> {
         match &id.set {
             None => vec![Match { value: id.value, mask: id.mask }],
-            Some(set) => self.sets.get(&set.set).into_iter().flatten().map(|member| place_of(id, *member)).collect(),
+            Some(set) => self
+                .sets
+                .get(&set.set)
+                .into_iter()
+                .flat_map(Members::iter)
+                .map(|member| place_of(id, *member))
+                .collect(),
+        }
+    }
+
+    /// Forgets the names and meanings of all tables but these.
+    pub fn forget_settings(&mut self, kept: &[TableSettings], version: u64) {
+        for (number, table) in &mut self.tables {
+            if table.settings.is_some() && !kept.iter().any(|settings| settings.table == *number) {
+                if table.partition_field() != Field::InPort {
+                    table.log = ChangeLog::default();
+                    table.log.record_all(None, version);
+                }
+                table.settings = None;
+            }
         }
     }
 
@@ -153,8 +170,8 @@ impl FlowState {
             table.classifier.insert(place, rule.clone(), version);
             table.log.record(place, field, version);
         }
-        if rule.id.set.is_some() {
-            table.by_set.insert(rule.id.clone(), rule);
+        if let Some(set) = &rule.id.set {
+            table.by_set.entry(set.set.clone()).or_default().insert(rule.id.clone(), rule.clone());
         }
         table.count += 1;
         self.count += 1;
@@ -174,7 +191,14 @@ impl FlowState {
             table.log.record(&place, field, version);
             remains.push(Remains { table: id.table, place });
         }
-        table.by_set.remove(id);
+        if let Some(set) = &id.set
+            && let Some(users) = table.by_set.get_mut(&set.set)
+        {
+            users.remove(id);
+            if users.is_empty() {
+                table.by_set.remove(&set.set);
+            }
+        }
         table.count -= 1;
         self.count -= 1;
         true
@@ -183,44 +207,50 @@ impl FlowState {
     /// The rules that name a set, with their tables.
     pub fn users<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u8, &'a Arc<Rule>)> {
         self.tables.iter().flat_map(move |(&number, table)| {
-            let rules = table.by_set.values().filter(|rule| rule.id.set.as_ref().is_some_and(|set| *set.set == *name));
+            let rules = table.by_set.get(name).into_iter().flat_map(HashMap::values);
             rules.map(move |rule| (number, rule))
         })
     }
 
-    /// The members of a set; none if there is no such set.
-    #[must_use]
-    pub fn members_of(&self, name: &Arc<str>) -> BTreeSet<Member> {
-        self.sets.get(name).cloned().unwrap_or_default()
-    }
-
-    /// Changes an address set, and with it the places of the rules that name it.
-    pub fn change_set(&mut self, change: &SetChange, version: u64, remains: &mut Vec<Remains>) {
-        let name = change.name();
-        let before = self.sets.remove(name).unwrap_or_default();
-        let mut after = before.clone();
-        change.apply(&mut after);
-        for (&number, table) in &mut self.tables {
+    /// Adds members that an address set does not have, and with them places of the rules that name it. Creates
+    /// the set.
+    pub fn extend_set(&mut self, name: &Arc<str>, members: &[Member], version: u64) {
+        let set = self.sets.entry(name.clone()).or_default();
+        members.iter().for_each(|&member| set.insert(member));
+        for table in self.tables.values_mut() {
             let field = table.partition_field();
-            let users = table.by_set.values().filter(|rule| rule.id.set.as_ref().is_some_and(|set| set.set == *name));
-            for rule in users {
-                self.places = self.places + after.len() - before.len();
-                for member in after.difference(&before) {
-                    let place = place_of(&rule.id, *member);
+            for rule in table.by_set.get(name).into_iter().flat_map(HashMap::values) {
+                self.places += members.len();
+                for &member in members {
+                    let place = place_of(&rule.id, member);
                     table.classifier.insert(&place, rule.clone(), version);
                     table.log.record(&place, field, version);
                 }
-                for member in before.difference(&after) {
-                    let place = place_of(&rule.id, *member);
+            }
+        }
+    }
+
+    /// Removes members that an address set has.
+    pub fn shrink_set(&mut self, name: &Arc<str>, members: &[Member], version: u64, remains: &mut Vec<Remains>) {
+        let Some(set) = self.sets.get_mut(name) else { return };
+        members.iter().for_each(|member| set.remove(member));
+        for (&number, table) in &mut self.tables {
+            let field = table.partition_field();
+            for rule in table.by_set.get(name).into_iter().flat_map(HashMap::values) {
+                self.places -= members.len();
+                for &member in members {
+                    let place = place_of(&rule.id, member);
                     table.classifier.remove(&place, rule, version);
                     table.log.record(&place, field, version);
                     remains.push(Remains { table: number, place });
                 }
             }
         }
-        if !matches!(change, SetChange::Remove(_)) {
-            self.sets.insert(name.clone(), after);
-        }
+    }
+
+    /// Forgets a set that has no members left.
+    pub fn remove_set(&mut self, name: &str) {
+        self.sets.remove(name);
     }
 
     /// Replaces the topology from `version` on, noting what differs.

@@ -10,9 +10,10 @@
 //! path only.
 
 use super::key::FlowKey;
+use super::members::{Difference, Member, Members};
 use super::resolve::{Connected, Packet, View, resolve};
 use super::rule::{Owner, Rule, RuleId};
-use super::state::{FlowState, Member, Remains, mask_of};
+use super::state::{FlowState, Remains, mask_of};
 use super::trace::Trace;
 use crate::limits;
 use crate::topology::Topology;
@@ -62,15 +63,16 @@ impl SetChange {
         }
     }
 
-    /// Does to the set's members what it says.
-    pub fn apply(&self, members: &mut BTreeSet<Member>) {
+    /// Adds to the difference that earlier changes made what this one does.
+    fn apply(&self, before: Option<&Members>, difference: &mut Difference) {
         match self {
-            Self::Set(_, new) => *members = new.iter().copied().collect(),
-            Self::Extend(_, more) => members.extend(more),
-            Self::Shrink(_, fewer) => fewer.iter().for_each(|member| {
-                members.remove(member);
-            }),
-            Self::Remove(_) => members.clear(),
+            Self::Set(_, new) => {
+                difference.clear(before);
+                new.iter().for_each(|&member| difference.add(before, member));
+            }
+            Self::Extend(_, more) => more.iter().for_each(|&member| difference.add(before, member)),
+            Self::Shrink(_, fewer) => fewer.iter().for_each(|&member| difference.remove(before, member)),
+            Self::Remove(_) => difference.clear(before),
         }
     }
 }
@@ -80,6 +82,8 @@ impl SetChange {
 pub struct Change {
     /// Names of tables.
     pub settings: Vec<TableSettings>,
+    /// Forget what `settings` leaves out.
+    pub replace_settings: bool,
     /// Remove everything of this owner that is not in `add`; what is there already and the same keeps
     /// its counters and cache entries.
     pub replace_owner: Option<Owner>,
@@ -214,15 +218,18 @@ impl Tables {
         let mut remains: Vec<Remains> = Vec::new();
         {
             let mut state = self.write();
+            if change.replace_settings {
+                state.forget_settings(&change.settings, version);
+            }
             for settings in change.settings {
                 state.configure(settings, version);
-            }
-            for set in &change.sets {
-                state.change_set(set, version, &mut remains);
             }
             if let Some(topology) = change.topology {
                 state.change_topology(topology, version);
             }
+        }
+        for set in &change.sets {
+            self.change_set(set, version, &mut remains);
         }
         for step in remove.chunks(STEP) {
             let mut state = self.write();
@@ -244,6 +251,32 @@ impl Tables {
             if remains.peek().is_none() {
                 return Ok(done);
             }
+        }
+    }
+
+    fn change_set(&self, change: &SetChange, version: u64, remains: &mut Vec<Remains>) {
+        let name = change.name();
+        let mut difference = Difference::default();
+        let users = {
+            let state = self.read();
+            change.apply(state.sets().get(name), &mut difference);
+            state.users(name).count()
+        };
+        // Each rule that names the set has a place for each member.
+        let step = (STEP / users.max(1)).max(1);
+        let Difference { added, removed } = difference;
+        let (added, removed): (Vec<Member>, Vec<Member>) = (added.into_iter().collect(), removed.into_iter().collect());
+        for members in removed.chunks(step) {
+            self.write().shrink_set(name, members, version, remains);
+        }
+        match change {
+            SetChange::Remove(_) => self.write().remove_set(name),
+            // It exists from now on, even without members.
+            SetChange::Set(..) | SetChange::Extend(..) => self.write().extend_set(name, &[], version),
+            SetChange::Shrink(..) => {}
+        }
+        for members in added.chunks(step) {
+            self.write().extend_set(name, members, version);
         }
     }
 
@@ -356,20 +389,21 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
         Err(Fault::invalid("limit_exceeded", field, problem, remedy).with_status(tonic::Code::ResourceExhausted))
     };
     // Each identity counts once, however often the change names it.
-    let wanted: Identities = add.iter().map(|rule| &rule.id).collect();
+    let known: Vec<bool> = add.iter().map(|rule| state.find(&rule.id).is_some()).collect();
+    let mut wanted: Identities = HashSet::with_capacity_and_hasher(add.len(), Default::default());
+    let new = add.iter().zip(&known).filter(|(rule, known)| wanted.insert(&rule.id) && !**known).count();
     let unwanted: Identities = remove.iter().filter(|id| !wanted.contains(id)).collect();
-    let new = wanted.iter().filter(|id| state.find(id).is_none()).count();
     let gone = unwanted.iter().filter(|id| state.find(id).is_some()).count();
     if state.count + new - gone > limits::RULES {
         let problem = format!("the switch would have more than {} rules", limits::RULES);
         return refuse("add_rules".into(), problem, "Remove rules first.");
     }
-    let mut after: HashMap<&Arc<str>, BTreeSet<Member>> = HashMap::new();
+    let mut after: HashMap<&Arc<str>, Difference> = HashMap::new();
     for set in sets {
         // One change may follow another of the same set.
-        let members = after.entry(set.name()).or_insert_with(|| state.members_of(set.name()));
-        set.apply(members);
-        if members.len() > limits::ADDRESS_SET_MEMBERS {
+        let (before, difference) = (state.sets().get(set.name()), after.entry(set.name()).or_default());
+        set.apply(before, difference);
+        if difference.count(before) > limits::ADDRESS_SET_MEMBERS {
             let problem =
                 format!("address set {} would have more than {} members", set.name(), limits::ADDRESS_SET_MEMBERS);
             return refuse("set_address_sets".into(), problem, "Use larger prefixes, or several sets.");
@@ -390,26 +424,28 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
         |number: u8| format!("table {number} would have more than {} different masks", limits::MASKS_PER_TABLE);
     // A rule with a set has a mask for each prefix length in it, and a place for each member.
     let mut places = state.places;
-    for (name, members) in &after {
+    for (name, difference) in &after {
+        let before = state.sets().get(*name);
+        let lengths = difference.lengths(before);
         for (number, rule) in state.users(name) {
-            places += members.len().saturating_sub(state.sets().get(*name).map_or(0, BTreeSet::len));
-            if lengths(members).into_iter().any(|length| too_many(number, mask_of(&rule.id, length))) {
+            places += difference.count(before).saturating_sub(before.map_or(0, Members::count));
+            if lengths.iter().any(|&length| too_many(number, mask_of(&rule.id, length))) {
                 let remedy = "Use the same prefix lengths in all sets, or another table.";
                 return refuse("set_address_sets".into(), masks_of(number), remedy);
             }
         }
     }
     for (index, rule) in add.iter().enumerate() {
-        let (number, new) = (rule.id.table, usize::from(state.find(&rule.id).is_none()));
+        let (number, new) = (rule.id.table, usize::from(!known[index]));
         let over = match &rule.id.set {
             None => {
                 places += new;
                 too_many(number, rule.id.mask)
             }
             Some(set) => {
-                let members = after.entry(&set.set).or_insert_with(|| state.members_of(&set.set));
-                places += members.len() * new;
-                lengths(members).into_iter().any(|length| too_many(number, mask_of(&rule.id, length)))
+                let (before, difference) = (state.sets().get(&set.set), after.entry(&set.set).or_default());
+                places += difference.count(before) * new;
+                difference.lengths(before).into_iter().any(|length| too_many(number, mask_of(&rule.id, length)))
             }
         };
         if over {
@@ -423,9 +459,4 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
         return refuse("add_rules".into(), problem, "Name large sets in fewer rules, or use larger prefixes.");
     }
     Ok(())
-}
-
-/// The different prefix lengths.
-fn lengths(members: &BTreeSet<Member>) -> BTreeSet<u8> {
-    members.iter().map(|&(_, length)| length).collect()
 }

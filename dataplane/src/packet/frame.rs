@@ -53,6 +53,16 @@ pub struct Gso {
     pub tunnel: u16,
 }
 
+/// On whose behalf a frame leaves. The worker's egress notes it, copies and segments inherit it, and what an
+/// output does with the frame is settled by it (`outcome.rs`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Departure {
+    /// Which received frame of the batch.
+    pub received: u32,
+    /// The tunnel port that wrapped it; [`PortSlot::NONE`]: none.
+    pub tunnel: PortSlot,
+}
+
 /// One frame. See the module comment for who must free it.
 #[derive(Debug)]
 #[must_use = "a frame owns buffers: free it through the pool or hand it to a port"]
@@ -74,6 +84,8 @@ pub struct Frame {
     pub gso: Option<Gso>,
     /// The port whose quota the buffers count against: that which received the frame.
     pub(super) charged: PortSlot,
+    /// Set when it is sent.
+    pub departure: Departure,
 }
 
 // SAFETY: a frame owns its buffers; the pointer is into a mapping that lives as long as the process.
@@ -106,11 +118,11 @@ impl Frame {
             checksum: Checksum::Unverified,
             gso: None,
             charged,
+            departure: Departure::default(),
         }
     }
 
-    /// The port that received it: whose quota its buffers count against, and under which it is counted
-    /// if it goes nowhere.
+    /// The port that received it, whose quota its buffers count against.
     #[must_use]
     pub fn charged(&self) -> PortSlot {
         self.charged

@@ -13,14 +13,15 @@
 //!   `Frame`, or a ring shared with the kernel. Only [`BufferId`]s handed out by a pool exist, they are
 //!   not `Copy` outside this module's children, and so two owners never meet in one buffer.
 
-use crate::limits::{CHUNK_BYTES, DEPOT_BATCH, RUN_BYTES};
+use crate::limits::{CHUNK_BYTES, DEPOT_BATCH, PORTS, RUN_BYTES};
+use crate::port::PortSlot;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use std::cell::UnsafeCell;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 /// The number of a buffer: chunks first, then runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +56,8 @@ pub struct Memory {
     links: Box<[UnsafeCell<Link>]>,
     depot: [Mutex<Vec<Vec<BufferId>>>; 2],
     free: [AtomicUsize; 2],
+    /// Buffers that frames of each port slot hold, less what pools have not settled yet.
+    held: Box<[[AtomicI32; 2]]>,
 }
 
 // SAFETY: the mapping and the links are reached only through a `Frame` or `BufferId`, which have one
@@ -95,6 +98,7 @@ impl Memory {
             links: (0..chunks + runs).map(|_| UnsafeCell::new(Link::default())).collect(),
             depot: [batches(0, chunks), batches(chunks, runs)],
             free: [AtomicUsize::new(chunks), AtomicUsize::new(runs)],
+            held: (0..PORTS).map(|_| Default::default()).collect(),
         })))
     }
 
@@ -150,6 +154,11 @@ impl Memory {
     pub(super) unsafe fn link(&self, id: BufferId) -> &mut Link {
         // SAFETY: the owner is the only one who touches it; the index is checked.
         unsafe { &mut *self.links[id.0 as usize].get() }
+    }
+
+    /// Changes how many buffers the frames of a port hold; gives how many that is then.
+    pub(super) fn change_held(&self, port: PortSlot, class: Class, change: i32) -> i32 {
+        self.held[port.index()][class as usize].fetch_add(change, Ordering::Relaxed) + change
     }
 
     pub(super) fn take_batch(&self, class: Class) -> Option<Vec<BufferId>> {

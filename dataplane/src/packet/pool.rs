@@ -1,27 +1,45 @@
 //! A worker's cache of free buffers, and the quotas of its ports.
 //!
-//! Each worker owns one pool; nothing here is shared but the depot, which is visited once every
-//! [`DEPOT_BATCH`] buffers. A port that holds its quota gets no more buffers until some come back.
+//! Each worker owns one pool. What pools share lies in [`Memory`] and is visited once every [`DEPOT_BATCH`]
+//! buffers: the depot, and how many buffers of each class each port's frames hold. A port that holds its quota of a
+//! class gets no more of it until some come back, in whichever pool: a frame that one worker received another may
+//! send and free. So each pool keeps only the change since it last settled with the shared count, and what the count
+//! was then; before it refuses a buffer it looks. The quota is exact for one worker; each further one may add
+//! [`DEPOT_BATCH`]. It shrinks with what is free ([`BUFFERS_PER_PORT_TO_FREE`]), so that no port starves another.
 
 use super::frame::Frame;
 use super::memory::{BufferId, Class, Memory};
-use crate::limits::{BUFFERS_PER_PORT, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RUN_BYTES};
+use crate::limits::{BUFFERS_PER_PORT, BUFFERS_PER_PORT_TO_FREE, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RUN_BYTES};
 use crate::port::PortSlot;
+
+/// How far a pool lets a port's count drift from the shared one.
+const SETTLE: i32 = DEPOT_BATCH as i32;
 
 /// See the module comment.
 pub struct Pool {
     memory: &'static Memory,
     free: [Vec<BufferId>; 2],
-    /// Buffers held by frames of each port slot that this pool handed out. A frame freed by another
-    /// worker's pool is settled there, hence signed.
-    held: Box<[i32]>,
+    /// What the depot had when it was last asked.
+    depot: [usize; 2],
+    /// By port slot and class.
+    accounts: Box<[[Account; 2]]>,
+}
+
+/// Buffers of a class that frames of one port hold, as far as a pool knows.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    /// The shared count when this pool last settled.
+    settled: i32,
+    /// Taken from this pool less given to it since then.
+    change: i32,
 }
 
 impl Pool {
     /// A pool with nothing in its cache.
     #[must_use]
     pub fn new(memory: &'static Memory) -> Self {
-        Self { memory, free: [Vec::new(), Vec::new()], held: vec![0; PORTS].into_boxed_slice() }
+        let accounts = vec![[Account::default(); 2]; PORTS].into();
+        Self { memory, free: [Vec::new(), Vec::new()], depot: [0; 2], accounts }
     }
 
     /// The memory it draws from.
@@ -31,21 +49,44 @@ impl Pool {
     }
 
     fn take(&mut self, class: Class, port: PortSlot) -> Option<BufferId> {
-        let held = &mut self.held[port.index()];
-        if *held >= BUFFERS_PER_PORT as i32 {
-            return None;
+        let Account { settled, change } = self.accounts[port.index()][class as usize];
+        if change >= SETTLE || !self.may_hold(class, settled + change) {
+            // Others may have given back since.
+            self.settle(port, class);
+            self.depot[class as usize] = self.memory.free(class);
+            if !self.may_hold(class, self.accounts[port.index()][class as usize].settled) {
+                return None;
+            }
         }
         let free = &mut self.free[class as usize];
         if free.is_empty() {
             *free = self.memory.take_batch(class)?;
+            self.depot[class as usize] = self.memory.free(class);
         }
-        *held += 1;
+        self.accounts[port.index()][class as usize].change += 1;
         free.pop()
     }
 
+    /// Whether a port that holds so many buffers may have one more, as far as this pool knows what is free.
+    fn may_hold(&self, class: Class, held: i32) -> bool {
+        let free = self.depot[class as usize] + self.free[class as usize].len();
+        held < BUFFERS_PER_PORT as i32
+            && usize::try_from(held).map_or(true, |held| held < free * BUFFERS_PER_PORT_TO_FREE)
+    }
+
+    /// Adds what changed to the shared count, and learns it.
+    fn settle(&mut self, port: PortSlot, class: Class) {
+        let account = &mut self.accounts[port.index()][class as usize];
+        account.settled = self.memory.change_held(port, class, std::mem::take(&mut account.change));
+    }
+
     fn give(&mut self, id: BufferId, port: PortSlot) {
-        self.held[port.index()] -= 1;
         let class = self.memory.class(id);
+        let account = &mut self.accounts[port.index()][class as usize];
+        account.change -= 1;
+        if account.change <= -SETTLE {
+            self.settle(port, class);
+        }
         let free = &mut self.free[class as usize];
         free.push(id);
         if free.len() >= 2 * DEPOT_BATCH {
@@ -92,6 +133,7 @@ impl Pool {
         frame.copy_range(0, copy.head_mut());
         copy.checksum = frame.checksum;
         copy.gso = frame.gso;
+        copy.departure = frame.departure;
         Some(copy)
     }
 
@@ -129,14 +171,24 @@ impl Pool {
     /// for this port.
     ///
     /// # Panics
-    /// If the kernel names an address outside the UMEM or a length that leaves its chunk.
-    pub fn from_umem(&mut self, address: u64, length: usize, port: PortSlot) -> Frame {
+    /// If the address is outside the UMEM or the length leaves its chunk.
+    ///
+    /// # Safety
+    /// The chunk at this address came from [`Pool::to_umem`] or [`Pool::into_umem`] of a pool of this memory,
+    /// the kernel no longer has it, and it was not taken back yet: else it gets a second owner.
+    pub unsafe fn from_umem(&mut self, address: u64, length: usize, port: PortSlot) -> Frame {
         let id = self.umem_chunk(address);
         Frame::new(self.memory, id, address as usize % CHUNK_BYTES, length, port)
     }
 
     /// Takes back a chunk that the kernel is done with.
-    pub fn free_umem(&mut self, address: u64, port: PortSlot) {
+    ///
+    /// # Panics
+    /// If the address is outside the UMEM.
+    ///
+    /// # Safety
+    /// As [`Pool::from_umem`].
+    pub unsafe fn free_umem(&mut self, address: u64, port: PortSlot) {
         let id = self.umem_chunk(address);
         self.give(id, port);
     }
@@ -147,16 +199,18 @@ impl Pool {
         BufferId(id as u32)
     }
 
-    /// Buffers in frames (or rings) that this pool handed out and has not got back.
+    /// Buffers in frames or rings, of all ports; exact if all other pools of this memory have settled.
     #[must_use]
     pub fn outstanding(&self) -> i64 {
-        self.held.iter().map(|&held| i64::from(held)).sum()
+        (0..PORTS).map(|slot| i64::from(self.held(PortSlot::new(slot)))).sum()
     }
 
-    /// Buffers held for one port.
+    /// Likewise those held for one port.
     #[must_use]
     pub fn held(&self, port: PortSlot) -> i32 {
-        self.held[port.index()]
+        let of_class =
+            |class: Class| self.memory.change_held(port, class, 0) + self.accounts[port.index()][class as usize].change;
+        of_class(Class::Chunk) + of_class(Class::Run)
     }
 
     /// Free buffers in this pool's own cache.
@@ -169,6 +223,11 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         for class in [Class::Chunk, Class::Run] {
+            for slot in 0..PORTS {
+                if self.accounts[slot][class as usize].change != 0 {
+                    self.settle(PortSlot::new(slot), class);
+                }
+            }
             let free = std::mem::take(&mut self.free[class as usize]);
             if !free.is_empty() {
                 self.memory.give_batch(class, free);
@@ -206,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_port_cannot_take_more_than_its_quota() {
-        let memory = Memory::map(BUFFERS_PER_PORT as usize + 128, 0).unwrap();
+        let memory = Memory::map(2 * BUFFERS_PER_PORT as usize + 128, 0).unwrap();
         let mut pool = Pool::new(memory);
         let (greedy, other) = (PortSlot::new(0), PortSlot::new(1));
         let frames: Vec<Frame> = std::iter::from_fn(|| pool.chunk(greedy)).collect();
@@ -215,6 +274,65 @@ mod tests {
         pool.free(one);
         frames.into_iter().for_each(|frame| pool.free(frame));
         assert_eq!(pool.outstanding(), 0);
+    }
+
+    /// One worker receives, another sends and frees: the port never runs dry, and nothing is owed at the end.
+    #[test]
+    fn what_another_pool_frees_is_given_back_to_the_port() {
+        let memory = Memory::map(2 * BUFFERS_PER_PORT as usize, 0).unwrap();
+        let (mut receiver, mut sender) = (Pool::new(memory), Pool::new(memory));
+        let port = PortSlot::new(3);
+        for round in 0..3 * BUFFERS_PER_PORT {
+            let frame = receiver.chunk(port).unwrap_or_else(|| panic!("frame {round} of a port that holds none"));
+            sender.free(frame);
+        }
+        let apart = receiver.held(port).abs().max(sender.held(port).abs());
+        assert!(apart <= 2 * SETTLE, "{apart} buffers are not settled");
+        drop(sender);
+        assert_eq!((receiver.held(port), receiver.outstanding()), (0, 0));
+    }
+
+    #[test]
+    fn the_quota_is_the_ports_not_the_pools() {
+        let memory = Memory::map(3 * BUFFERS_PER_PORT as usize, 0).unwrap();
+        let (mut first, mut second) = (Pool::new(memory), Pool::new(memory));
+        let port = PortSlot::new(3);
+        let mut frames: Vec<Frame> = std::iter::from_fn(|| first.chunk(port)).collect();
+        frames.extend(std::iter::from_fn(|| second.chunk(port)));
+        let most = BUFFERS_PER_PORT as usize + DEPOT_BATCH;
+        assert!((BUFFERS_PER_PORT as usize..=most).contains(&frames.len()), "{} buffers", frames.len());
+        frames.into_iter().for_each(|frame| second.free(frame));
+        assert_eq!(std::iter::from_fn(|| first.chunk(port)).map(|frame| second.free(frame)).take(9).count(), 9);
+    }
+
+    #[test]
+    fn a_greedy_port_leaves_buffers_of_each_class_to_others() {
+        let memory = Memory::map(8192, 512).unwrap();
+        // Two workers, with queues of the same ports.
+        let mut pools = [Pool::new(memory), Pool::new(memory)];
+        let mut frames = Vec::new();
+        let mut take = |pools: &mut [Pool; 2], port: usize| {
+            for (worker, pool) in pools.iter_mut().enumerate() {
+                for length in [100, 60_000] {
+                    let before = frames.len();
+                    frames.extend(
+                        std::iter::from_fn(|| pool.sized(PortSlot::new(port), length)).map(|frame| (worker, frame)),
+                    );
+                    assert!(
+                        frames.len() >= before + 32,
+                        "port {port} of worker {worker} gets {}",
+                        frames.len() - before
+                    );
+                }
+            }
+        };
+        take(&mut pools, 1);
+        take(&mut pools, 2);
+        frames.into_iter().for_each(|(worker, frame)| pools[worker].free(frame));
+        assert!(pools.iter().all(|pool| pool.outstanding() == 0));
+        // What others gave back can be had, although the pool was refused before.
+        let frame = pools[1].sized(PortSlot::new(1), 60_000).expect("a run is free");
+        pools[1].free(frame);
     }
 
     #[test]

@@ -208,6 +208,7 @@ impl Plan {
         large.copy_range(self.headers + from, &mut bytes[self.headers..]);
         self.finish(bytes, index, from);
         segment.checksum = Checksum::Complete;
+        segment.departure = large.departure;
         Some(segment)
     }
 

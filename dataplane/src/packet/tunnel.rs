@@ -36,7 +36,7 @@ const UDP_OVERHEAD: usize = VXLAN_OVERHEAD - L4;
 const LEAST_SOURCE_PORT: u16 = 49_152;
 
 /// The outer header as it lies in the frame.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Outermost {
     ethernet: Ethernet,
@@ -46,7 +46,7 @@ struct Outermost {
 }
 
 /// An outer header, ready but for what differs per packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VxlanHeader {
     bytes: Outermost,
     /// The sum of the IPv4 header as it stands in `bytes`, lengths and checksum zero.

@@ -8,7 +8,7 @@
 //! The queue's descriptor is an eventfd that is readable exactly while frames are waiting, so that a
 //! sleeping worker wakes.
 
-use super::{Offloads, PortQueue, PortSlot, QueueCounters};
+use super::{Offloads, PortQueue, PortSlot, QueueCounters, Refused};
 use crate::drop::{DropCounters, DropReason};
 use crate::limits::{HEADROOM, RUN_BYTES};
 use crate::packet::frame::{Checksum, Frame, Gso};
@@ -19,8 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Frames that wait in each direction; more are refused ([`MemoryPeer::send`]) or dropped under
-/// `TransmitFull`.
+/// Frames that wait in each direction; more are refused (by the queue under `TransmitFull`).
 pub const RING: usize = 4096;
 
 /// A frame outside of packet memory, with its side descriptor.
@@ -191,19 +190,19 @@ impl PortQueue for MemoryQueue {
         frames.len() - before
     }
 
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, drops: &mut DropCounters) {
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, refused: &mut Refused) {
         let mut rings = self.shared.lock();
         for frame in frames.drain(..) {
             if rings.closed {
-                drops.count(frame.charged(), DropReason::PortDown);
+                refused.push((frame, DropReason::PortDown));
             } else if rings.sent.len() >= RING {
-                drops.count(frame.charged(), DropReason::TransmitFull);
+                refused.push((frame, DropReason::TransmitFull));
             } else {
                 self.counters.sent_packets += 1;
                 self.counters.sent_bytes += frame.len() as u64;
                 rings.sent.push_back(MemoryFrame { bytes: frame.to_vec(), checksum: frame.checksum, gso: frame.gso });
+                pool.free(frame);
             }
-            pool.free(frame);
         }
         drop(rings);
         self.shared.sent.notify_all();
@@ -244,7 +243,7 @@ mod tests {
     #[test]
     fn frames_pass_both_ways_with_their_descriptor() {
         let mut pool = Pool::new(Memory::map(256, 8).unwrap());
-        let mut drops = DropCounters::default();
+        let (mut drops, mut refused) = (DropCounters::default(), Refused::new());
         let (mut queue, peer) = pair(PortSlot::new(1)).unwrap();
         assert!(!readable(&queue));
         let large = MemoryFrame {
@@ -261,7 +260,8 @@ mod tests {
         assert!(readable(&queue), "one frame is still waiting");
         assert_eq!(queue.receive(&mut pool, &mut frames, 64, &mut drops), 1);
         assert!(!readable(&queue));
-        queue.transmit(&mut pool, &mut frames, &mut drops);
+        queue.transmit(&mut pool, &mut frames, &mut refused);
+        assert_eq!((refused.len(), frames.len()), (0, 0));
         assert_eq!(peer.wait(Duration::from_secs(1)), Some(vec![1; 60].into()));
         assert_eq!(peer.take(), Some(large));
         assert_eq!(peer.take(), None);
@@ -273,17 +273,20 @@ mod tests {
     #[test]
     fn both_rings_are_bounded_and_closing_ends_both() {
         let mut pool = Pool::new(Memory::map(256, 0).unwrap());
-        let mut drops = DropCounters::default();
+        let (mut drops, mut refused) = (DropCounters::default(), Refused::new());
         let (mut queue, peer) = pair(PortSlot::new(1)).unwrap();
         while peer.send(vec![0; 60]).is_ok() {}
         assert_eq!(peer.waiting(), RING);
         let mut frames = Vec::new();
         while queue.receive(&mut pool, &mut frames, 64, &mut drops) > 0 {
-            queue.transmit(&mut pool, &mut frames, &mut drops);
+            queue.transmit(&mut pool, &mut frames, &mut refused);
         }
+        assert_eq!(refused.len(), 0);
         let mut more = vec![pool.frame(PortSlot::new(9), &[0; 60]).unwrap()];
-        queue.transmit(&mut pool, &mut more, &mut drops);
-        assert_eq!(drops.iter().collect::<Vec<_>>(), [(PortSlot::new(9), DropReason::TransmitFull, 1)]);
+        queue.transmit(&mut pool, &mut more, &mut refused);
+        let (frame, reason) = refused.pop().expect("it is full");
+        assert_eq!((reason, refused.len()), (DropReason::TransmitFull, 0));
+        pool.free(frame);
         assert_eq!(peer.take_all().len(), RING);
         queue.close(&mut pool);
         assert!(peer.send(vec![0; 60]).is_err());
@@ -292,7 +295,8 @@ mod tests {
 
     #[test]
     fn frames_without_a_buffer_are_counted() {
-        let mut pool = Pool::new(Memory::map(64, 0).unwrap());
+        // One port may have half of it.
+        let mut pool = Pool::new(Memory::map(128, 0).unwrap());
         let mut drops = DropCounters::default();
         let (mut queue, peer) = pair(PortSlot::new(1)).unwrap();
         (0..65).for_each(|_| peer.send(vec![0; 60]).unwrap());

@@ -17,7 +17,7 @@ pub mod pcap;
 pub mod tap;
 pub mod virtio;
 
-use crate::drop::DropCounters;
+use crate::drop::{DropCounters, DropReason};
 use crate::packet::frame::Frame;
 use crate::packet::pool::Pool;
 use std::os::fd::BorrowedFd;
@@ -76,6 +76,9 @@ pub struct QueueCounters {
     pub sent_bytes: u64,
 }
 
+/// Frames that a queue could not send, with the reason.
+pub type Refused = Vec<(Frame, DropReason)>;
+
 /// One queue of a port, owned by one worker.
 pub trait PortQueue: Send {
     /// Appends at most `budget` received frames to `frames`, in buffers charged to this port. Frames
@@ -83,9 +86,9 @@ pub trait PortQueue: Send {
     /// many were appended. Never blocks.
     fn receive(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, budget: usize, drops: &mut DropCounters) -> usize;
 
-    /// Sends all of `frames`, in order, and empties it: what cannot be sent now is dropped under its
-    /// reason (`TransmitFull`, `PortDown`). The frames fit [`PortQueue::offloads`]. Never blocks.
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, drops: &mut DropCounters);
+    /// Sends all of `frames`, in order, and empties it: what cannot be sent now is given back in `refused`
+    /// with its reason (`TransmitFull`, `PortDown`). The frames fit [`PortQueue::offloads`]. Never blocks.
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, refused: &mut Refused);
 
     /// Work left over from earlier calls: transmit completions, wake-ups, refilling. Called once per
     /// round of the worker, and before it sleeps.

@@ -5,7 +5,7 @@
 //! link type Ethernet. The file is read and checked whole when the port opens, so that a bad one is
 //! refused then, with the offset, and never while frames flow. Written files have nanoseconds.
 
-use super::{Offloads, PortQueue, PortSlot, QueueCounters};
+use super::{Offloads, PortQueue, PortSlot, QueueCounters, Refused};
 use crate::drop::{DropCounters, DropReason};
 use crate::packet::frame::Frame;
 use crate::packet::pool::Pool;
@@ -200,7 +200,7 @@ impl PortQueue for PcapQueue {
         frames.len() - before
     }
 
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, drops: &mut DropCounters) {
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, refused: &mut Refused) {
         // A recording needs the time of day; this port is not for speed.
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         for frame in frames.drain(..) {
@@ -208,11 +208,11 @@ impl PortQueue for PcapQueue {
                 self.failed = true;
             }
             if self.failed {
-                drops.count(frame.charged(), DropReason::PortDown);
-            } else {
-                self.counters.sent_packets += 1;
-                self.counters.sent_bytes += frame.len() as u64;
+                refused.push((frame, DropReason::PortDown));
+                continue;
             }
+            self.counters.sent_packets += 1;
+            self.counters.sent_bytes += frame.len() as u64;
             pool.free(frame);
         }
     }
@@ -278,7 +278,7 @@ mod tests {
             let mut frames = Vec::new();
             assert_eq!(port.receive(&mut pool, &mut frames, 64, &mut drops), 2);
             assert_eq!((frames[0].to_vec(), frames[1].to_vec()), (vec![1; 60], vec![2; 9000]));
-            port.transmit(&mut pool, &mut frames, &mut drops);
+            port.transmit(&mut pool, &mut frames, &mut Refused::new());
             port.close(&mut pool);
             assert_eq!((port.left(), pool.outstanding(), port.counters().sent_bytes), (0, 0, 9060));
             let written = std::fs::read(&output).unwrap();
@@ -288,17 +288,19 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_cannot_be_written_are_counted_as_dropped() {
+    fn frames_that_cannot_be_written_are_given_back() {
         let mut pool = Pool::new(Memory::map(64, 0).unwrap());
-        let mut drops = DropCounters::default();
+        let mut refused = Refused::new();
         assert!(PcapQueue::open(PortSlot::new(0), None, Some(Path::new("/dev/full"))).is_err());
         let mut port = PcapQueue::open(PortSlot::new(0), None, None).unwrap();
         port.output = Some(BufWriter::with_capacity(8, File::create("/dev/full").unwrap()));
         for _ in 0..2 {
             let mut frames = vec![pool.frame(PortSlot::new(7), &[0; 60]).unwrap()];
-            port.transmit(&mut pool, &mut frames, &mut drops);
+            port.transmit(&mut pool, &mut frames, &mut refused);
         }
-        assert_eq!(drops.iter().collect::<Vec<_>>(), [(PortSlot::new(7), DropReason::PortDown, 2)]);
+        let reasons: Vec<DropReason> = refused.iter().map(|(_, reason)| *reason).collect();
+        assert_eq!(reasons, [DropReason::PortDown; 2]);
+        refused.into_iter().for_each(|(frame, _)| pool.free(frame));
         assert_eq!((pool.outstanding(), port.counters().sent_packets), (0, 0));
     }
 

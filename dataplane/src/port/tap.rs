@@ -4,13 +4,15 @@
 //! Frames carry a virtio-net header (see [`super::virtio`]), so that checksums stay partial and 64 KB
 //! segments cross as one frame. The interface is created where it belongs, never moved, and lives as
 //! long as the queues' descriptors: it is gone when the port is closed or the process is, however it
-//! died. The descriptors also keep its namespace alive if that is removed meanwhile.
+//! died. The descriptors also keep its namespace alive if that is removed meanwhile: [`TapWatch`] tells that
+//! the interface, or the name of its namespace, is gone.
 //!
-//! [`Tap::open`] is for the thread that opens ports; a [`TapQueue`] belongs to one worker.
+//! [`Tap::open`] is for the thread that opens ports, a [`TapWatch`] for who looks after them; a [`TapQueue`]
+//! belongs to one worker.
 
 use super::interface::{Interface, is_name};
 use super::virtio;
-use super::{Offloads, PortQueue, PortSlot, QueueCounters};
+use super::{Offloads, PortQueue, PortSlot, QueueCounters, Refused};
 use crate::drop::{DropCounters, DropReason};
 use crate::limits::SEGMENTS;
 use crate::packet::frame::Frame;
@@ -21,6 +23,8 @@ use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::io::{Error as IoError, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Ethernet header and one VLAN tag: what a link carries beyond its MTU, as in the kernel.
 const LINK_HEADER: usize = 18;
@@ -102,8 +106,58 @@ impl TapError {
     }
 }
 
+/// Why a TAP is not any more what it was opened as.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TapLoss {
+    /// Somebody deleted the interface.
+    #[error(
+        "interface {0:?} was deleted. It is made anew in a moment; its addresses must then be set anew, as a DHCP \
+         client does when it is started again."
+    )]
+    Deleted(String),
+    /// Nobody can enter the namespace by this name any more.
+    #[error(
+        "network namespace {0:?} was removed. Make it again (ip netns add {0}), and the interface is made in it; or \
+         remove the port."
+    )]
+    NamespaceRemoved(String),
+}
+
+/// Device and inode number: what tells one file from another.
+type FileIdentity = (u64, u64);
+
+/// Tells whether a TAP is still there. That its interface was deleted shows once its worker has tried to receive.
+#[derive(Clone, Debug)]
+pub struct TapWatch {
+    interface: String,
+    deleted: Arc<AtomicBool>,
+    /// The namespace that was entered, by name.
+    namespace: Option<(String, FileIdentity)>,
+}
+
+impl TapWatch {
+    /// What has become of it; `None`: it is as it was opened.
+    #[must_use]
+    pub fn loss(&self) -> Option<TapLoss> {
+        if self.deleted.load(Ordering::Relaxed) {
+            return Some(TapLoss::Deleted(self.interface.clone()));
+        }
+        let (name, entered) = self.namespace.as_ref()?;
+        let same = match rustix::fs::stat(namespace_path(name)) {
+            Ok(found) => (found.st_dev, found.st_ino) == *entered,
+            Err(error) => error != Errno::NOENT,
+        };
+        (!same).then(|| TapLoss::NamespaceRemoved(name.clone()))
+    }
+}
+
+/// Where `ip netns` keeps the namespaces it knows.
+fn namespace_path(name: &str) -> String {
+    format!("/var/run/netns/{name}")
+}
+
 /// What the opener keeps of the port; dropping it changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Tap {
     /// The kernel's interface.
     pub interface: String,
@@ -113,6 +167,8 @@ pub struct Tap {
     pub mac: [u8; 6],
     /// How it works, one line: "1 queue, checksum, TSO, USO".
     pub detail: String,
+    /// See [`TapWatch`].
+    pub watch: TapWatch,
 }
 
 impl Tap {
@@ -165,8 +221,9 @@ fn check(settings: &TapSettings) -> Result<(), TapError> {
 fn open_here(slot: PortSlot, settings: &TapSettings) -> Result<(Tap, Vec<TapQueue>), TapError> {
     let name = &settings.interface;
     let mut place = String::new();
+    let mut entered = None;
     if let Some(netns) = &settings.netns {
-        let path = format!("/var/run/netns/{netns}");
+        let path = namespace_path(netns);
         let namespace =
             rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| match error {
                 Errno::NOENT => TapError::NoNamespace(netns.clone()),
@@ -179,6 +236,9 @@ fn open_here(slot: PortSlot, settings: &TapSettings) -> Result<(Tap, Vec<TapQueu
                 error => TapError::from_system(format!("entering network namespace {netns:?}"), error),
             }
         })?;
+        let found = rustix::fs::fstat(&namespace)
+            .map_err(|error| TapError::from_system(format!("looking at {path}"), error))?;
+        entered = Some((netns.clone(), (found.st_dev, found.st_ino)));
         place = format!(" in network namespace {netns:?}");
     }
     let interface = Interface::named(name).map_err(|error| TapError::from_system("opening a socket", error))?;
@@ -206,7 +266,9 @@ fn open_here(slot: PortSlot, settings: &TapSettings) -> Result<(Tap, Vec<TapQueu
     }
     interface.set_mtu(settings.mtu).map_err(failed("setting the MTU of"))?;
     interface.set_up().map_err(failed("setting up"))?;
+    let deleted = Arc::new(AtomicBool::new(false));
     let tap = Tap {
+        watch: TapWatch { interface: name.clone(), deleted: deleted.clone(), namespace: entered },
         interface: name.clone(),
         index: interface.index().map_err(failed("looking for"))?,
         mac: interface.mac().map_err(failed("asking for the address of"))?.unwrap_or_default(),
@@ -228,6 +290,7 @@ fn open_here(slot: PortSlot, settings: &TapSettings) -> Result<(Tap, Vec<TapQueu
         slot,
         descriptor: Some(descriptor),
         deleted: false,
+        watch: deleted.clone(),
         offloads,
         counters: QueueCounters::default(),
     };
@@ -300,6 +363,8 @@ pub struct TapQueue {
     /// Somebody deleted the interface. The descriptor is then an eventfd that is never readable: the
     /// TAP's own would be readable for ever.
     deleted: bool,
+    /// Told so, once: the [`TapWatch`]'s.
+    watch: Arc<AtomicBool>,
     offloads: Offloads,
     counters: QueueCounters,
 }
@@ -389,22 +454,23 @@ impl PortQueue for TapQueue {
         }
         if deleted {
             self.deleted = true;
+            self.watch.store(true, Ordering::Relaxed);
             self.descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok();
         }
         frames.len() - before
     }
 
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, drops: &mut DropCounters) {
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, refused: &mut Refused) {
         for frame in frames.drain(..) {
             let descriptor = self.descriptor.as_ref().filter(|_| !self.deleted);
             match descriptor.map_or(Err(DropReason::PortDown), |descriptor| send(descriptor, &frame)) {
                 Ok(()) => {
                     self.counters.sent_packets += 1;
                     self.counters.sent_bytes += frame.len() as u64;
+                    pool.free(frame);
                 }
-                Err(reason) => drops.count(frame.charged(), reason),
+                Err(reason) => refused.push((frame, reason)),
             }
-            pool.free(frame);
         }
     }
 

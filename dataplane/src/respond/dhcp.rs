@@ -19,6 +19,7 @@ mod request;
 mod tests;
 
 use crate::drop::DropReason;
+use crate::packet::checksum;
 use crate::packet::frame::{Checksum, Frame};
 use options::Options;
 use request::Request;
@@ -236,17 +237,13 @@ fn compose(
     datagram[8..12].copy_from_slice(&[0, 17, udp_length[0], udp_length[1]]);
     datagram[12..16].copy_from_slice(&source.octets());
     datagram[16..20].copy_from_slice(&destination.octets());
-    // Zero would say "no checksum" (RFC 768).
-    let checksum = match internet_checksum(&datagram[8..length]) {
-        0 => 0xffff,
-        checksum => checksum,
-    };
+    let checksum = checksum::finish_udp(checksum::sum(&datagram[8..length]));
     datagram[26..28].copy_from_slice(&checksum.to_be_bytes());
 
     let total = (length as u16).to_be_bytes();
     // Version and header length, no DSCP; an atomic datagram needs no ID (RFC 6864); TTL 64.
     datagram[..12].copy_from_slice(&[0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, 17, 0, 0]);
-    let checksum = internet_checksum(&datagram[..IPV4_BYTES]);
+    let checksum = checksum::finish(checksum::sum(&datagram[..IPV4_BYTES]));
     datagram[10..12].copy_from_slice(&checksum.to_be_bytes());
     Ok(length)
 }
@@ -353,18 +350,4 @@ fn route_bytes((destination, length, next_hop): (Ipv4Addr, u8, Ipv4Addr)) -> imp
 
 fn mask(prefix_length: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix_length.min(32))).unwrap_or(0)
-}
-
-/// The Internet checksum (RFC 1071): the complement of the one's complement sum of 16-bit words, the last
-/// padded with a zero byte.
-fn internet_checksum(bytes: &[u8]) -> u16 {
-    let (words, rest) = bytes.as_chunks::<2>();
-    let mut sum: u64 = words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum();
-    if let [last] = rest {
-        sum += u64::from(*last) << 8;
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }

@@ -25,7 +25,7 @@ use weft_proto::fault::Fault;
 use weft_proto::v1::{self, port_spec::Kind};
 
 /// A port's queues.
-type Queues = Vec<Box<dyn PortQueue>>;
+pub(super) type Queues = Vec<Box<dyn PortQueue>>;
 /// Those of a port that no worker has yet.
 type NewQueues = (PortSlot, Queues);
 
@@ -38,7 +38,7 @@ impl Switch {
     pub fn apply(&self, parts: Vec<v1::Bundle>, owner: Owner) -> Result<v1::BundleResult, Fault> {
         let bundle = bundle::merge(parts)?;
         let mut state = self.state();
-        let plan = bundle::plan(bundle, owner, &state, &self.tables)?;
+        let plan = bundle::plan(bundle, owner, self.managed, &state, &self.tables)?;
         self.carry_out(plan, &mut state)
     }
 
@@ -68,6 +68,8 @@ impl Switch {
             || plan.add.iter().any(|rule| rule.instructions.tunnel_destinations().next().is_some());
         let change = Change {
             settings: std::mem::take(&mut plan.settings),
+            // The controller says what all tables are: a name by hand does not outlast a resynchronisation.
+            replace_settings: plan.replace && plan.owner == Owner::Fabric,
             replace_owner: plan.replace.then_some(plan.owner),
             add: std::mem::take(&mut plan.add),
             remove: std::mem::take(&mut plan.remove),
@@ -186,41 +188,7 @@ impl Switch {
         }
     }
 
-    /// Tries again to open the ports that could not be. Blocks; called every few seconds.
-    pub fn retry_failed(&self) {
-        let mut state = self.state();
-        let failed: Vec<(u32, PortSlot)> = state
-            .ports
-            .iter()
-            .filter(|port| port.device.as_ref().is_some_and(|device| device.failure.is_some()))
-            .map(|port| (port.spec.number, port.slot))
-            .collect();
-        let mut opened = Vec::new();
-        for (number, slot) in failed {
-            let Some(port) = state.ports.remove(number) else { continue };
-            let device = match self.open_port(slot, &port.spec) {
-                Ok((device, queues)) => {
-                    tracing::info!(port = port.spec.name, "the port could be opened after all");
-                    opened.push((slot, queues));
-                    Some(Arc::new(device))
-                }
-                Err(_) => port.device.clone(),
-            };
-            state.ports.insert(Port { device, ..port });
-        }
-        if opened.is_empty() {
-            return;
-        }
-        state.ports.set_tunnel_filters(&state.underlay);
-        self.tables.set_topology(state.ports.topology(&state.underlay));
-        for (slot, queues) in opened {
-            self.give(slot, queues);
-        }
-        drop(state);
-        self.changed();
-    }
-
-    fn open_port(&self, slot: PortSlot, spec: &v1::PortSpec) -> Result<(Device, Queues), Fault> {
+    pub(super) fn open_port(&self, slot: PortSlot, spec: &v1::PortSpec) -> Result<(Device, Queues), Fault> {
         let workers = self.workers.read().expect("no panic under this lock").len();
         if workers == 0 {
             return Err(Fault::invalid("stopping", "", "the switch is stopping", "Try again when it runs.")
@@ -240,7 +208,7 @@ impl Switch {
     }
 
     /// Hands a port's queues to the workers, in turn; a worker that gets several gets them as one.
-    fn give(&self, slot: PortSlot, queues: Queues) {
+    pub(super) fn give(&self, slot: PortSlot, queues: Queues) {
         let workers = self.workers.read().expect("no panic under this lock");
         let mut shares: Vec<Queues> = workers.iter().map(|_| Vec::new()).collect();
         for (index, queue) in queues.into_iter().enumerate() {
@@ -270,6 +238,9 @@ impl Switch {
             let report = worker.report();
             for (slot, reason, frames) in report.drops {
                 *totals.drops.entry((slot, reason)).or_default() += frames;
+            }
+            for (slot, reason, frames) in report.unsent {
+                *totals.unsent.entry((slot, reason)).or_default() += frames;
             }
             for (slot, counters) in report.ports {
                 let sum = totals.packets.entry(slot).or_default();

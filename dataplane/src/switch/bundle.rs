@@ -5,22 +5,21 @@
 //! touch what the other made.
 
 use super::State;
-use super::open::contend;
 use super::origins::Origins;
-use super::ports::Port;
 use crate::flow::message;
 use crate::flow::rule::{Owner, Rule, RuleId};
 use crate::flow::tables::{SetChange, TableSettings, Tables};
-use crate::limits::{BUNDLE_BYTES, BUNDLE_PARTS, PORTS, RULES};
+use crate::limits::{BUNDLE_BYTES, BUNDLE_PARTS, RULES};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use tonic::Code;
 use weft_proto::fault::Fault;
-use weft_proto::v1::{self, port_spec::Kind};
+use weft_proto::v1;
 
-/// Bytes of an interface's name, as the kernel's IFNAMSIZ has it.
-const INTERFACE_BYTES: usize = 15;
+mod ports;
+
+pub(super) use ports::check_spec;
 
 /// What a bundle comes to.
 pub(super) struct Plan {
@@ -124,7 +123,15 @@ pub(super) fn merge(parts: Vec<v1::Bundle>) -> Result<v1::Bundle, Fault> {
 ///
 /// # Errors
 /// The first thing that is wrong; nothing is changed.
-pub(super) fn plan(mut bundle: v1::Bundle, owner: Owner, state: &State, tables: &Tables) -> Result<Plan, Fault> {
+///
+/// `managed`: a controller numbers ports here too.
+pub(super) fn plan(
+    mut bundle: v1::Bundle,
+    owner: Owner,
+    managed: bool,
+    state: &State,
+    tables: &Tables,
+) -> Result<Plan, Fault> {
     let position = (owner == Owner::Fabric).then_some((bundle.term, bundle.generation));
     if owner == Owner::Fabric {
         check_position(&bundle, state)?;
@@ -134,7 +141,7 @@ pub(super) fn plan(mut bundle: v1::Bundle, owner: Owner, state: &State, tables: 
         own(&mut replace, owner, "replace_owner")?;
     }
     let replace = replace != 0;
-    let settings = settings(&bundle, tables)?;
+    let settings = settings(&bundle, replace && owner == Owner::Fabric, tables)?;
     let (add, remove) = rules(&mut bundle, owner)?;
     let mut sets = message::set_changes_from_message(&bundle)?;
     let set_owners = set_owners(&mut sets, owner, replace, state)?;
@@ -155,7 +162,7 @@ pub(super) fn plan(mut bundle: v1::Bundle, owner: Owner, state: &State, tables: 
         close_first: BTreeSet::new(),
         named: Vec::new(),
     };
-    ports(bundle, state, &mut plan)?;
+    ports::plan(bundle, managed, state, &mut plan)?;
     Ok(plan)
 }
 
@@ -200,11 +207,11 @@ fn own(field: &mut i32, owner: Owner, place: &str) -> Result<(), Fault> {
     Err(Fault::invalid("not_the_owner", place, problem, remedy).with_status(Code::PermissionDenied))
 }
 
-fn settings(bundle: &v1::Bundle, tables: &Tables) -> Result<Vec<TableSettings>, Fault> {
+fn settings(bundle: &v1::Bundle, replace: bool, tables: &Tables) -> Result<Vec<TableSettings>, Fault> {
     if bundle.tables.is_empty() {
         return Ok(Vec::new());
     }
-    let states = tables.states();
+    let states = if replace { Vec::new() } else { tables.states() };
     let mut names: BTreeMap<u8, Arc<str>> =
         states.into_iter().filter_map(|(table, settings, _, _)| Some((table, settings?.name))).collect();
     let mut all = Vec::with_capacity(bundle.tables.len());
@@ -246,7 +253,7 @@ fn rules(bundle: &mut v1::Bundle, owner: Owner) -> Result<(Vec<Rule>, Vec<RuleId
         own(&mut rule.owner, owner, "owner").map_err(place)?;
         add.push(message::rule_from_message(&rule, now).map_err(place)?);
     }
-    let mut seen = HashSet::with_capacity(add.len());
+    let mut seen = HashSet::with_capacity_and_hasher(add.len(), foldhash::fast::RandomState::default());
     if let Some(index) = add.iter().position(|rule| !seen.insert(&rule.id)) {
         return Err(Fault::invalid(
             "duplicate_rule",
@@ -309,218 +316,4 @@ fn set_owners(
     // Members taken from a set that does not exist would create nothing, but would be logged as a change.
     sets.retain(|change| !matches!(change, SetChange::Shrink(name, _) if !owners.contains_key(name)));
     Ok(Some(owners))
-}
-
-fn ports(bundle: v1::Bundle, state: &State, plan: &mut Plan) -> Result<(), Fault> {
-    let added: HashSet<u32> = bundle.add_ports.iter().map(|spec| spec.number).collect();
-    if plan.replace {
-        let gone = state.ports.iter().filter(|port| port.owner == plan.owner && !port.configured);
-        plan.close.extend(gone.map(|port| port.spec.number).filter(|number| !added.contains(number)));
-    }
-    for (index, &number) in bundle.remove_ports.iter().enumerate() {
-        removal(number, &format!("remove_ports[{index}]"), &added, state, plan)?;
-    }
-    let mut seen = HashSet::new();
-    for (index, mut spec) in bundle.add_ports.into_iter().enumerate() {
-        let place = format!("add_ports[{index}]");
-        own(&mut spec.owner, plan.owner, "owner").map_err(|fault| fault.within(&place))?;
-        check_spec(&spec).map_err(|fault| fault.within(&place))?;
-        if !seen.insert(spec.number) {
-            let problem = format!("port {} is added twice", spec.number);
-            return Err(Fault::invalid("duplicate_port", place, problem, "Add it once."));
-        }
-        plan.named.push(spec.number);
-        match state.ports.get(spec.number) {
-            None => plan.open.push((index, spec)),
-            Some(port) if port.owner != plan.owner || port.configured => return Err(taken(port, &place)),
-            Some(port) if port.spec == spec => {}
-            Some(port) if port.spec.kind == spec.kind => plan.rename.push(spec),
-            Some(port) => {
-                plan.close.insert(port.spec.number);
-                plan.open.push((index, spec));
-            }
-        }
-    }
-    check_afterwards(state, plan)?;
-    for &number in &plan.close {
-        let port = state.ports.get(number).expect("only ports that exist are closed");
-        if plan.open.iter().any(|(_, spec)| contend(&port.spec, spec)) {
-            plan.close_first.insert(number);
-        }
-    }
-    Ok(())
-}
-
-fn removal(number: u32, place: &str, added: &HashSet<u32>, state: &State, plan: &mut Plan) -> Result<(), Fault> {
-    if added.contains(&number) {
-        let problem = format!("port {number} is both added and removed");
-        return Err(Fault::invalid("duplicate_port", place, problem, "To replace a port, only add it."));
-    }
-    match state.ports.get(number) {
-        // The controller says what should be: a port that is not there is as it should be.
-        None if plan.owner == Owner::Fabric => {}
-        None => {
-            let problem = format!("there is no port {number}");
-            let fault = Fault::invalid("no_such_port", place, problem, "List the ports to see their numbers.");
-            return Err(fault.with_status(Code::NotFound));
-        }
-        Some(port) if port.owner != plan.owner || port.configured => return Err(taken(port, place)),
-        Some(_) => {
-            plan.close.insert(number);
-        }
-    }
-    Ok(())
-}
-
-fn taken(port: &Port, place: &str) -> Fault {
-    let (number, name) = (port.spec.number, &port.spec.name);
-    let (problem, remedy) = if port.configured {
-        (
-            format!("port {number} ({name}) stands in the switch's configuration"),
-            "Change the configuration's [underlay].",
-        )
-    } else if port.owner == Owner::Fabric {
-        (format!("port {number} ({name}) belongs to the fabric"), "Use another number, or ask the controller.")
-    } else {
-        (format!("port {number} ({name}) was made by hand"), "Remove it on the switch, or use another number.")
-    };
-    Fault::invalid("port_taken", place, problem, remedy).with_status(Code::AlreadyExists)
-}
-
-/// Checks the ports as they would be: names, and what tunnels run over.
-fn check_afterwards(state: &State, plan: &Plan) -> Result<(), Fault> {
-    let mut after: BTreeMap<u32, &v1::PortSpec> =
-        state.ports.iter().map(|port| (port.spec.number, &port.spec)).collect();
-    after.retain(|number, _| !plan.close.contains(number));
-    let new = plan.open.iter().map(|(_, spec)| spec).chain(&plan.rename);
-    after.extend(new.map(|spec| (spec.number, spec)));
-    if after.len() >= PORTS {
-        return Err(Fault::invalid(
-            "limit_exceeded",
-            "add_ports",
-            format!("the switch would have {PORTS} ports or more"),
-            "Remove ports first.",
-        )
-        .with_status(Code::ResourceExhausted));
-    }
-    let mut names: BTreeMap<&str, u32> = BTreeMap::new();
-    for spec in after.values() {
-        if let Some(other) = names.insert(&spec.name, spec.number) {
-            return Err(Fault::invalid(
-                "name_taken",
-                "add_ports",
-                format!("ports {other} and {} would both be called {}", spec.number, spec.name),
-                "Choose another name.",
-            )
-            .with_status(Code::AlreadyExists));
-        }
-    }
-    for spec in after.values() {
-        if let Some(Kind::Vxlan(tunnel)) = &spec.kind {
-            check_underlay(spec, tunnel, &after)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_underlay(
-    spec: &v1::PortSpec,
-    tunnel: &v1::TunnelPort,
-    after: &BTreeMap<u32, &v1::PortSpec>,
-) -> Result<(), Fault> {
-    let refuse = |problem: String, remedy| {
-        let fault = Fault::invalid("no_underlay", format!("port {}", spec.name), problem, remedy);
-        Err(fault.with_status(Code::FailedPrecondition))
-    };
-    if tunnel.underlay_port != 0 {
-        let below = after.get(&tunnel.underlay_port).and_then(|below| below.kind.as_ref());
-        return match below {
-            Some(Kind::Vxlan(_)) | None => refuse(
-                format!("port {}, which the tunnel runs over, is no interface", tunnel.underlay_port),
-                "Add the af_xdp port in the same bundle or before, and remove it after the tunnel.",
-            ),
-            Some(_) => Ok(()),
-        };
-    }
-    match after.values().filter(|below| matches!(below.kind, Some(Kind::AfXdp(_)))).count() {
-        1 => Ok(()),
-        0 => refuse(
-            "the switch has no af_xdp port that the tunnel could run over".to_owned(),
-            "Name the interface in the switch's configuration ([underlay] interface), or add an af_xdp port.",
-        ),
-        more => {
-            refuse(format!("the switch has {more} af_xdp ports"), "Say in underlay_port which the tunnel runs over.")
-        }
-    }
-}
-
-/// Checks a specification by itself.
-pub(super) fn check_spec(spec: &v1::PortSpec) -> Result<(), Fault> {
-    let invalid = |field: &str, problem: String, remedy: &str| Err(Fault::invalid("bad_port", field, problem, remedy));
-    message::port_number(spec.number, "number")?;
-    if !(1..=64).contains(&spec.name.len()) || spec.name.chars().any(|one| one.is_control() || one.is_whitespace()) {
-        let problem = format!("\"{}\" cannot be a port's name", spec.name.escape_debug());
-        return invalid("name", problem, "Use 1 to 64 bytes without spaces.");
-    }
-    let interface = |field: &str, name: &str| {
-        let wrong = |one: char| one.is_control() || one.is_whitespace() || one == '/' || one == '%';
-        if name.is_empty() || name.len() > INTERFACE_BYTES || name.chars().any(wrong) || name == "." || name == ".." {
-            let problem = format!("\"{}\" cannot be an interface's name", name.escape_debug());
-            return invalid(field, problem, "Use 1 to 15 bytes without spaces, slashes and per cent signs.");
-        }
-        Ok(())
-    };
-    match &spec.kind {
-        Some(Kind::Tap(tap)) => {
-            if !tap.interface.is_empty() {
-                interface("tap.interface", &tap.interface)?;
-            }
-            if tap.netns.contains(['/', '\0']) || tap.netns == ".." {
-                let problem = format!("\"{}\" cannot be a network namespace's name", tap.netns.escape_debug());
-                return invalid("tap.netns", problem, "Use a name that `ip netns` shows.");
-            }
-            let unicast = tap.mac.len() == 6 && tap.mac[0] & 1 == 0 && tap.mac.iter().any(|&byte| byte != 0);
-            if !tap.mac.is_empty() && !unicast {
-                let problem = "the MAC address is not that of one interface".to_owned();
-                return invalid("tap.mac", problem, "Give the 6 bytes of a unicast address, or leave it out.");
-            }
-            if tap.mtu != 0 && !(68..=65_521).contains(&tap.mtu) {
-                return invalid("tap.mtu", format!("an MTU of {} bytes", tap.mtu), "Use 68 to 65521, or 0 for 1500.");
-            }
-            Ok(())
-        }
-        Some(Kind::AfXdp(port)) => {
-            interface("af_xdp.interface", &port.interface)?;
-            if v1::AfXdpMode::try_from(port.mode).is_err() {
-                return invalid(
-                    "af_xdp.mode",
-                    format!("mode {} is not known", port.mode),
-                    "Use auto, native or generic.",
-                );
-            }
-            Ok(())
-        }
-        Some(Kind::Vxlan(tunnel)) => {
-            if !matches!(tunnel.local_address.len(), 0 | 4) {
-                let problem = format!("an address of {} bytes", tunnel.local_address.len());
-                return invalid(
-                    "vxlan.local_address",
-                    problem,
-                    "Give 4 bytes, or none for the underlay's own address.",
-                );
-            }
-            if tunnel.udp_port > 65_535 {
-                return invalid(
-                    "vxlan.udp_port",
-                    format!("UDP port {}", tunnel.udp_port),
-                    "Use 1 to 65535, or 0 for 4789.",
-                );
-            }
-            Ok(())
-        }
-        Some(Kind::Pcap(_)) => Ok(()),
-        None => {
-            invalid("kind", "the port's kind is missing or not known".to_owned(), "Say tap, af_xdp, vxlan or pcap.")
-        }
-    }
 }

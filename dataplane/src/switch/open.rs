@@ -26,6 +26,10 @@ pub trait TunnelFilter: Send + Sync {
     fn missed(&self) -> u64;
 }
 
+/// Asked from time to time whether a device is still what it was opened as; if not, the fault that it has now,
+/// whose remedy is written for a port that the switch opens again by itself.
+pub type Watch = Box<dyn Fn() -> Option<Fault> + Send + Sync>;
+
 /// What the switch keeps of a port whose queues the workers have.
 #[derive(Default)]
 pub struct Device {
@@ -33,17 +37,19 @@ pub struct Device {
     pub interface: String,
     /// How it works: "native, 2 queues, copy".
     pub detail: String,
-    /// Why it could not be opened; then it has no queues, and opening is tried again.
+    /// Why it could not be opened, or what became of it; then it has no queues, and opening may be tried again.
     pub failure: Option<Fault>,
     /// Of an interface of the host.
     filter: Mutex<Option<Box<dyn TunnelFilter>>>,
+    /// Of one that may be lost.
+    watch: Option<Watch>,
 }
 
 impl Device {
     /// A device without filter: every frame is the switch's.
     #[must_use]
     pub fn new(interface: String, detail: String) -> Self {
-        Self { interface, detail, failure: None, filter: Mutex::default() }
+        Self { interface, detail, ..Self::default() }
     }
 
     /// What stands in for a device that could not be opened.
@@ -62,6 +68,17 @@ impl Device {
     #[must_use]
     pub fn with_filter(self, filter: Box<dyn TunnelFilter>) -> Self {
         Self { filter: Mutex::new(Some(filter)), ..self }
+    }
+
+    /// The same with a watch.
+    #[must_use]
+    pub fn with_watch(self, watch: Watch) -> Self {
+        Self { watch: Some(watch), ..self }
+    }
+
+    /// What became of it since it was opened; `None`: nothing.
+    pub(super) fn loss(&self) -> Option<Fault> {
+        self.watch.as_ref().and_then(|watch| watch())
     }
 
     /// Sets the filter, if it has one.
@@ -127,7 +144,10 @@ impl OpenPort for KernelPorts {
                     }
                     other => failed("tap", &other.to_string()),
                 })?;
-                Ok(Opened { device: Device::new(tap.interface, tap.detail), queues: boxed(queues) })
+                let watch = tap.watch;
+                let device = Device::new(tap.interface, tap.detail)
+                    .with_watch(Box::new(move || watch.loss().map(|loss| failed("tap", &loss.to_string()))));
+                Ok(Opened { device, queues: boxed(queues) })
             }
             Some(Kind::AfXdp(interface)) => {
                 let mode = match interface.mode() {

@@ -51,11 +51,17 @@ pub(super) struct Ports {
     used: BTreeSet<PortSlot>,
 }
 
+/// Frames by port and reason.
+pub(super) type Counts = HashMap<(PortSlot, DropReason), u64>;
+
 /// Sums over all workers. A slot's counts begin at zero with its port; what a port had dropped stands
 /// under [`PortSlot::NONE`] once it is gone.
 #[derive(Default)]
 pub(super) struct Totals {
-    pub drops: HashMap<(PortSlot, DropReason), u64>,
+    /// By ingress port.
+    pub drops: Counts,
+    /// By output port.
+    pub unsent: Counts,
     pub packets: HashMap<PortSlot, QueueCounters>,
 }
 
@@ -90,15 +96,15 @@ impl Ports {
         self.by_number.remove(&number)
     }
 
-    /// Drops by reason and port number; those of ports that are gone under 0.
-    pub fn drops(&self, totals: &Totals) -> BTreeMap<DropReason, BTreeMap<u32, u64>> {
+    /// Counts by reason and port number; those of ports that are gone under 0.
+    pub fn by_reason(&self, counts: &Counts) -> BTreeMap<DropReason, BTreeMap<u32, u64>> {
         let numbers: HashMap<PortSlot, u32> = self.iter().map(|port| (port.slot, port.spec.number)).collect();
-        let mut drops: BTreeMap<DropReason, BTreeMap<u32, u64>> = BTreeMap::new();
-        for (&(slot, reason), &frames) in &totals.drops {
+        let mut sums: BTreeMap<DropReason, BTreeMap<u32, u64>> = BTreeMap::new();
+        for (&(slot, reason), &frames) in counts {
             let number = numbers.get(&slot).copied().unwrap_or(0);
-            *drops.entry(reason).or_default().entry(number).or_default() += frames;
+            *sums.entry(reason).or_default().entry(number).or_default() += frames;
         }
-        drops
+        sums
     }
 
     /// The device port that a tunnel runs over.
@@ -117,6 +123,18 @@ impl Ports {
             return Some(octets.into());
         }
         underlay.interface(self.underlay_of(tunnel)?.underlay_interface()?)?.addresses.first().copied()
+    }
+
+    /// The tunnel that gets the packets meant for this one, if another one has its address and UDP port: the
+    /// one of the highest number, as in the worker.
+    fn rival(&self, own: &Port, tunnel: &v1::TunnelPort, underlay: &UnderlayState) -> Option<&Port> {
+        let local = self.local_address(tunnel, underlay)?;
+        let same = |port: &Port| {
+            port.tunnel().is_some_and(|other| {
+                udp_port(other) == udp_port(tunnel) && self.local_address(other, underlay) == Some(local)
+            })
+        };
+        self.by_number.range(own.spec.number + 1..).map(|(_, port)| port).rfind(|port| same(port))
     }
 
     /// Whether a device can send now.
@@ -158,7 +176,10 @@ impl Ports {
                     let Some(below) = self.underlay_of(tunnel) else { continue };
                     PortKind::Vxlan {
                         slot: port.slot,
-                        local: self.local_address(tunnel, underlay),
+                        local: match self.rival(port, tunnel, underlay) {
+                            None => self.local_address(tunnel, underlay),
+                            Some(_) => None,
+                        },
                         udp_port: udp_port(tunnel),
                         underlay: below.slot,
                     }
@@ -189,7 +210,9 @@ impl Ports {
     /// A port's message.
     pub fn status(&self, port: &Port, underlay: &UnderlayState, totals: &Totals) -> v1::PortStatus {
         let counters = totals.packets.get(&port.slot).copied().unwrap_or_default();
-        let dropped = totals.drops.iter().filter(|((slot, _), _)| *slot == port.slot);
+        let of_port = |counts: &Counts| -> u64 {
+            counts.iter().filter(|((slot, _), _)| *slot == port.slot).map(|(_, frames)| frames).sum()
+        };
         let failure = port.device.as_ref().and_then(|device| device.failure.as_ref());
         let (state, detail) = match port.tunnel() {
             None if failure.is_some() => ("failed", String::new()),
@@ -198,6 +221,10 @@ impl Ports {
                 (state, port.device.as_ref().map(|device| device.detail.clone()).unwrap_or_default())
             }
             Some(tunnel) => match (self.local_address(tunnel, underlay), self.underlay_of(tunnel)) {
+                (Some(local), Some(_)) if let Some(rival) = self.rival(port, tunnel, underlay) => {
+                    let udp_port = udp_port(tunnel);
+                    ("down", format!("{local}, UDP port {udp_port} is that of {}: use another", rival.spec.name))
+                }
                 (Some(local), Some(below)) => {
                     let state = if Self::is_up(below, underlay) { "up" } else { "down" };
                     (state, format!("{local}, UDP port {}, over {}", udp_port(tunnel), below.spec.name))
@@ -214,14 +241,14 @@ impl Ports {
             received_bytes: counters.received_bytes,
             sent_packets: counters.sent_packets,
             sent_bytes: counters.sent_bytes,
-            received_dropped: dropped.map(|(_, frames)| frames).sum::<u64>()
-                + port.device.as_ref().map_or(0, |device| device.missed()),
-            sent_dropped: 0,
+            received_dropped: of_port(&totals.drops) + port.device.as_ref().map_or(0, |device| device.missed()),
+            sent_dropped: of_port(&totals.unsent),
         }
     }
 }
 
-fn udp_port(tunnel: &v1::TunnelPort) -> u16 {
+/// The UDP port of a tunnel.
+pub(super) fn udp_port(tunnel: &v1::TunnelPort) -> u16 {
     u16::try_from(tunnel.udp_port).ok().filter(|&port| port != 0).unwrap_or(VXLAN)
 }
 

@@ -10,7 +10,7 @@ use crate::flow::resolve::{Connected, Packet};
 use crate::flow::rule::{Owner, Rule};
 use crate::flow::trace::rule_state;
 use crate::packet::memory::Class;
-use crate::packet::parse::parse_bytes;
+use crate::worker::Traced;
 use prost::Message as _;
 use std::collections::BTreeMap;
 use tonic::Code;
@@ -77,10 +77,11 @@ impl Switch {
         let filter = Filter::new(request)?;
         // Brings the rules' counters up to date.
         self.totals();
+        // Bundles wait for this: what is dumped was there at one moment, each bundle whole or not at all.
+        let state = self.state();
         let rules = self.tables.rules(|rule| filter.selects(rule));
         let (mut replies, mut reply, mut bytes) = (Vec::new(), v1::DumpRulesReply::default(), 0);
         let mut names: BTreeMap<u8, std::sync::Arc<str>> = BTreeMap::new();
-        let state = self.state();
         let now = crate::clock::now();
         for rule in rules {
             let name = names.entry(rule.id.table).or_insert_with(|| self.tables.table_name(rule.id.table));
@@ -124,20 +125,14 @@ impl Switch {
     /// # Errors
     /// A packet that is described wrongly.
     pub fn trace(&self, request: &v1::TraceRequest) -> Result<v1::TraceReply, Fault> {
-        let (key, contents) = match traced(request)? {
-            Ok(packet) => packet,
-            Err(reason) => {
-                return Ok(v1::TraceReply {
-                    drop_reason: reason.word().to_owned(),
-                    drop_meaning: reason.meaning().to_owned(),
-                    ..Default::default()
-                });
-            }
-        };
-        // Connections are the workers' own: one of them looks.
+        let traced = traced(request)?;
+        // Connections are the workers' own, tunnels are taken off by them: one of them looks.
         let mut reply = match self.workers.read().expect("no panic under this lock").first() {
-            Some(worker) => worker.trace(key, contents),
-            None => self.tables.trace(&Packet { key: &key, contents }, Connected::AsNew),
+            Some(worker) => worker.trace(traced),
+            None => match traced.parse() {
+                Ok((key, contents)) => self.tables.trace(&Packet { key: &key, contents }, Connected::AsNew),
+                Err(reason) => Traced::dropped(reason),
+            },
         };
         let state = self.state();
         for rule in reply.steps.iter_mut().filter_map(|step| step.rule.as_mut()) {
@@ -150,6 +145,8 @@ impl Switch {
     /// `ListTables`.
     #[must_use]
     pub fn tables(&self) -> v1::ListTablesReply {
+        // At one moment, as a dump.
+        let _state = self.state();
         let states = self.tables.states().into_iter().map(|(table, settings, rules, masks)| v1::TableState {
             config: Some(settings.map_or_else(
                 || v1::TableConfig { table: table.into(), ..Default::default() },
@@ -175,29 +172,33 @@ impl Switch {
     pub fn drops(&self, request: &v1::ListDropsRequest) -> v1::ListDropsReply {
         let totals = self.totals();
         let state = self.state();
-        let mut counts = state.ports.drops(&totals);
+        let mut counts = state.ports.by_reason(&totals.drops);
+        let mut unsent = state.ports.by_reason(&totals.unsent);
         for port in state.ports.iter() {
             let missed = port.device.as_ref().map_or(0, |device| device.missed());
             if missed > 0 {
                 counts.entry(DropReason::RingOverrun).or_default().insert(port.spec.number, missed);
             }
         }
-        if request.all {
-            for &reason in DropReason::ALL {
-                counts.entry(reason).or_default();
-            }
+        let shown = DropReason::ALL.iter().filter(|reason| request.all || unsent.contains_key(reason));
+        for &reason in shown {
+            counts.entry(reason).or_default();
         }
+        let by_port = |counts: BTreeMap<u32, u64>| {
+            let name = |port| state.ports.get(port).map(|port| port.spec.name.clone()).unwrap_or_default();
+            let drops = counts.into_iter().map(|(port, packets)| v1::PortDrops { port, name: name(port), packets });
+            let mut drops: Vec<v1::PortDrops> = drops.collect();
+            drops.sort_by_key(|port| std::cmp::Reverse(port.packets));
+            drops
+        };
         let mut drops: Vec<v1::DropCount> = counts
             .into_iter()
-            .map(|(reason, by_port)| {
-                let packets = by_port.values().sum();
-                let name = |port| state.ports.get(port).map(|port| port.spec.name.clone()).unwrap_or_default();
-                let mut ports: Vec<_> = by_port
-                    .into_iter()
-                    .map(|(port, packets)| v1::PortDrops { port, name: name(port), packets })
-                    .collect();
-                ports.sort_by_key(|port| std::cmp::Reverse(port.packets));
-                v1::DropCount { reason: reason.word().to_owned(), meaning: reason.meaning().to_owned(), packets, ports }
+            .map(|(reason, received)| v1::DropCount {
+                reason: reason.word().to_owned(),
+                meaning: reason.meaning().to_owned(),
+                packets: received.values().sum(),
+                ports: by_port(received),
+                unsent: by_port(unsent.remove(&reason).unwrap_or_default()),
             })
             .collect();
         drops.sort_by_key(|drop| std::cmp::Reverse(drop.packets));
@@ -240,8 +241,8 @@ impl Switch {
     }
 }
 
-/// The key of the packet to trace; or why it would be dropped before any table.
-fn traced(request: &v1::TraceRequest) -> Result<Result<(FlowKey, Contents), DropReason>, Fault> {
+/// The packet to trace.
+fn traced(request: &v1::TraceRequest) -> Result<Traced, Fault> {
     let refuse = |field: &str, problem: String, remedy: &str| Err(Fault::invalid("bad_trace", field, problem, remedy));
     match (request.packet.is_empty(), request.frame.is_empty()) {
         (true, true) => refuse("packet", "no packet is given".to_owned(), "Give its fields or a whole frame."),
@@ -252,9 +253,7 @@ fn traced(request: &v1::TraceRequest) -> Result<Result<(FlowKey, Contents), Drop
                 let problem = format!("a frame of {} bytes", request.frame.len());
                 return refuse("frame", problem, "Give at most 65557 bytes.");
             }
-            let mut key = FlowKey::ZERO;
-            let parsed = parse_bytes(&request.frame, request.frame.len(), request.in_port, &mut key);
-            Ok(parsed.map(|layout| (key, Contents::read(&request.frame, &key, &layout))))
+            Ok(Traced::Frame { in_port: request.in_port, bytes: request.frame.clone() })
         }
         (false, true) => {
             let mut key = message::key_from_packet(&request.packet)?;
@@ -267,7 +266,7 @@ fn traced(request: &v1::TraceRequest) -> Result<Result<(FlowKey, Contents), Drop
             if key.port() == 0 {
                 return refuse("packet", "the packet comes in by no port".to_owned(), "Give in_port=NUMBER.");
             }
-            Ok(Ok((key, Contents::unknown(&key))))
+            Ok(Traced::Fields(Box::new((key, Contents::unknown(&key)))))
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::drop::DropCounters;
 use crate::packet::frame::Frame;
 use crate::packet::pool::Pool;
-use crate::port::{Offloads, PortQueue, QueueCounters};
+use crate::port::{Offloads, PortQueue, QueueCounters, Refused};
 use rustix::event::epoll;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -50,8 +50,8 @@ impl PortQueue for QueueSet {
     }
 
     /// By the first queue: order is kept.
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, drops: &mut DropCounters) {
-        self.queues[0].transmit(pool, frames, drops);
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, refused: &mut Refused) {
+        self.queues[0].transmit(pool, frames, refused);
     }
 
     fn service(&mut self, pool: &mut Pool) {
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(set.receive(&mut pool, &mut frames, 64, &mut drops), 2);
         assert_eq!(frames.iter().filter(|frame| frame.head()[0] == 2).count(), 3);
         assert!(!readable(&*set));
-        set.transmit(&mut pool, &mut frames, &mut drops);
+        set.transmit(&mut pool, &mut frames, &mut Refused::new());
         assert_eq!((one.take_all().len(), two.take_all().len()), (6, 0));
         assert_eq!((set.counters().received_packets, set.counters().sent_packets), (6, 6));
         set.close(&mut pool);

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use tokio::sync::watch;
+use weft_proto::UNDERLAY_PORT;
 use weft_proto::v1;
 
 /// What the kernel says now.
@@ -64,13 +65,13 @@ impl Switch {
         }
     }
 
-    /// Address and MTU of the underlay: of the lowest numbered port that is an interface of the host
-    /// and has an address. What the agent tells the controller.
+    /// Address and MTU of the underlay: of port [`UNDERLAY_PORT`], which the fabric's tunnel runs over. What
+    /// the agent tells the controller.
     #[must_use]
     pub fn underlay_address(&self) -> Option<(Ipv4Addr, u32)> {
         let state = self.state();
-        let interfaces = state.ports.iter().filter_map(|port| state.underlay.interface(port.underlay_interface()?));
-        interfaces.filter_map(|interface| Some((*interface.addresses.first()?, interface.mtu))).next()
+        let interface = state.underlay.interface(state.ports.get(UNDERLAY_PORT)?.underlay_interface()?)?;
+        Some((*interface.addresses.first()?, interface.mtu))
     }
 
     /// `ListNeighbours`.

@@ -1,5 +1,6 @@
 //! A whole worker on memory ports: frames in, frames out, every frame accounted for.
 
+mod edges;
 mod tracked;
 
 use super::{WorkerHandle, WorkerSettings};
@@ -10,7 +11,7 @@ use crate::flow::tables::{Change, Tables};
 use crate::packet::frame::{Checksum, Gso, GsoKind};
 use crate::packet::memory::{Class, Memory};
 use crate::packet::sample::{self, verify};
-use crate::port::memory::{MemoryFrame, MemoryPeer, pair, pair_with};
+use crate::port::memory::{MemoryFrame, MemoryPeer, RING, pair, pair_with};
 use crate::port::{Offloads, PortSlot};
 use crate::topology::{Path, PortInfo, PortKind, Topology};
 use std::net::Ipv4Addr;
@@ -117,6 +118,12 @@ impl Bench {
     fn drops(&self) -> Vec<(usize, &'static str, u64)> {
         let drops = self.worker.report().drops;
         drops.into_iter().map(|(slot, reason, count)| (slot.index(), reason.word(), count)).collect()
+    }
+
+    /// By output port.
+    fn unsent(&self) -> Vec<(usize, &'static str, u64)> {
+        let unsent = self.worker.report().unsent;
+        unsent.into_iter().map(|(slot, reason, count)| (slot.index(), reason.word(), count)).collect()
     }
 
     /// Waits until this many frames were dropped in all, and gives the drops.
@@ -377,7 +384,38 @@ fn punts_reach_the_listener_until_it_is_full() {
         (taken.len(), taken[0].frame.len(), taken[0].reason, taken[0].cookie, taken[0].in_port),
         (2, 20, 3, 7, 1)
     );
-    assert_eq!(bench.dropped(1), [(1, "punt_overrun", 1)]);
+    // It left by port 2 all the same.
+    assert_eq!((bench.drops(), bench.unsent()), (vec![], vec![(0, "punt_overrun", 1)]));
+    bench.finish();
+}
+
+#[test]
+fn a_full_port_costs_a_broadcast_one_copy_and_a_frame_its_life() {
+    let bench = bench(&["table=0,in_port=1,actions=output:2", "table=0,in_port=3,actions=output:1,output:2,output:4"]);
+    for _ in 0..RING {
+        bench.send(1, udp_frame());
+        while bench.peers[0].waiting() > 64 {
+            std::thread::yield_now();
+        }
+    }
+    bench.send(3, tcp_frame());
+    assert_eq!((bench.receive(1), bench.receive(4)), (tcp_frame(), tcp_frame()));
+    assert_eq!((bench.drops(), bench.unsent()), (vec![], vec![(2, "transmit_full", 1)]));
+    bench.send(1, tcp_frame());
+    assert_eq!(bench.dropped(1), [(1, "transmit_full", 1)]);
+    assert_eq!(bench.unsent(), [(2, "transmit_full", 2)]);
+    assert_eq!(bench.peers[1].take_all().len(), RING);
+    bench.finish();
+}
+
+#[test]
+fn a_frame_that_left_before_a_later_action_failed_was_not_dropped() {
+    let bench = bench(&["table=0,in_port=1,ip,actions=output:2,dec_ttl,output:3"]);
+    let mut last = udp_frame();
+    last[22] = 1;
+    bench.send(1, last.clone());
+    assert_eq!(bench.receive(2), last);
+    assert_eq!((bench.drops(), bench.unsent()), (vec![], vec![]));
     bench.finish();
 }
 

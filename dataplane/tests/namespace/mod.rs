@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weft_dataplane::drop::DropCounters;
+use weft_dataplane::packet::frame::Frame;
 use weft_dataplane::packet::memory::Memory;
 use weft_dataplane::packet::pool::Pool;
-use weft_dataplane::port::{PortQueue, QueueCounters};
+use weft_dataplane::port::{PortQueue, QueueCounters, Refused};
 
 /// A network namespace that `ip netns` knows.
 pub struct Namespace {
@@ -105,6 +106,17 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Sends; what the queue gives back is counted by who is charged, and freed.
+pub fn transmit(queue: &mut dyn PortQueue, pool: &mut Pool, frames: &mut Vec<Frame>, drops: &mut DropCounters) {
+    let mut refused = Refused::new();
+    queue.transmit(pool, frames, &mut refused);
+    assert!(frames.is_empty(), "a queue takes all");
+    for (frame, reason) in refused {
+        drops.count(frame.charged(), reason);
+        pool.free(frame);
+    }
+}
+
 /// What a forwarder saw.
 pub struct Forwarded {
     pub drops: DropCounters,
@@ -168,7 +180,7 @@ fn forward(
                 seen.frames += 1;
             }
             let to = if from < split { split + from % (queues.len() - split) } else { (from - split) % split };
-            queues[to].transmit(&mut pool, &mut frames, &mut seen.drops);
+            transmit(&mut *queues[to], &mut pool, &mut frames, &mut seen.drops);
         }
         queues.iter_mut().for_each(|queue| queue.service(&mut pool));
         if !any {

@@ -4,6 +4,7 @@
 use super::{renew, rule, tables, view};
 use crate::flow::cache::{Cache, Found};
 use crate::flow::key::FlowKey;
+use crate::flow::log::Work;
 use crate::flow::program::Program;
 use crate::flow::resolve::{Unobserved, resolve};
 use crate::flow::tables::{Change, SetChange, Tables};
@@ -149,7 +150,7 @@ fn a_change_elsewhere_does_not_empty_the_cache() {
     let (state, version) = (tables.read(), tables.version());
     let topology = state.topology(version);
     let view = view(&state, version, &topology);
-    assert!(cache.renew(number, &key, view.state, view.version), "no walk is needed");
+    assert!(cache.renew(number, &key, view.state, view.version, &mut Work::ONE_WALK.clone()), "no walk is needed");
 }
 
 #[test]

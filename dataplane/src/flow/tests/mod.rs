@@ -2,10 +2,12 @@
 
 mod cached;
 mod random;
+mod scale;
 mod walk;
 
 use super::cache::{Cache, EntryNumber, Found};
 use super::key::FlowKey;
+use super::log::Work;
 use super::message;
 use super::resolve::{Connected, Unobserved, View, resolve};
 use super::rule::Rule;
@@ -61,7 +63,7 @@ pub(super) fn view<'a>(state: &'a FlowState, version: u64, topology: &'a Topolog
 /// What a worker does with a packet that found no good entry.
 pub(super) fn renew(cache: &mut Cache, found: Found, key: &FlowKey, view: &View<'_>, now: u64) -> EntryNumber {
     if let Found::Stale(number) = found {
-        if cache.renew(number, key, view.state, view.version) {
+        if cache.renew(number, key, view.state, view.version, &mut Work::ONE_WALK.clone()) {
             return number;
         }
         cache.remove(number);

@@ -32,6 +32,18 @@ fn priorities_tables_and_registers() {
 }
 
 #[test]
+fn a_third_tag_comes_back_when_the_first_is_popped() {
+    let rules = [
+        "table=0,actions=push_vlan:0x8100,set_field:0x1009->vlan_tci,goto_table:1",
+        "table=1,actions=strip_vlan,goto_table:2",
+        "table=2,vlan_tci=0x1003/0x1fff,vlan_inner_tci=0x1005/0x1fff,actions=output:5",
+        "table=2,vlan_tci=0x1003/0x1fff,vlan_inner_tci=0,actions=output:6",
+    ];
+    assert!(outcome(&rules, "in_port=1,vlan_tci=0x1003,vlan_inner_tci=0x1005,tcp").contains("output:5"));
+    assert!(outcome(&rules, "in_port=1,vlan_tci=0x1003,tcp").contains("output:6"));
+}
+
+#[test]
 fn a_miss_has_its_reason() {
     assert_eq!(outcome(&[], "in_port=1,tcp"), "drop table_miss");
     assert_eq!(outcome(&["table=0,actions=goto_table:9"], "in_port=1,tcp"), "drop table_miss");

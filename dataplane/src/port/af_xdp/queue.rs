@@ -9,7 +9,7 @@ use crate::limits::CHUNK_BYTES;
 use crate::packet::frame::Frame;
 use crate::packet::memory::{Class, Memory};
 use crate::packet::pool::Pool;
-use crate::port::{Offloads, PortQueue, PortSlot, QueueCounters};
+use crate::port::{Offloads, PortQueue, PortSlot, QueueCounters, Refused};
 use rustix::io::Errno;
 use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -94,7 +94,8 @@ impl AfXdpQueue {
             {
                 let charged = PortSlot::new(usize::from(*given - SENT));
                 *given = OURS;
-                pool.free_umem(address, charged);
+                // SAFETY: it was in the transmit ring, by our own note, and is so no more.
+                unsafe { pool.free_umem(address, charged) };
             }
         }
         if waiting > 0 {
@@ -129,42 +130,37 @@ impl AfXdpQueue {
         }
     }
 
-    /// Puts one frame into the transmit ring.
-    fn enqueue(&mut self, pool: &mut Pool, frame: Frame, drops: &mut DropCounters) {
-        let charged = frame.charged();
-        let refuse = |pool: &mut Pool, frame: Frame, drops: &mut DropCounters, reason| {
-            pool.free(frame);
-            drops.count(charged, reason);
-        };
+    /// Puts one frame into the transmit ring; gives it back if that cannot be.
+    fn enqueue(&mut self, pool: &mut Pool, frame: Frame) -> Result<(), (Frame, DropReason)> {
         if frame.len() < ETHERNET {
-            return refuse(pool, frame, drops, DropReason::Truncated);
+            return Err((frame, DropReason::Truncated));
         }
         if frame.len() > self.max_frame || frame.gso.is_some() {
-            return refuse(pool, frame, drops, DropReason::TooBig);
+            return Err((frame, DropReason::TooBig));
         }
         if self.socket.as_ref().is_none_or(|socket| socket.transmit.room() == 0) {
             self.kick(pool);
         }
         match &self.socket {
-            None => return refuse(pool, frame, drops, DropReason::PortDown),
-            Some(_) if self.down => return refuse(pool, frame, drops, DropReason::PortDown),
-            Some(socket) if socket.transmit.room() == 0 => {
-                return refuse(pool, frame, drops, DropReason::TransmitFull);
-            }
+            None => return Err((frame, DropReason::PortDown)),
+            Some(_) if self.down => return Err((frame, DropReason::PortDown)),
+            Some(socket) if socket.transmit.room() == 0 => return Err((frame, DropReason::TransmitFull)),
             Some(_) => {}
         }
         let (address, length, charged) = match Pool::into_umem(frame) {
             Ok(whole) => whole,
             // A chain or a run: our offloads say that we take neither, but this one costs only a copy.
-            Err(frame) => {
-                let copy = pool.copy(&frame);
-                pool.free(frame);
-                match copy.map(Pool::into_umem) {
-                    Some(Ok(whole)) => whole,
-                    Some(Err(large)) => return refuse(pool, large, drops, DropReason::TooBig),
-                    None => return drops.count(charged, DropReason::NoBuffer),
+            Err(frame) => match pool.copy(&frame).map(Pool::into_umem) {
+                Some(Ok(whole)) => {
+                    pool.free(frame);
+                    whole
                 }
-            }
+                Some(Err(large)) => {
+                    pool.free(large);
+                    return Err((frame, DropReason::TooBig));
+                }
+                None => return Err((frame, DropReason::NoBuffer)),
+            },
         };
         self.given[address as usize / CHUNK_BYTES] = SENT + charged.index() as u16;
         self.counters.sent_packets += 1;
@@ -173,6 +169,7 @@ impl AfXdpQueue {
             socket.transmit.push(XdpDesc { addr: address, len: length as u32, options: XdpDescOptions::empty() });
             socket.transmit.publish();
         }
+        Ok(())
     }
 }
 
@@ -193,13 +190,15 @@ impl PortQueue for AfXdpQueue {
             self.filled -= 1;
             let fits = address as usize % CHUNK_BYTES + length <= CHUNK_BYTES;
             if !fits || length < ETHERNET || options.contains(XdpDescOptions::XDP_PKT_CONTD) {
-                pool.free_umem(address, self.slot);
+                // SAFETY: it was in the fill ring, by our own note, and is so no more.
+                unsafe { pool.free_umem(address, self.slot) };
                 drops.count(self.slot, if fits { DropReason::Truncated } else { DropReason::Malformed });
                 continue;
             }
             self.counters.received_packets += 1;
             self.counters.received_bytes += length as u64;
-            frames.push(pool.from_umem(address, length, self.slot));
+            // SAFETY: as above; and it lies in its chunk.
+            frames.push(unsafe { pool.from_umem(address, length, self.slot) });
         }
         if waiting > 0 {
             socket.receive.release();
@@ -209,13 +208,15 @@ impl PortQueue for AfXdpQueue {
         frames.len() - before
     }
 
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, drops: &mut DropCounters) {
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, refused: &mut Refused) {
         self.reap(pool);
         if self.down {
             self.kick(pool);
         }
         for frame in frames.drain(..) {
-            self.enqueue(pool, frame, drops);
+            if let Err(back) = self.enqueue(pool, frame) {
+                refused.push(back);
+            }
         }
         self.kick(pool);
     }
@@ -259,7 +260,8 @@ impl PortQueue for AfXdpQueue {
                 FILLED => self.slot,
                 sent => PortSlot::new(usize::from(sent - SENT)),
             };
-            pool.free_umem((chunk * CHUNK_BYTES) as u64, charged);
+            // SAFETY: the kernel had it, by our own note, and lost it with the socket.
+            unsafe { pool.free_umem((chunk * CHUNK_BYTES) as u64, charged) };
         }
         self.filled = 0;
     }

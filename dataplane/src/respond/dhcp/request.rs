@@ -1,8 +1,9 @@
 //! Reads a client's message and checks everything that the reply relies on. Whatever is wrong with it,
 //! the answer is [`DropReason::BadRequest`], never a panic.
 
-use super::{BROADCAST_FLAG, FIXED_BYTES, IPV4_BYTES, MAGIC_COOKIE, SERVER_PORT, UDP_BYTES, internet_checksum, option};
+use super::{BROADCAST_FLAG, FIXED_BYTES, IPV4_BYTES, MAGIC_COOKIE, SERVER_PORT, UDP_BYTES, option};
 use crate::drop::DropReason;
+use crate::packet::checksum;
 use crate::packet::frame::Checksum;
 use crate::respond::{ethernet_header, is_unicast};
 use std::net::Ipv4Addr;
@@ -104,7 +105,12 @@ fn payload(packet: &[u8], checksum: Checksum) -> Option<&[u8]> {
     let header = packet.get(..header_length)?;
     let is_fragment = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x3fff != 0;
     let is_udp = fixed[9] == 17;
-    if fixed[0] >> 4 != 4 || header_length < IPV4_BYTES || is_fragment || !is_udp || internet_checksum(header) != 0 {
+    if fixed[0] >> 4 != 4
+        || header_length < IPV4_BYTES
+        || is_fragment
+        || !is_udp
+        || checksum::finish(checksum::sum(header)) != 0
+    {
         return None;
     }
 
@@ -128,10 +134,10 @@ fn checksum_holds(header: &[u8], datagram: &[u8]) -> bool {
     pseudo_header[..8].copy_from_slice(&header[12..20]);
     pseudo_header[9] = 17;
     pseudo_header[10..].copy_from_slice(&datagram[4..6]);
-    let pseudo_sum = !internet_checksum(&pseudo_header);
-    let (sum, carry) = pseudo_sum.overflowing_add(!internet_checksum(datagram));
+    let pseudo_sum = checksum::fold(checksum::sum(&pseudo_header));
+    let sum = checksum::fold(u32::from(pseudo_sum) + checksum::sum(datagram));
     let field = u16::from_be_bytes([datagram[6], datagram[7]]);
-    field == 0 || sum.wrapping_add(carry.into()) == 0xffff || field == pseudo_sum
+    field == 0 || sum == 0xffff || field == pseudo_sum
 }
 
 /// An address that a reply can be sent to, or the unspecified one.

@@ -174,7 +174,7 @@ fn a_trace_sees_the_connections_and_changes_none() {
     let reply = "in_port=2,tcp,ip_src=10.0.0.2,ip_dst=10.0.0.1,tcp_src=443,tcp_dst=40001,tcp_flags=+ack";
     let trace = |line: &str| {
         let key = key(line);
-        bench.worker.trace(key, crate::connection::Contents::unknown(&key))
+        bench.worker.trace(crate::worker::Traced::Fields(Box::new((key, crate::connection::Contents::unknown(&key)))))
     };
     assert_eq!(trace(reply).drop_reason, "policy");
     handshake(&bench);

@@ -1,0 +1,120 @@
+//! What becomes of the frames of a worker's batch: the account that `drop.rs` explains.
+//!
+//! Outputs take their frames only at the end of the batch, so until then each received frame has an open
+//! [`Outcome`], which copies and segments name by their [`Departure`]. [`Outcomes::settle`] closes the batch.
+//! Kept by `egress.rs`; nobody else writes.
+
+use crate::drop::{DropCounters, DropReason};
+use crate::packet::frame::{Departure, Frame};
+use crate::port::{PortSlot, QueueCounters};
+use std::collections::BTreeMap;
+
+/// See the module comment.
+#[derive(Default)]
+pub struct Outcomes {
+    /// Received frames that went nowhere, by ingress port.
+    pub drops: DropCounters,
+    /// What outputs could not take, by output port.
+    pub unsent: DropCounters,
+    /// What went through tunnel ports.
+    pub tunnels: BTreeMap<PortSlot, QueueCounters>,
+    batch: Vec<Outcome>,
+}
+
+/// Of one received frame.
+struct Outcome {
+    ingress: PortSlot,
+    /// How often it, a copy or a segment of it went somewhere.
+    taken: u32,
+    /// The first thing that went wrong.
+    reason: Option<DropReason>,
+}
+
+impl Outcomes {
+    /// The next frame entered by this slot; what follows is about it.
+    pub fn enter(&mut self, ingress: PortSlot) {
+        self.batch.push(Outcome { ingress, taken: 0, reason: None });
+    }
+
+    /// Where the frame that entered last came in.
+    #[must_use]
+    pub fn ingress(&self) -> PortSlot {
+        self.batch.last().map_or(PortSlot::NONE, |outcome| outcome.ingress)
+    }
+
+    /// What a frame carries that leaves on behalf of the frame that entered last.
+    #[must_use]
+    pub fn departure(&self, tunnel: PortSlot) -> Departure {
+        Departure { received: self.batch.len().saturating_sub(1) as u32, tunnel }
+    }
+
+    /// It went somewhere.
+    pub fn taken(&mut self) {
+        if let Some(outcome) = self.batch.last_mut() {
+            outcome.taken += 1;
+        }
+    }
+
+    /// An output took a frame.
+    pub fn sent(&mut self, frame: &Frame) {
+        if let Some(outcome) = self.batch.get_mut(frame.departure.received as usize) {
+            outcome.taken += 1;
+        }
+        if frame.departure.tunnel != PortSlot::NONE {
+            let counters = self.tunnels.entry(frame.departure.tunnel).or_default();
+            counters.sent_packets += 1;
+            counters.sent_bytes += frame.len() as u64;
+        }
+    }
+
+    /// It did not after all.
+    pub fn take_back(&mut self, frame: &Frame) {
+        if let Some(outcome) = self.batch.get_mut(frame.departure.received as usize) {
+            outcome.taken -= 1;
+        }
+        if let Some(counters) = self.tunnels.get_mut(&frame.departure.tunnel) {
+            counters.sent_packets -= 1;
+            counters.sent_bytes -= frame.len() as u64;
+        }
+    }
+
+    /// The frame that entered last cannot be handled any further.
+    pub fn failed(&mut self, reason: DropReason) {
+        if let Some(outcome) = self.batch.last_mut() {
+            outcome.reason.get_or_insert(reason);
+        }
+    }
+
+    /// An output could not take a frame; if it was wrapped, the tunnel port has not sent it either. Under
+    /// [`PortSlot::NONE`] stands what listeners could not take.
+    pub fn refused(&mut self, output: PortSlot, departure: Departure, reason: DropReason) {
+        if let Some(outcome) = self.batch.get_mut(departure.received as usize) {
+            outcome.reason.get_or_insert(reason);
+        }
+        self.unsent.count(output, reason);
+        if departure.tunnel != PortSlot::NONE {
+            self.unsent.count(departure.tunnel, reason);
+        }
+    }
+
+    /// The batch is over: what went nowhere is counted.
+    pub fn settle(&mut self) {
+        for Outcome { ingress, taken, reason } in self.batch.drain(..) {
+            if taken == 0
+                && let Some(reason) = reason
+            {
+                self.drops.count(ingress, reason);
+            }
+        }
+    }
+
+    /// Forgets a port whose slot will be used again; what it dropped belongs to no port from then on.
+    pub fn forget(&mut self, port: PortSlot) {
+        self.tunnels.remove(&port);
+        for counters in [&mut self.drops, &mut self.unsent] {
+            for (reason, frames) in counters.forget(port) {
+                counters.add(PortSlot::NONE, reason, frames);
+            }
+        }
+    }
+}

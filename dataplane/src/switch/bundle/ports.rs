@@ -1,0 +1,326 @@
+//! The ports of a bundle: each specification by itself, then all ports as they would be afterwards.
+
+use super::super::State;
+use super::super::open::contend;
+use super::super::ports::{Port, udp_port};
+use super::{Plan, own};
+use crate::flow::message;
+use crate::flow::rule::Owner;
+use crate::limits::PORTS;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::Ipv4Addr;
+use tonic::Code;
+use weft_proto::fault::Fault;
+use weft_proto::v1::{self, port_spec::Kind};
+use weft_proto::{FIRST_MANUAL_PORT, UNDERLAY_PORT};
+
+/// Bytes of an interface's name, as the kernel's IFNAMSIZ has it.
+const INTERFACE_BYTES: usize = 15;
+
+/// Plans the changes of a bundle's ports.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(super) fn plan(bundle: v1::Bundle, managed: bool, state: &State, plan: &mut Plan) -> Result<(), Fault> {
+    let added: HashSet<u32> = bundle.add_ports.iter().map(|spec| spec.number).collect();
+    if plan.replace {
+        let gone = state.ports.iter().filter(|port| port.owner == plan.owner && !port.configured);
+        plan.close.extend(gone.map(|port| port.spec.number).filter(|number| !added.contains(number)));
+    }
+    for (index, &number) in bundle.remove_ports.iter().enumerate() {
+        removal(number, &format!("remove_ports[{index}]"), &added, state, plan)?;
+    }
+    let mut seen = HashSet::new();
+    for (index, mut spec) in bundle.add_ports.into_iter().enumerate() {
+        let place = format!("add_ports[{index}]");
+        own(&mut spec.owner, plan.owner, "owner").map_err(|fault| fault.within(&place))?;
+        check_spec(&spec).map_err(|fault| fault.within(&place))?;
+        if managed && plan.owner == Owner::Manual {
+            check_number(spec.number).map_err(|fault| fault.within(&place))?;
+        }
+        if !seen.insert(spec.number) {
+            let problem = format!("port {} is added twice", spec.number);
+            return Err(Fault::invalid("duplicate_port", place, problem, "Add it once."));
+        }
+        plan.named.push(spec.number);
+        match state.ports.get(spec.number) {
+            None => plan.open.push((index, spec)),
+            Some(port) if port.owner != plan.owner || port.configured => return Err(taken(port, &place)),
+            Some(port) if port.spec == spec => {}
+            Some(port) if port.spec.kind == spec.kind => plan.rename.push(spec),
+            Some(port) => {
+                plan.close.insert(port.spec.number);
+                plan.open.push((index, spec));
+            }
+        }
+    }
+    check_afterwards(state, plan).map_err(|fault| missing_interface(state, plan).unwrap_or(fault))?;
+    for &number in &plan.close {
+        let port = state.ports.get(number).expect("only ports that exist are closed");
+        if plan.open.iter().any(|(_, spec)| contend(&port.spec, spec)) {
+            plan.close_first.insert(number);
+        }
+    }
+    Ok(())
+}
+
+fn removal(number: u32, place: &str, added: &HashSet<u32>, state: &State, plan: &mut Plan) -> Result<(), Fault> {
+    if added.contains(&number) {
+        let problem = format!("port {number} is both added and removed");
+        return Err(Fault::invalid("duplicate_port", place, problem, "To replace a port, only add it."));
+    }
+    match state.ports.get(number) {
+        // The controller says what should be: a port that is not there is as it should be.
+        None if plan.owner == Owner::Fabric => {}
+        None => {
+            let problem = format!("there is no port {number}");
+            let fault = Fault::invalid("no_such_port", place, problem, "List the ports to see their numbers.");
+            return Err(fault.with_status(Code::NotFound));
+        }
+        Some(port) if port.owner != plan.owner || port.configured => return Err(taken(port, place)),
+        Some(_) => {
+            plan.close.insert(number);
+        }
+    }
+    Ok(())
+}
+
+fn taken(port: &Port, place: &str) -> Fault {
+    let (number, name) = (port.spec.number, &port.spec.name);
+    let (problem, remedy) = if port.configured {
+        (
+            format!("port {number} ({name}) stands in the switch's configuration"),
+            "Change the configuration's [underlay].",
+        )
+    } else if port.owner == Owner::Fabric {
+        (format!("port {number} ({name}) belongs to the fabric"), "Use another number, or ask the controller.")
+    } else {
+        (format!("port {number} ({name}) was made by hand"), "Remove it on the switch, or use another number.")
+    };
+    Fault::invalid("port_taken", place, problem, remedy).with_status(Code::AlreadyExists)
+}
+
+/// Checks the ports as they would be: names, and what tunnels run over.
+///
+/// The fabric does not ask hosts what people made there: what it shares with a port made by hand (a name, a
+/// tunnel's end) is no reason to refuse it.
+fn check_afterwards(state: &State, plan: &Plan) -> Result<(), Fault> {
+    let mut after: After<'_> = state.ports.iter().map(|port| (port.spec.number, &port.spec)).collect();
+    after.retain(|number, _| !plan.close.contains(number));
+    let new = || plan.open.iter().map(|(_, spec)| spec).chain(&plan.rename);
+    after.extend(new().map(|spec| (spec.number, spec)));
+    if after.len() >= PORTS {
+        return Err(Fault::invalid(
+            "limit_exceeded",
+            "add_ports",
+            format!("the switch would have {PORTS} ports or more"),
+            "Remove ports first.",
+        )
+        .with_status(Code::ResourceExhausted));
+    }
+    let rivals = |spec: &v1::PortSpec, other: &v1::PortSpec| {
+        other.number != spec.number && (plan.owner == Owner::Manual || other.owner == spec.owner)
+    };
+    let mut names: HashMap<&str, Vec<&v1::PortSpec>> = HashMap::new();
+    for spec in after.values() {
+        names.entry(&spec.name).or_default().push(spec);
+    }
+    for spec in new() {
+        if let Some(other) = names[spec.name.as_str()].iter().find(|other| rivals(spec, other)) {
+            return Err(Fault::invalid(
+                "name_taken",
+                "add_ports",
+                format!("ports {} and {} would both be called {}", other.number, spec.number, spec.name),
+                "Choose another name.",
+            )
+            .with_status(Code::AlreadyExists));
+        }
+    }
+    for spec in after.values() {
+        if let Some(Kind::Vxlan(tunnel)) = &spec.kind {
+            check_underlay(spec, tunnel, &after)?;
+        }
+    }
+    let tunnels: Vec<_> = after.values().filter_map(|spec| Some((*spec, end(spec, &after, state)?))).collect();
+    for (spec, own) in tunnels.iter().filter(|(spec, _)| new().any(|new| new.number == spec.number)) {
+        if let Some((other, _)) = tunnels.iter().find(|(other, end)| rivals(spec, other) && end.meets(own)) {
+            return Err(Fault::invalid(
+                "tunnel_taken",
+                "add_ports",
+                format!(
+                    "the tunnels {} (port {}) and {} (port {}) would have the same address and UDP port {}",
+                    other.name, other.number, spec.name, spec.number, own.udp_port
+                ),
+                "One tunnel port carries every VNI; or give the other one another local_address or udp_port.",
+            )
+            .with_status(Code::AlreadyExists));
+        }
+    }
+    Ok(())
+}
+
+/// The ports as they would be.
+type After<'a> = BTreeMap<u32, &'a v1::PortSpec>;
+
+/// Where a tunnel's packets arrive.
+struct End {
+    /// `None`: the underlay has no address yet.
+    address: Option<Ipv4Addr>,
+    /// Port number of the interface below.
+    below: u32,
+    udp_port: u16,
+}
+
+impl End {
+    /// Whether one packet could be for both.
+    fn meets(&self, other: &Self) -> bool {
+        let same = match (self.address, other.address) {
+            (None, None) => self.below == other.below,
+            (one, other) => one == other,
+        };
+        same && self.udp_port == other.udp_port
+    }
+}
+
+/// The end of a tunnel; `None`: it is no tunnel.
+fn end(spec: &v1::PortSpec, after: &After<'_>, state: &State) -> Option<End> {
+    let Some(Kind::Vxlan(tunnel)) = &spec.kind else { return None };
+    let below = match tunnel.underlay_port {
+        0 => after.values().find(|below| matches!(below.kind, Some(Kind::AfXdp(_))))?,
+        number => after.get(&number)?,
+    };
+    let of_interface = || {
+        let name = match &below.kind {
+            Some(Kind::AfXdp(port)) => port.interface.as_str(),
+            _ => state.ports.get(below.number)?.underlay_interface()?,
+        };
+        state.underlay.interface(name)?.addresses.first().copied()
+    };
+    let given = <[u8; 4]>::try_from(tunnel.local_address.as_slice()).ok().map(Ipv4Addr::from);
+    Some(End { address: given.or_else(of_interface), below: below.number, udp_port: udp_port(tunnel) })
+}
+
+/// Of the new ports the first whose interface the kernel does not have: of all complaints that it would
+/// cause, the one to make.
+fn missing_interface(state: &State, plan: &Plan) -> Option<Fault> {
+    plan.open.iter().find_map(|(index, spec)| {
+        let Some(Kind::AfXdp(port)) = &spec.kind else { return None };
+        state.underlay.interface(&port.interface).is_none().then(|| {
+            Fault::invalid(
+                "no_such_interface",
+                format!("add_ports[{index}].af_xdp.interface"),
+                format!("there is no interface {:?}", port.interface),
+                "`ip link` shows those there are.",
+            )
+            .with_status(Code::NotFound)
+        })
+    })
+}
+
+fn check_underlay(spec: &v1::PortSpec, tunnel: &v1::TunnelPort, after: &After<'_>) -> Result<(), Fault> {
+    let refuse = |problem: String, remedy| {
+        let fault = Fault::invalid("no_underlay", format!("port {}", spec.name), problem, remedy);
+        Err(fault.with_status(Code::FailedPrecondition))
+    };
+    if tunnel.underlay_port != 0 {
+        let below = after.get(&tunnel.underlay_port).and_then(|below| below.kind.as_ref());
+        return match below {
+            Some(Kind::Vxlan(_)) | None => refuse(
+                format!("port {}, which the tunnel runs over, is no interface", tunnel.underlay_port),
+                "Add the af_xdp port in the same bundle or before, and remove it after the tunnel.",
+            ),
+            Some(_) => Ok(()),
+        };
+    }
+    match after.values().filter(|below| matches!(below.kind, Some(Kind::AfXdp(_)))).count() {
+        1 => Ok(()),
+        0 => refuse(
+            "the switch has no af_xdp port that the tunnel could run over".to_owned(),
+            "Name the interface in the switch's configuration ([underlay] interface), or add an af_xdp port.",
+        ),
+        more => {
+            refuse(format!("the switch has {more} af_xdp ports"), "Say in underlay_port which the tunnel runs over.")
+        }
+    }
+}
+
+/// The controller numbers its ports without asking the hosts: ports made by hand keep out of its way.
+fn check_number(number: u32) -> Result<(), Fault> {
+    if (FIRST_MANUAL_PORT..=UNDERLAY_PORT).contains(&number) {
+        return Ok(());
+    }
+    let problem = format!("port {number} is one that the controller gives to its own ports");
+    let remedy = format!("Use {FIRST_MANUAL_PORT} to {}; {UNDERLAY_PORT} for the underlay.", UNDERLAY_PORT - 1);
+    Err(Fault::invalid("port_taken", "number", problem, remedy))
+}
+
+/// Checks a specification by itself.
+pub(in crate::switch) fn check_spec(spec: &v1::PortSpec) -> Result<(), Fault> {
+    let invalid = |field: &str, problem: String, remedy: &str| Err(Fault::invalid("bad_port", field, problem, remedy));
+    message::port_number(spec.number, "number")?;
+    if !(1..=64).contains(&spec.name.len()) || spec.name.chars().any(|one| one.is_control() || one.is_whitespace()) {
+        let problem = format!("\"{}\" cannot be a port's name", spec.name.escape_debug());
+        return invalid("name", problem, "Use 1 to 64 bytes without spaces.");
+    }
+    let interface = |field: &str, name: &str| {
+        let wrong = |one: char| one.is_control() || one.is_whitespace() || one == '/' || one == '%';
+        if name.is_empty() || name.len() > INTERFACE_BYTES || name.chars().any(wrong) || name == "." || name == ".." {
+            let problem = format!("\"{}\" cannot be an interface's name", name.escape_debug());
+            return invalid(field, problem, "Use 1 to 15 bytes without spaces, slashes and per cent signs.");
+        }
+        Ok(())
+    };
+    match &spec.kind {
+        Some(Kind::Tap(tap)) => {
+            if !tap.interface.is_empty() {
+                interface("tap.interface", &tap.interface)?;
+            }
+            if tap.netns.contains(['/', '\0']) || tap.netns == ".." {
+                let problem = format!("\"{}\" cannot be a network namespace's name", tap.netns.escape_debug());
+                return invalid("tap.netns", problem, "Use a name that `ip netns` shows.");
+            }
+            let unicast = tap.mac.len() == 6 && tap.mac[0] & 1 == 0 && tap.mac.iter().any(|&byte| byte != 0);
+            if !tap.mac.is_empty() && !unicast {
+                let problem = "the MAC address is not that of one interface".to_owned();
+                return invalid("tap.mac", problem, "Give the 6 bytes of a unicast address, or leave it out.");
+            }
+            if tap.mtu != 0 && !(68..=65_521).contains(&tap.mtu) {
+                return invalid("tap.mtu", format!("an MTU of {} bytes", tap.mtu), "Use 68 to 65521, or 0 for 1500.");
+            }
+            Ok(())
+        }
+        Some(Kind::AfXdp(port)) => {
+            interface("af_xdp.interface", &port.interface)?;
+            if v1::AfXdpMode::try_from(port.mode).is_err() {
+                return invalid(
+                    "af_xdp.mode",
+                    format!("mode {} is not known", port.mode),
+                    "Use auto, native or generic.",
+                );
+            }
+            Ok(())
+        }
+        Some(Kind::Vxlan(tunnel)) => {
+            if !matches!(tunnel.local_address.len(), 0 | 4) {
+                let problem = format!("an address of {} bytes", tunnel.local_address.len());
+                return invalid(
+                    "vxlan.local_address",
+                    problem,
+                    "Give 4 bytes, or none for the underlay's own address.",
+                );
+            }
+            if tunnel.udp_port > 65_535 {
+                return invalid(
+                    "vxlan.udp_port",
+                    format!("UDP port {}", tunnel.udp_port),
+                    "Use 1 to 65535, or 0 for 4789.",
+                );
+            }
+            Ok(())
+        }
+        Some(Kind::Pcap(_)) => Ok(()),
+        None => {
+            invalid("kind", "the port's kind is missing or not known".to_owned(), "Say tap, af_xdp, vxlan or pcap.")
+        }
+    }
+}
