@@ -494,7 +494,8 @@ mod tests {
         assert_eq!((file.log.as_str(), file.log_format), ("debug", LogFormat::Json));
         let flags = [
             "--host=two",
-            "--controller=http://c:9460",
+            "--controller=https://c:9460",
+            "--certificate-directory=/d",
             "--socket=/t.sock",
             "--underlay-interface=eth2",
             "--underlay-mode=native",
@@ -509,7 +510,8 @@ mod tests {
         ];
         let both = load(text, &flags).unwrap();
         assert_eq!((both.host.as_str(), both.socket.to_str()), ("two", Some("/t.sock")));
-        assert_eq!(both.controller.unwrap().to_string(), "http://c:9460");
+        let endpoint = Endpoint::Tls { address: "c:9460".to_owned(), certificate_directory: "/d".into() };
+        assert_eq!(both.controller, Some(endpoint));
         let underlay = UnderlaySettings { interface: "eth2".to_owned(), mode: Mode::Native, queues: 1 };
         assert_eq!(both.underlay, Some(underlay));
         assert_eq!((both.memory, both.workers, both.cores, both.spin), ((2048, 256), 1, vec![3], false));
