@@ -8,24 +8,37 @@ use weft_proto::fault::Fault;
 #[derive(Debug)]
 pub struct Failure {
     faults: Vec<Fault>,
+    /// The identifier of the call that failed, by which the servers' logs have it.
+    request: Option<String>,
 }
 
 impl Failure {
     /// All that was found wrong at once; `None` if nothing was.
     pub fn of(faults: Vec<Fault>) -> Option<Self> {
-        (!faults.is_empty()).then_some(Self { faults })
+        (!faults.is_empty()).then_some(Self { faults, request: None })
     }
 
     /// One line on standard error for each fault.
     pub fn report(&self, output: Output) {
         for fault in &self.faults {
             if output.json {
-                eprintln!("{}", crate::json::fault(fault));
+                let mut value = crate::json::fault(fault);
+                value["request_id"] = self.request.clone().into();
+                eprintln!("{value}");
             } else {
-                eprintln!("weft: {}", sentence(fault));
+                let request = self.request.as_ref().filter(|_| is_for_the_log(fault.status));
+                let request = request.map_or_else(String::new, |id| format!(" (Request {id}: see the logs.)"));
+                eprintln!("weft: {}{request}", sentence(fault));
             }
         }
     }
+}
+
+/// Whether the log of a server has more to say of a failure than the sentence; of what the caller can mend it
+/// has not.
+fn is_for_the_log(code: Code) -> bool {
+    use Code::{Aborted, DataLoss, DeadlineExceeded, Internal, Unavailable, Unknown};
+    matches!(code, Unknown | DeadlineExceeded | Aborted | Internal | Unavailable | DataLoss)
 }
 
 /// A fault as a sentence that ends with one full stop, also when a foreign server gave no remedy.
@@ -40,7 +53,7 @@ fn sentence(fault: &Fault) -> String {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        Self { faults: vec![fault] }
+        Self { faults: vec![fault], request: None }
     }
 }
 
@@ -62,7 +75,8 @@ impl From<Status> for Failure {
             }
             .to_owned();
         }
-        fault.into()
+        let request = status.metadata().get("request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+        Self { faults: vec![fault], request }
     }
 }
 

@@ -11,9 +11,11 @@ mod failure;
 mod flows;
 mod json;
 mod output;
+mod overview;
 mod port_kind;
 mod ports;
 mod punts;
+mod sets;
 mod switch;
 mod trace;
 
@@ -47,11 +49,14 @@ enum Command {
     Down(weft_up::DownArguments),
     #[command(flatten)]
     Cloud(cloud::Command),
-    /// How the controller fares, or the switch of one host.
+    /// The cloud at a glance: the controller, hosts, ports, faults; or the switch of one host.
     Status(switch::StatusArguments),
     /// Rules of a switch, in the syntax of ovs-ofctl.
     #[command(subcommand)]
     Flows(flows::Command),
+    /// Address sets of a switch, which rules match as ip_src=@NAME.
+    #[command(subcommand)]
+    Sets(sets::Command),
     /// What a switch would do with a packet, and why; nothing is sent.
     ///
     /// For example: weft trace web in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
@@ -83,6 +88,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Cloud(command) => cloud::run(command, &connection, output).await,
         Command::Status(arguments) => switch::status(arguments, &connection, output).await,
         Command::Flows(command) => flows::run(command, &connection, output).await,
+        Command::Sets(command) => sets::run(command, &connection, output).await,
         Command::Trace(arguments) => trace::run(arguments, &connection, output).await,
         Command::Tables(arguments) => switch::tables(arguments, &connection, output).await,
         Command::Ports(command) => ports::run(command, &connection, output).await,

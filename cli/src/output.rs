@@ -61,16 +61,18 @@ pub fn properties(lines: &[(&str, String)]) -> String {
     shown.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
-/// A table with aligned columns: numbers to the right, all else to the left.
+/// A table with aligned columns: numbers to the right, all else to the left. Sentences about rows stand below
+/// it, where they do not widen a column.
 pub struct Table {
     heads: Vec<&'static str>,
     rows: Vec<Vec<String>>,
+    notes: Vec<String>,
 }
 
 impl Table {
     /// An empty table with these heads.
     pub fn new(heads: &[&'static str]) -> Self {
-        Self { heads: heads.to_vec(), rows: Vec::new() }
+        Self { heads: heads.to_vec(), rows: Vec::new(), notes: Vec::new() }
     }
 
     /// Adds a row: as many cells as there are heads.
@@ -79,7 +81,15 @@ impl Table {
         self.rows.push(cells);
     }
 
-    fn render(&self) -> String {
+    /// Adds a sentence about what a row names; an empty one is none.
+    pub fn note(&mut self, about: &str, sentence: &str) {
+        if !sentence.is_empty() {
+            self.notes.push(format!("{about}: {sentence}"));
+        }
+    }
+
+    /// The lines of the table, and of its notes after an empty one.
+    pub fn render(&self) -> String {
         let shown = |cell: &str| if cell.is_empty() { "-".to_owned() } else { cell.to_owned() };
         let numeric = |column: usize| {
             self.rows.iter().all(|row| row[column].is_empty() || row[column].bytes().all(|byte| byte.is_ascii_digit()))
@@ -100,6 +110,11 @@ impl Table {
                 line += &if right[column] { format!("{cell:>width$}  ") } else { format!("{cell:width$}  ") };
             }
             text += line.trim_end();
+            text.push('\n');
+        }
+        for (index, note) in self.notes.iter().enumerate() {
+            text += if index == 0 { "\n" } else { "" };
+            text += note;
             text.push('\n');
         }
         text
@@ -129,6 +144,16 @@ mod tests {
         table.row(vec!["web".into(), "7".into(), "ü".into()]);
         table.row(vec!["database".into(), "1234567890".into(), String::new()]);
         assert_eq!(table.render(), "NAME         PACKETS  NOTE\nweb                7  ü\ndatabase  1234567890  -\n");
+    }
+
+    #[test]
+    fn sentences_stand_below_the_table() {
+        let mut table = Table::new(&["host", "state"]);
+        table.row(vec!["a".into(), "connected".into()]);
+        table.note("a", "");
+        table.note("host a", "It broke. Mend it.");
+        table.note("host b", "It is away.");
+        assert_eq!(table.render(), "HOST  STATE\na     connected\n\nhost a: It broke. Mend it.\nhost b: It is away.\n");
     }
 
     #[test]

@@ -180,10 +180,12 @@ pub fn format(spec: &PortSpec) -> String {
     if words.is_empty() { name(spec).to_owned() } else { format!("{}:{}", name(spec), words.join(",")) }
 }
 
-/// A name for a port that was given none: its interface's, or its kind.
+/// A name for a port that was given none: its interface's, or its kind. Interfaces of different namespaces
+/// may be called the same: there the namespace is part of the name.
 pub fn default_name(number: u32, kind: &Kind) -> String {
     match kind {
-        Kind::Tap(tap) => tap.interface.clone(),
+        Kind::Tap(tap) if tap.netns.is_empty() => tap.interface.clone(),
+        Kind::Tap(tap) => format!("{}@{}", tap.interface, tap.netns),
         Kind::AfXdp(port) => port.interface.clone(),
         Kind::Vxlan(_) => format!("vxlan{number}"),
         Kind::Pcap(_) => format!("pcap{number}"),
@@ -208,6 +210,14 @@ mod tests {
             let kind = parse(text).unwrap_or_else(|fault| panic!("{text}: {fault}"));
             assert_eq!(format(&PortSpec { number: 5, kind: Some(kind), ..PortSpec::default() }), text);
         }
+    }
+
+    #[test]
+    fn interfaces_of_two_namespaces_have_two_names() {
+        let name = |text| default_name(7, &parse(text).unwrap());
+        assert_eq!(name("tap:eth0,netns=web"), "eth0@web");
+        assert_eq!(name("tap:eth0"), "eth0");
+        assert_eq!(name("vxlan"), "vxlan7");
     }
 
     #[test]

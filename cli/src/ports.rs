@@ -35,7 +35,7 @@ pub enum Command {
         /// What it is, as in tap:web-1,netns=web.
         #[arg(required = true)]
         kind: Vec<String>,
-        /// Its name, for people; the interface's name unless given.
+        /// Its name, for people; INTERFACE or INTERFACE@NETNS unless given.
         #[arg(long)]
         name: Option<String>,
     },

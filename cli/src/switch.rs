@@ -2,13 +2,16 @@
 
 use crate::connect::Connection;
 use crate::failure::Failure;
-use crate::json;
 use crate::output::{Output, Table, count, duration, properties, write};
+use crate::{json, overview};
 use weft_proto::text::{format_ip, format_mac, format_match};
 use weft_proto::v1::{
-    DumpCacheRequest, GetControllerStatusRequest, GetStatusRequest, ListDropsRequest, ListNeighboursRequest,
-    ListTablesRequest, PortDrops, SwitchStatus,
+    DumpCacheRequest, GetStatusRequest, ListDropsRequest, ListNeighboursRequest, ListTablesRequest, PortDrops,
+    SwitchStatus,
 };
+
+/// Ports that `weft drops` names of each reason, unless all are asked for.
+const DROP_PORTS: usize = 4;
 
 /// Arguments of commands that need a host only.
 #[derive(clap::Args)]
@@ -29,7 +32,7 @@ pub struct StatusArguments {
 pub struct DropsArguments {
     /// A host's name, or unix:PATH.
     host: String,
-    /// Also reasons that never occurred.
+    /// Also reasons that never occurred, and every port.
     #[arg(long)]
     all: bool,
 }
@@ -47,7 +50,7 @@ pub struct CacheArguments {
 /// `weft status`.
 pub async fn status(arguments: StatusArguments, connection: &Connection, output: Output) -> Result<(), Failure> {
     let Some(host) = arguments.host else {
-        return controller_status(connection, output).await;
+        return overview::show(connection, output).await;
     };
     let status = connection.switch(&host).await?.get_status(GetStatusRequest {}).await?.into_inner();
     if output.json { output.say("", &json::switch_status(&status)) } else { write(&render_status(&status)) }
@@ -83,23 +86,6 @@ fn render_status(status: &SwitchStatus) -> String {
     text
 }
 
-async fn controller_status(connection: &Connection, output: Output) -> Result<(), Failure> {
-    let mut cloud = connection.cloud().await?;
-    let status = cloud.get_controller_status(GetControllerStatusRequest {}).await?.into_inner();
-    let lines = [
-        ("controller", status.version.clone()),
-        ("at", connection.controller.clone()),
-        ("running for", duration(status.uptime_seconds)),
-        ("term", status.term.to_string()),
-        ("hosts", format!("{}, {} connected, {} behind", status.hosts, status.hosts_connected, status.hosts_behind)),
-    ];
-    if output.json {
-        return output.object(&lines, &json::of(&status));
-    }
-    let notes = status.notes.iter().map(|note| format!("{note}\n"));
-    write(&(properties(&lines) + &notes.collect::<String>()))
-}
-
 /// `weft tables`.
 pub async fn tables(arguments: HostArguments, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut switch = connection.switch(&arguments.host).await?;
@@ -127,20 +113,27 @@ pub async fn drops(arguments: DropsArguments, connection: &Connection, output: O
     let mut switch = connection.switch(&arguments.host).await?;
     let drops = switch.list_drops(ListDropsRequest { all: arguments.all }).await?.into_inner().drops;
     let mut table = Table::new(&["packets", "reason", "meaning", "by port", "not sent by"]);
-    let by_port = |ports: &[PortDrops]| {
-        let one = |port: &PortDrops| match (port.port, port.name.as_str()) {
-            (0, _) => format!("no port: {}", port.packets),
-            (number, "") => format!("{number}: {}", port.packets),
-            (number, name) => format!("{number} ({name}): {}", port.packets),
-        };
-        ports.iter().map(one).collect::<Vec<_>>().join(", ")
-    };
     for drop in &drops {
+        let by_port = |ports: &[PortDrops]| by_port(ports, if arguments.all { ports.len() } else { DROP_PORTS });
         let (received, unsent) = (by_port(&drop.ports), by_port(&drop.unsent));
         table.row(vec![drop.packets.to_string(), drop.reason.clone(), drop.meaning.clone(), received, unsent]);
     }
     let empty = "Nothing was dropped. The reasons there are: --all";
     output.table(&table, empty, drops.iter().map(json::drop_count).collect())
+}
+
+/// The ports with the most drops, and how many others there are.
+fn by_port(ports: &[PortDrops], shown: usize) -> String {
+    let port = |port: &PortDrops| match (port.port, port.name.as_str()) {
+        (0, _) => format!("no port: {}", port.packets),
+        (number, "") => format!("{number}: {}", port.packets),
+        (number, name) => format!("{number} ({name}): {}", port.packets),
+    };
+    let text = ports.iter().take(shown).map(port).collect::<Vec<_>>().join(", ");
+    match ports.len().saturating_sub(shown) {
+        0 => text,
+        others => format!("{text} and {others} more"),
+    }
 }
 
 /// `weft neighbours`.
@@ -187,6 +180,15 @@ pub async fn cache(arguments: CacheArguments, connection: &Connection, output: O
 mod tests {
     use super::*;
     use weft_proto::v1::WorkerStatus;
+
+    #[test]
+    fn only_the_ports_with_the_most_drops_are_named() {
+        let port = |port| PortDrops { port, packets: 9, ..PortDrops::default() };
+        let drops = |ports: u32| (0..ports).map(port).collect::<Vec<_>>();
+        assert_eq!(by_port(&drops(3), 4), "no port: 9, 1: 9, 2: 9");
+        assert_eq!(by_port(&drops(6), 4), "no port: 9, 1: 9, 2: 9, 3: 9 and 2 more");
+        assert_eq!(by_port(&drops(0), 4), "");
+    }
 
     #[test]
     fn an_idle_worker_has_no_hit_rate() {

@@ -7,7 +7,10 @@ use fake::Fake;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use weft_proto::text;
-use weft_proto::v1::{Bundle, CreatePortRequest, CreateSubnetRequest, FixedIp, HostRoute, Owner, PlugPortRequest};
+use weft_proto::v1::{
+    AddressPair, Bundle, CreatePortRequest, CreateSubnetRequest, FixedIp, HostRoute, Owner, PlugPortRequest,
+    SecurityGroupChoice,
+};
 
 /// Runs `weft` with these words and no settings from outside.
 fn weft(words: &[&str]) -> Output {
@@ -165,8 +168,30 @@ fn switches_tell_about_themselves() {
     let punts = done(&["punts", &host, "--count", "2"]);
     assert_eq!(punts.lines().count(), 2, "{punts}");
     assert!(punts.starts_with("in_port=1 table=0 reason=3 cookie=0x0 length=14 eth_src=02:"), "{punts}");
-    let added = done(&["ports", "add", &host, "5", "tap:web-5,netns=web"]);
+    let added = done(&["ports", "add", &host, "5", "tap:web-5,netns=web", "--name", "web-5"]);
     assert_eq!(added, "Port 5 (tap:web-5,netns=web) added and up, interface web-5.\n");
+    let sets = done(&["sets", "list", &host]);
+    assert_eq!(
+        sets.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(),
+        ["web", "manual", "1", "10.1.0.0/16"]
+    );
+    assert_eq!(json(&["sets", "list", &host, "web", "--json"])[0]["members"][0], "10.1.0.0/16");
+    for (words, shape) in [
+        (&["sets", "set", &host, "web", "10.0.0.7", "10.1.0.0/16"][..], "Set web"),
+        (&["sets", "add", &host, "web", "10.0.0.8"], "1 member added to set web"),
+        (&["sets", "del", &host, "web", "10.0.0.8"], "1 member removed from set web"),
+        (&["sets", "del", &host, "web"], "Set web removed"),
+    ] {
+        assert!(done(words).starts_with(shape), "{words:?}");
+    }
+    assert!(failed(&["sets", "del", &host, "wep"], 1).contains("there is no address set \"wep\""));
+    assert!(failed(&["sets", "set", &host, "web", "10.0.0.1/8"], 1).contains("Write 10.0.0.0/8"));
+    let bundles = fake.bundles();
+    let sets: Vec<_> = bundles.iter().flat_map(|bundle| &bundle.set_address_sets).collect();
+    assert_eq!((sets.len(), sets[0].members[1].length), (1, 16));
+    assert_eq!(bundles.iter().map(|bundle| bundle.extend_address_sets.len()).sum::<usize>(), 1);
+    assert_eq!(bundles.iter().map(|bundle| bundle.shrink_address_sets.len()).sum::<usize>(), 1);
+    assert_eq!(bundles.iter().flat_map(|bundle| bundle.remove_address_sets.clone()).collect::<Vec<_>>(), ["web"]);
     let failure = failed(&["ports", "add", &host, "5", "tap:broken"], 1);
     assert!(failure.contains("no such device") && failure.contains("weft ports del"), "{failure}");
 }
@@ -183,14 +208,19 @@ fn the_controller_is_asked_for_objects_and_passes_calls_on() {
     let list = ask(&["network", "list"]);
     assert_eq!(list.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(), ["blue", "p", "100", "1450", "n1"]);
     assert_eq!(ask(&["network", "show", "blue", "--json"]).parse::<serde_json::Value>().unwrap()["id"], "n1");
-    assert!(ask(&["status"]).contains("1, 0 connected, 1 behind"));
+    let overview = ask(&["status"]);
+    assert!(
+        overview.contains("\nweb   connected      -  0, 1 behind") && overview.contains("ports        1 DOWN"),
+        "{overview}"
+    );
+    assert_eq!(ask(&["status", "--json"]).parse::<serde_json::Value>().unwrap()["host_states"][0]["name"], "web");
     // By a host's name, the same calls carry that name to the controller.
     assert!(ask(&["tables", "web"]).contains("classify"));
     assert_eq!(fake.hosts_named(), ["web"]);
     let missing = failed(&[&at[..], &["network", "show", "red"]].concat(), 1);
-    assert_eq!(missing, "weft: network: no network is called \"red\". See \"weft network list\".\n");
+    assert_eq!(missing, "weft: network: there is no network \"red\". See \"weft network list\".\n");
     let refused = failed(&[&at[..], &["network", "delete", "red"]].concat(), 1);
-    assert_eq!(refused, "weft: network: no network is called \"red\". See \"weft network list\".\n");
+    assert_eq!(refused, "weft: network: there is no network \"red\". See \"weft network list\".\n");
     let other = failed(&[&at[..], &["host", "create", "web"]].concat(), 1);
     assert!(other.contains("not built in this fake"), "{other}");
 }
@@ -222,13 +252,22 @@ fn every_option_of_a_subnet_and_a_port_reaches_the_controller() {
         domain_name: "a.example".into(),
     };
     assert_eq!(fake.subnets(), [expected]);
-    words("port create web-1 --network blue --address 10.0.0.5 --mac 02:00:00:00:00:01");
+    words(
+        "port create web-1 --network blue --address 10.0.0.5 --mac 02:00:00:00:00:01 --group web --group db \
+         --port-security on --address-pair 10.0.0.100 --address-pair 10.0.0.96/27,00:00:5e:00:01:01",
+    );
     let address = FixedIp { subnet_id: String::new(), ip_address: "10.0.0.5".into() };
     let expected = CreatePortRequest {
         name: "web-1".into(),
         network: "blue".into(),
         mac_address: "02:00:00:00:00:01".into(),
         fixed_ips: vec![address],
+        port_security_enabled: Some(true),
+        security_groups: Some(SecurityGroupChoice { groups: vec!["web".into(), "db".into()] }),
+        allowed_address_pairs: vec![
+            AddressPair { ip_address: "10.0.0.100".into(), mac_address: String::new() },
+            AddressPair { ip_address: "10.0.0.96/27".into(), mac_address: "00:00:5e:00:01:01".into() },
+        ],
         ..CreatePortRequest::default()
     };
     assert_eq!(fake.ports(), [expected]);
@@ -311,4 +350,23 @@ fn the_program_documents_itself() {
     for page in ["weft.1", "weft-flows-add.1", "weft-port-plug.1"] {
         assert!(pages.join(page).exists(), "{page}");
     }
+}
+
+#[test]
+fn security_groups_are_shown_with_their_rules() {
+    let fake = Fake::start();
+    let controller = fake.host();
+    let ask = |words: &[&str]| done(&[&["--controller", controller.as_str()], words].concat());
+    let rules = ask(&["group", "rule", "list", "web"]);
+    let rows: Vec<Vec<&str>> = rules.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[1], ["egress", "any", "any", "any", "-", "r1"]);
+    assert_eq!(rows[2], ["ingress", "tcp", "80-89", "any", "-", "r2"]);
+    assert_eq!(rows[3], ["ingress", "any", "any", "group:web", "-", "r3"]);
+    let shown: serde_json::Value = ask(&["group", "show", "web", "--json"]).parse().unwrap();
+    assert_eq!(shown["rules"][1]["port_range_max"], 89);
+    assert_eq!(shown["rules"][0]["port_range_max"], serde_json::Value::Null);
+    let added = ask(&["group", "rule", "add", "web", "--ingress", "--protocol", "icmp", "--icmp-type", "8"]);
+    assert_eq!(added, "Rule r9 added to security group web.\n");
+    let missing = failed(&["--controller", controller.as_str(), "group", "show", "db"], 1);
+    assert_eq!(missing, "weft: group: no group is called \"db\". See \"weft group list\".\n");
 }

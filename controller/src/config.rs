@@ -1,19 +1,22 @@
-//! Settings: from flags, then from one TOML file, then as they are by default.
+//! The controller's settings, as [`weft_proto::program::settings`] reads them. `docs/configuration.md` names
+//! each; a test compares.
 
-use anyhow::{Context as _, bail};
 use clap::Parser;
 use serde::Deserialize;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use weft_proto::join::valid_address;
+use weft_proto::program::log;
+use weft_proto::program::settings::{Said, SettingsError, Source};
 
 /// The controller of Weft: takes what people ask for, and computes and installs the flow tables of all hosts.
 #[derive(Clone, Debug, Default, Parser)]
-#[command(name = "weft-controller", version = weft_proto::VERSION)]
+#[command(name = "weft-controller", version = weft_proto::VERSION, about, max_term_width = 100)]
 pub struct Flags {
-    /// Read settings from this TOML file; each is also a flag of the same name, which goes before
+    /// Read settings from this TOML file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Check the settings, say what is wrong with them, and do nothing else
+    /// Check the settings, say what is wrong with them, and exit
     #[arg(long)]
     pub check_config: bool,
     /// Listen on this Unix socket: whoever can open it is the administrator
@@ -32,22 +35,19 @@ pub struct Flags {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub bus_address: Option<String>,
     /// Keep the store, the token and the certificate authority here [default: /var/lib/weft/controller]
-    #[arg(long, value_name = "DIRECTORY", visible_alias = "state-dir")]
+    #[arg(long, value_name = "DIRECTORY")]
     pub state_directory: Option<PathBuf>,
-    /// Copy the token to this file; "" makes no copy [default: /run/weft/admin.token]
+    /// Copy the token to this file; "none": do not [default: /run/weft/admin.token]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Log these: error, warn, info, debug, trace, or as in "info,weft_controller::bus=debug" [default: info]
-    #[arg(long, value_name = "LEVEL")]
-    pub log: Option<String>,
-    /// Log as text or json [default: text]
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would replace the program's own text in --help")]
+    pub log: log::LogFlags,
 }
 
 /// The file. A name it does not know is refused.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct File {
     socket: Option<PathBuf>,
     listen: Option<String>,
@@ -56,20 +56,11 @@ struct File {
     state_directory: Option<PathBuf>,
     token_file: Option<PathBuf>,
     log: Option<String>,
-    log_format: Option<String>,
-}
-
-/// How logs are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
+    log_format: Option<log::Format>,
 }
 
 /// The settings in force.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The Unix socket.
     pub socket: PathBuf,
@@ -83,106 +74,89 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// Where the token is copied to, if anywhere.
     pub token_file: Option<PathBuf>,
-    /// What is logged.
-    pub log: String,
-    /// And how.
-    pub log_format: LogFormat,
+    /// What is logged, and how.
+    pub log: log::Settings,
 }
 
 impl Config {
-    /// Puts flags, file and defaults together. An error names file, line and remedy.
-    pub fn load(flags: &Flags) -> anyhow::Result<Self> {
-        let file = flags.config.as_deref().map(read).transpose()?.unwrap_or_default();
-        let listen = flags.listen.clone().or(file.listen).unwrap_or_else(|| "127.0.0.1:9460".to_owned());
-        let bus_listen = flags.bus_listen.clone().or(file.bus_listen).unwrap_or_else(|| "none".to_owned());
-        let bus_listen = bus_listen_address(&bus_listen)?;
-        let bus_address = bus_address(flags.bus_address.clone().or(file.bus_address), bus_listen)?;
-        let log = flags.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned());
-        tracing_subscriber::EnvFilter::try_new(&log)
-            .with_context(|| format!("log: {log:?} is not a level: write error, warn, info, debug or trace"))?;
-        let log_format = flags.log_format.clone().or(file.log_format).unwrap_or_else(|| "text".to_owned());
-        let token_file = flags.token_file.clone().or(file.token_file);
-        let token_file = token_file.unwrap_or_else(|| PathBuf::from("/run/weft/admin.token"));
-        let path = |flag: &Option<PathBuf>, file: Option<PathBuf>, default: &str| {
-            flag.clone().or(file).unwrap_or_else(|| PathBuf::from(default))
+    /// Puts flags, file and defaults together.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(flags: Flags) -> Result<Self, SettingsError> {
+        let source = Source::read(flags.config.as_deref())?;
+        let file: File = source.parse()?;
+        let listen = source.text("listen", flags.listen, file.listen);
+        let listen = listen.unwrap_or_else(|| Said { value: "127.0.0.1:9460".to_owned(), place: String::new() });
+        let bus_listen = bus_listen_address(source.text("bus_listen", flags.bus_listen, file.bus_listen))?;
+        let bus_address = bus_address(source.text("bus_address", flags.bus_address, file.bus_address), bus_listen)?;
+        let path = |flag: Option<PathBuf>, file: Option<PathBuf>, default: &str| {
+            flag.or(file).unwrap_or_else(|| PathBuf::from(default))
         };
+        let token_file = path(flags.token_file, file.token_file, "/run/weft/admin.token");
         Ok(Self {
-            socket: path(&flags.socket, file.socket, "/run/weft/controller.sock"),
+            socket: path(flags.socket, file.socket, "/run/weft/controller.sock"),
             listen: listen_address(&listen)?,
             bus_listen,
             bus_address,
-            state_directory: path(&flags.state_directory, file.state_directory, "/var/lib/weft/controller"),
-            token_file: (!token_file.as_os_str().is_empty()).then_some(token_file),
-            log,
-            log_format: match log_format.as_str() {
-                "text" | "lines" => LogFormat::Text,
-                "json" => LogFormat::Json,
-                other => bail!("log_format: {other:?} is not a format: write text or json"),
-            },
+            state_directory: path(flags.state_directory, file.state_directory, "/var/lib/weft/controller"),
+            token_file: (token_file.as_os_str() != "none").then_some(token_file),
+            log: log::Settings::of(flags.log, file.log, file.log_format, &source)?,
         })
     }
 }
 
-fn listen_address(text: &str) -> anyhow::Result<Option<SocketAddr>> {
-    if text == "none" {
+fn listen_address(said: &Said) -> Result<Option<SocketAddr>, SettingsError> {
+    if said.value == "none" {
         return Ok(None);
     }
-    let address: SocketAddr = text
-        .parse()
-        .with_context(|| format!("listen: {text:?} is not an address and a port: write 127.0.0.1:9460, or none"))?;
+    let Ok(address) = said.value.parse::<SocketAddr>() else {
+        let problem = format!("\"{}\" is not an address with a port", said.value);
+        return Err(SettingsError::new(&said.place, problem, "Write 127.0.0.1:9460, or none."));
+    };
     if !address.ip().is_loopback() {
-        bail!(
-            "listen: {address} is not on the loopback, and calls there are not encrypted: write 127.0.0.1:{}, and reach \
-             it from elsewhere through SSH. Hosts connect to bus_listen",
+        let problem = format!("{address} is not on the loopback, and calls there are not encrypted");
+        let remedy = format!(
+            "Write 127.0.0.1:{}, and reach it from elsewhere through SSH. Hosts connect to bus_listen.",
             address.port()
         );
+        return Err(SettingsError::new(&said.place, problem, remedy));
     }
     Ok(Some(address))
 }
 
-fn bus_listen_address(text: &str) -> anyhow::Result<Option<SocketAddr>> {
-    if text == "none" {
-        return Ok(None);
-    }
-    let address = text.parse().with_context(|| {
-        format!("bus_listen: {text:?} is not an address and a port: write 0.0.0.0:9461, [::]:9461, or none")
-    })?;
-    Ok(Some(address))
+fn bus_listen_address(said: Option<Said>) -> Result<Option<SocketAddr>, SettingsError> {
+    let Some(said) = said.filter(|said| said.value != "none") else { return Ok(None) };
+    said.value.parse().map(Some).map_err(|_| {
+        let problem = format!("\"{}\" is not an address with a port", said.value);
+        SettingsError::new(&said.place, problem, "Write 0.0.0.0:9461, [::]:9461, one address of this machine, or none.")
+    })
 }
 
 /// What join tokens say: as it is set, or the address listened on, if that is one address.
-fn bus_address(said: Option<String>, listen: Option<SocketAddr>) -> anyhow::Result<Option<String>> {
+fn bus_address(said: Option<Said>, listen: Option<SocketAddr>) -> Result<Option<String>, SettingsError> {
     match said {
-        Some(said) if !weft_proto::join::valid_address(&said) => {
-            bail!("bus_address: {said:?} is not an address and a port: write one as in controller.example:9461")
-        }
-        Some(said) if listen.is_none() => {
-            bail!("bus_address: {said:?} leads nowhere, for bus_listen is none: set bus_listen too, or remove it")
-        }
-        Some(said) => Ok(Some(said)),
         None => Ok(listen.filter(|listen| !listen.ip().is_unspecified()).map(|listen| listen.to_string())),
+        Some(said) if valid_address(&said.value) => Ok(Some(said.value)),
+        Some(said) => {
+            let problem = format!("\"{}\" is not an address with a port", said.value);
+            Err(SettingsError::new(&said.place, problem, "Write one as in controller.example:9461."))
+        }
     }
-}
-
-fn read(path: &Path) -> anyhow::Result<File> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{}: cannot be read: give --config an existing file", path.display()))?;
-    toml::from_str(&text).map_err(|error| {
-        let before = error.span().map_or(0, |span| span.start).min(text.len());
-        let line = text.as_bytes()[..before].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        anyhow::anyhow!("{}, line {line}: {}: correct or remove the line", path.display(), error.message())
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory as _;
+    use std::path::Path;
+    use weft_proto::program::settings::Example;
 
     fn load(text: &str) -> Result<Config, String> {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("controller.toml");
         std::fs::write(&config, text).unwrap();
-        Config::load(&Flags { config: Some(config), ..Flags::default() }).map_err(|error| format!("{error:#}"))
+        Config::load(Flags { config: Some(config), ..Flags::default() }).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -191,8 +165,9 @@ mod tests {
         let file = directory.path().join("controller.toml");
         std::fs::write(&file, "socket = \"/one\"\nlisten = \"none\"\n").unwrap();
         let flags = Flags { config: Some(file), socket: Some("/two".into()), ..Flags::default() };
-        let config = Config::load(&flags).unwrap();
+        let config = Config::load(flags).unwrap();
         assert_eq!((config.socket, config.listen), ("/two".into(), None));
+        assert_eq!(load("token_file = \"none\"").unwrap().token_file, None);
         assert_eq!(config.state_directory, Path::new("/var/lib/weft/controller"));
     }
 
@@ -204,19 +179,32 @@ mod tests {
         assert_eq!(load("bus_listen = \"[::]:9461\"").unwrap().bus_address, None);
         let named = load("bus_listen = \"[::]:9461\"\nbus_address = \"c.example:1\"").unwrap();
         assert_eq!(named.bus_address.as_deref(), Some("c.example:1"));
+        assert!(load("bus_listen = \"9461\"").unwrap_err().contains("line 1 (bus_listen)"));
+        let wrong = load("bus_listen = \"0.0.0.0:9461\"\nbus_address = \"x\"").unwrap_err();
+        assert!(wrong.contains("line 2 (bus_address)") && wrong.contains("controller.example:9461"), "{wrong}");
     }
 
     #[test]
-    fn errors_name_file_line_and_remedy() {
+    fn errors_name_the_place_and_the_remedy() {
         let unknown = load("socket = \"/one\"\n\nsokcet = \"/two\"\n").unwrap_err();
-        assert!(unknown.contains("controller.toml, line 3") && unknown.contains("sokcet"), "{unknown}");
-        assert!(load("listen = \"0.0.0.0:9460\"").unwrap_err().contains("write 127.0.0.1:9460"));
-        assert!(load("bus_listen = \"9461\"").unwrap_err().contains("write 0.0.0.0:9461"));
-        assert!(load("bus_listen = \"0.0.0.0:9461\"\nbus_address = \"x\"").unwrap_err().contains("bus_address: \"x\""));
-        assert!(load("bus_address = \"x:1\"").unwrap_err().contains("set bus_listen too"));
-        assert!(load("listen = \"somewhere\"").unwrap_err().contains("is not an address"));
-        assert!(load("log_format = \"xml\"").unwrap_err().contains("text or json"));
-        assert!(load("log = \"a=b=c\"").unwrap_err().contains("is not a level"));
+        assert!(unknown.ends_with("line 3: there is no setting sokcet. Did you mean socket?"), "{unknown}");
+        let open = load("listen = \"0.0.0.0:9460\"").unwrap_err();
+        assert!(open.contains("line 1 (listen)") && open.contains("Write 127.0.0.1:9460"), "{open}");
+        let flags = Flags { listen: Some("foo".to_owned()), ..Flags::default() };
+        assert_eq!(
+            Config::load(flags).unwrap_err().to_string(),
+            "--listen: \"foo\" is not an address with a port. Write 127.0.0.1:9460, or none."
+        );
+        assert!(load("log_format = \"xml\"").unwrap_err().contains("expected `lines` or `json`"));
         assert!(load("").is_ok());
+    }
+
+    #[test]
+    fn the_documentation_names_every_setting() {
+        let page = include_str!("../../docs/configuration.md");
+        let example = Example::of(page, "controller.toml", &Flags::command()).unwrap_or_else(|error| panic!("{error}"));
+        // What it shows are the defaults.
+        assert_eq!(load(&example.as_it_stands), load(""));
+        assert!(load(&example.all_settings).is_ok());
     }
 }

@@ -8,7 +8,7 @@
 use crate::bus::{Links, link::PortState};
 use crate::compile;
 use crate::identity::{self, HostIdentity, Identities, membership::Membership};
-use crate::model::{Change, DEFAULT_PROJECT, Host, HostReport, Model, Object as _, Planned, Port, Project};
+use crate::model::{Change, DEFAULT_PROJECT, Host, HostReport, Model, Object as _, Planned, Port, SecurityGroup};
 use crate::store::{Store, StoreError, record, term};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
+use weft_proto::program::request;
 use weft_proto::v1;
 
 /// The controller's state, shared by all calls and sessions.
@@ -45,10 +46,13 @@ impl Controller {
         let term = term::begin(&*store)?;
         let mut model = record::load(&*store)?;
         if model.project(DEFAULT_PROJECT, "").is_err() {
-            let project = Project { id: Uuid::new_v4(), name: DEFAULT_PROJECT.to_owned() };
-            let change = Change::put(project);
-            store.transact(&[term.still_ours()], &[record::operation(&change)])?;
-            model.apply(&change);
+            let request = v1::CreateProjectRequest { name: DEFAULT_PROJECT.to_owned() };
+            // An empty cloud has room for a project.
+            let changes =
+                model.create_project(&request, Uuid::new_v4()).map_or_else(|_| Vec::new(), |(changes, _)| changes);
+            let operations: Vec<_> = changes.iter().map(record::operation).collect();
+            store.transact(&[term.still_ours()], &operations)?;
+            changes.iter().for_each(|change| model.apply(change));
         }
         let mut identities = identity::record::load(&*store)?;
         // A controller that ended between deleting a host and forgetting it left a record of nobody.
@@ -78,7 +82,7 @@ impl Controller {
         plan: impl FnOnce(&Model) -> Planned<T> + Send + 'static,
     ) -> Result<T, Fault> {
         let controller = Arc::clone(self);
-        let transaction = tokio::spawn(async move {
+        let transaction = tokio::spawn(request::carried(async move {
             let term = controller.writer.lock().await;
             let (changes, result) = plan(&controller.model())?;
             if !changes.is_empty() {
@@ -88,7 +92,7 @@ impl Controller {
                 controller.apply(&changes);
             }
             Ok(result)
-        });
+        }));
         transaction.await.unwrap_or_else(|_| Err(broken()))
     }
 
@@ -175,6 +179,18 @@ impl Controller {
         };
         message.status = status.to_owned();
         message.fault = fault;
+        message
+    }
+
+    /// A security group as the API shows it, with its rules: egress before ingress, then as they are written.
+    pub fn describe_security_group(&self, group: &SecurityGroup) -> v1::SecurityGroup {
+        let mut message = group.record();
+        message.rules = self.model().rules_of(group.id).map(|rule| rule.record()).collect();
+        message.rules.sort_by_cached_key(|rule| {
+            let ports = (rule.port_range_min, rule.port_range_max, rule.icmp_type, rule.icmp_code);
+            let remote = (rule.remote_ip_prefix.clone(), rule.remote_group_id.clone());
+            (rule.direction.clone(), rule.protocol.clone(), ports, remote, rule.id.clone())
+        });
         message
     }
 

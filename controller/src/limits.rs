@@ -32,6 +32,32 @@ const _: () = assert!(PORTS_PER_NETWORK_AND_HOST + 1 + 2 * HOSTS_PER_NETWORK <= 
 /// Fixed addresses of one port.
 pub const ADDRESSES_PER_PORT: usize = 16;
 
+/// Security groups of one cloud: each project's "default", and others.
+pub const SECURITY_GROUPS: usize = 50_000;
+
+/// Rules of one security group.
+pub const RULES_PER_GROUP: usize = 200;
+
+/// Security groups of one port.
+pub const GROUPS_PER_PORT: usize = 16;
+
+/// Rules of flow tables that the security groups of one port may come to, in one direction. A range of ports is
+/// several (see `Ports::blocks`). A switch has room for a million rules.
+pub const FIREWALL_RULES_PER_PORT: usize = 400;
+
+/// Addresses of the ports of one security group, their address pairs included. A switch takes 65,536 members in an
+/// address set.
+pub const GROUP_MEMBERS: usize = 65_536;
+
+/// Address pairs of one port.
+pub const ADDRESS_PAIRS_PER_PORT: usize = 10;
+
+/// The shortest prefix of an address pair. Who needs more turns port security off.
+pub const ADDRESS_PAIR_PREFIX: u8 = 8;
+
+/// Characters of a description.
+pub const DESCRIPTION_CHARACTERS: usize = 255;
+
 /// DNS servers of one subnet: 4 bytes each in one DHCP option.
 pub const DNS_SERVERS: usize = 8;
 
@@ -119,3 +145,6 @@ pub const WAIT_MILLISECONDS: u32 = 120_000;
 
 /// Revisions of the store that a watcher may lag behind.
 pub const STORE_HISTORY: u64 = 10_000;
+
+/// Identifiers of requests that a bundle names; of more, the first count.
+pub const REQUESTS_PER_BUNDLE: usize = 16;

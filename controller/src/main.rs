@@ -1,4 +1,7 @@
 //! `weft-controller`: reads its settings, opens the store, serves until it is told to stop.
+//!
+//! Exit codes: 0 stopped as told (or the settings are right, with `--check-config`), 1 it could not start
+//! or failed, 2 the settings are wrong.
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -11,43 +14,45 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use weft_controller::api::server::{BusListener, Socket, serve};
-use weft_controller::config::{Config, Flags, LogFormat};
+use weft_controller::config::{Config, Flags};
 use weft_controller::controller::Controller;
 use weft_controller::identity::{Authority, membership::Membership};
 use weft_controller::store::FileStore;
 use weft_controller::{limits, private_file};
+use weft_proto::program::log::{self, Log};
+use weft_proto::program::settings::run_directory;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let done = Config::load(&flags).and_then(|config| {
-        if flags.check_config {
-            println!("the settings are right");
-            return Ok(());
+    let config = match Config::load(flags.clone()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("weft-controller: {error}");
+            return ExitCode::from(2);
         }
-        start_log(&config);
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let done = runtime.block_on(run(&config));
-        // Transactions under way may end; nothing else is worth waiting for.
-        runtime.shutdown_timeout(Duration::from_secs(2));
-        done
-    });
-    match done {
+    };
+    if flags.check_config {
+        println!("the settings are right");
+        return ExitCode::SUCCESS;
+    }
+    let log = log::start(&config.log);
+    match serve_until_told(&config, flags, log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weft-controller: {error:#}");
+            tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn start_log(config: &Config) {
-    // The level was checked when the settings were read.
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log).unwrap_or_default();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log_format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
+fn serve_until_told(config: &Config, flags: Flags, log: Log) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let known = config.clone();
+    runtime.spawn(log.follow(known, move || Config::load(flags.clone()), |config| &mut config.log));
+    let done = runtime.block_on(run(config));
+    // Transactions under way may end; nothing else is worth waiting for.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    done
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {
@@ -59,13 +64,11 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let file = config.state_directory.join("controller.redb");
     let store = FileStore::open(&file)?;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
-    if let Some(directory) = config.socket.parent() {
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make {}, for the socket", directory.display()))?;
-    }
-    let socket = Socket::bind(&config.socket)
-        .await
-        .with_context(|| format!("cannot listen on the socket {}", config.socket.display()))?;
+    let bound = match run_directory(&config.socket) {
+        Ok(()) => Socket::bind(&config.socket).await,
+        Err(error) => Err(error),
+    };
+    let socket = bound.with_context(|| format!("cannot listen on the socket {}", config.socket.display()))?;
     let tcp = match config.listen {
         None => None,
         Some(address) => {

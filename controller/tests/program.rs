@@ -1,5 +1,6 @@
 //! The program as it is started: its files, its sockets, its end.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -34,6 +35,7 @@ fn command(directory: &Path) -> Command {
 }
 
 fn start(directory: &Path) -> Program {
+    std::fs::create_dir_all(directory.join("run")).unwrap();
     let mut program = Program(command(directory).spawn().unwrap());
     let began = Instant::now();
     // The token's copy is written last.
@@ -110,6 +112,36 @@ async fn it_keeps_its_files_to_itself_and_leaves_when_told() {
     let program = start(path);
     create_host(path, "three").await;
     assert!(stop(program, "INT"));
+}
+
+#[test]
+fn the_log_s_level_changes_while_it_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    std::fs::create_dir(path.join("run")).unwrap();
+    let file = path.join("controller.toml");
+    std::fs::write(&file, "log = \"error\"\n").unwrap();
+    let mut program = Program(command(path).arg("--config").arg(&file).spawn().unwrap());
+    let mut lines = BufReader::new(program.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let began = Instant::now();
+    while !path.join("run/admin.token").exists() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let id = program.0.id().to_string();
+    let mut hangup = |settings: &str, expected: &str| {
+        std::fs::write(&file, settings).unwrap();
+        let sent = Command::new("kill").arg("-HUP").arg(&id).status().unwrap();
+        assert!(sent.success());
+        // A line that does not come ends the wait, too: the program is killed when the test is.
+        let line = lines.next().unwrap();
+        assert!(line.contains(expected), "{line}");
+    };
+    hangup("log = \"info\"\n", "the settings were read again");
+    hangup("log = \"loud\"\n", "the settings stay as they were");
+    hangup("log = \"info\"\nlog_format = \"json\"\n", "the settings were read again");
+    assert!(lines.next().unwrap().contains("restart for the others"));
+    assert!(stop(program, "TERM"));
 }
 
 #[test]

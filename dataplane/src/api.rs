@@ -19,6 +19,8 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 use weft_proto::fault::Fault;
+use weft_proto::program::request::RequestLayer;
+use weft_proto::program::settings::run_directory;
 use weft_proto::v1::{self, switch_server};
 
 /// Requests of one connection that are worked on at a time.
@@ -49,7 +51,8 @@ impl Api {
         work: impl FnOnce(&Switch) -> T + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let switch = self.switch.clone();
-        match tokio::task::spawn_blocking(move || work(&switch)).await {
+        let call = tracing::Span::current();
+        match tokio::task::spawn_blocking(move || call.in_scope(|| work(&switch))).await {
             Ok(done) => Ok(Response::new(done)),
             Err(error) => {
                 tracing::error!(%error, "a request failed");
@@ -106,6 +109,7 @@ impl Api {
             "RemoveRules" => once!(remove_rules),
             "Trace" => once!(trace),
             "ListTables" => once!(list_tables),
+            "DumpAddressSets" => stream!(dump_address_sets),
             "ListPorts" => once!(list_ports),
             "ListDrops" => once!(list_drops),
             "ListNeighbours" => once!(list_neighbours),
@@ -178,6 +182,16 @@ impl switch_server::Switch for Api {
         self.blocking(Switch::tables).await
     }
 
+    type DumpAddressSetsStream = Replies<v1::AddressSetState>;
+
+    async fn dump_address_sets(
+        &self,
+        request: Request<v1::DumpAddressSetsRequest>,
+    ) -> Result<Response<Self::DumpAddressSetsStream>, Status> {
+        let sets = self.blocking(move |switch| switch.address_sets(request.get_ref())).await?.into_inner();
+        Ok(Response::new(Box::pin(tokio_stream::iter(sets.into_iter().map(Ok)))))
+    }
+
     async fn list_ports(&self, _: Request<v1::ListPortsRequest>) -> Result<Response<v1::ListPortsReply>, Status> {
         self.blocking(Switch::ports).await
     }
@@ -222,27 +236,25 @@ pub enum SocketError {
     #[error("{} exists and is not a socket. Remove it, or give another --socket.", .0.display())]
     NotASocket(PathBuf),
     /// The file system says no.
-    #[error("{}: {source}. Give a path (--socket) in a directory that the switch may write.", path.display())]
+    #[error("{}: {cause}. Give a path (--socket) in a directory that the switch may write.", path.display())]
     System {
         /// The socket.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// Why. Not its `source`: the sentence says it already.
+        cause: std::io::Error,
     },
 }
 
 impl Socket {
-    /// Binds the socket, mode 0600. A socket file on which nobody answers is replaced; its directory is
-    /// made if it is missing.
+    /// Binds the socket, mode 0600. A socket file on which nobody answers is replaced. Its directory must be
+    /// there, unless it is the usual one.
     ///
     /// # Errors
     /// See [`SocketError`].
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         use std::os::unix::fs::FileTypeExt;
-        let fail = |source| SocketError::System { path: path.to_owned(), source };
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            std::fs::create_dir_all(directory).map_err(fail)?;
-        }
+        let fail = |cause| SocketError::System { path: path.to_owned(), cause };
+        run_directory(path).map_err(fail)?;
         match std::fs::symlink_metadata(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(fail(error)),
@@ -297,6 +309,7 @@ pub async fn serve(switch: Arc<Switch>, socket: &mut Socket, mut stop: watch::Re
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .layer(RequestLayer)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(api)

@@ -9,33 +9,31 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
-use weft_dataplane::config::{Command, Flags, LogFormat, Settings, UnderlaySettings};
+use weft_dataplane::config::{Command, Flags, Settings, UnderlaySettings};
 use weft_dataplane::packet::memory::Memory;
 use weft_dataplane::switch::{KernelPorts, Switch, SwitchSettings, UnderlayState, follow_underlay};
 use weft_dataplane::underlay::Underlay;
 use weft_dataplane::worker::WorkerSettings;
 use weft_dataplane::{agent, api};
 use weft_proto::join::JoinToken;
+use weft_proto::program::log::{self, Log};
 use weft_proto::v1;
 
 fn main() -> ExitCode {
-    let mut flags = Flags::parse();
-    let only_check = flags.check_config;
-    let command = flags.command.take();
-    let settings = match Settings::load(flags) {
+    let flags = Flags::parse();
+    let settings = match Settings::load(flags.clone()) {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("weft-switch: {error}");
             return ExitCode::from(2);
         }
     };
-    if only_check {
+    if flags.check_config {
         println!("the settings are right");
         return ExitCode::SUCCESS;
     }
-    if let Some(Command::Join { token }) = command {
-        return match join(&settings, &token) {
+    if let Some(Command::Join { token }) = &flags.command {
+        return match join(&settings, token) {
             Ok(text) => {
                 println!("{text}");
                 ExitCode::SUCCESS
@@ -46,8 +44,8 @@ fn main() -> ExitCode {
             }
         };
     }
-    start_log(&settings);
-    match run(settings) {
+    let log = log::start(&settings.log);
+    match run(settings, flags, log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -83,17 +81,11 @@ fn join(settings: &Settings, token: &str) -> Result<String, String> {
     ))
 }
 
-fn start_log(settings: &Settings) {
-    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&settings.log)).with_writer(std::io::stderr);
-    match settings.log_format {
-        LogFormat::Lines => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
-}
-
-fn run(settings: Settings) -> anyhow::Result<()> {
+fn run(settings: Settings, flags: Flags, log: Log) -> anyhow::Result<()> {
     // Control only: workers are threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let known = settings.clone();
+    runtime.spawn(log.follow(known, move || Settings::load(flags.clone()), |settings| &mut settings.log));
     let ended = runtime.block_on(serve(settings));
     // Requests that block may be waiting for workers that are gone.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

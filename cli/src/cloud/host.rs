@@ -81,7 +81,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
         }
         Command::List => {
             let hosts = all(&mut cloud).await?;
-            let mut table = Table::new(&["name", "state", "underlay", "mtu", "ports", "version", "fault"]);
+            let mut table = Table::new(&["name", "state", "underlay", "mtu", "ports", "version"]);
             for host in &hosts {
                 table.row(vec![
                     host.name.clone(),
@@ -90,8 +90,8 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                     if host.underlay_mtu == 0 { String::new() } else { host.underlay_mtu.to_string() },
                     host.ports.len().to_string(),
                     host.switch_version.clone(),
-                    trouble(host),
                 ]);
+                table.note(&format!("host {}", host.name), &trouble(host));
             }
             let empty = "No hosts. Create one: weft host create NAME";
             output.table(&table, empty, hosts.iter().map(json::host).collect())

@@ -2,6 +2,7 @@
 //! `show` and `delete`, in the list of [`commands`]. What is shared stands here: scope, finding an object by id or
 //! name, and the names behind ids in tables.
 
+pub mod group;
 pub mod host;
 pub mod network;
 pub mod port;
@@ -42,6 +43,8 @@ commands! {
     Network in network,
     /// Subnets: the addresses of a network, and what DHCP offers with them.
     Subnet in subnet,
+    /// Security groups: what may pass to and from ports.
+    Group in group,
     /// Ports of networks: a MAC, its addresses, and where it is plugged.
     Port in port,
     /// Hosts: machines with a switch that the controller programs.
@@ -92,7 +95,7 @@ fn find<T: Object>(wanted: &str, objects: Vec<T>) -> Result<T, Fault> {
         return Err(Fault::invalid(
             "ambiguous_name",
             kind,
-            format!("{} {kind}s are called \"{wanted}\"", matching.len()),
+            format!("there are {} {kind}s \"{wanted}\"", matching.len()),
             format!("Name the project with --project, or one of the ids: {}.", ids.join(", ")),
         ));
     }
@@ -100,7 +103,7 @@ fn find<T: Object>(wanted: &str, objects: Vec<T>) -> Result<T, Fault> {
         Fault::invalid(
             "not_found",
             kind,
-            format!("no {kind} is called \"{wanted}\""),
+            format!("there is no {kind} \"{wanted}\""),
             format!("See \"weft {kind} list\"."),
         )
         .with_status(Code::NotFound)
@@ -160,7 +163,7 @@ mod tests {
         assert_eq!(look("a").unwrap(), ("a", "z"));
         assert_eq!(
             look("b").unwrap_err().to_string(),
-            "network: 2 networks are called \"b\". Name the project with --project, or one of the ids: 2, 3."
+            "network: there are 2 networks \"b\". Name the project with --project, or one of the ids: 2, 3."
         );
         assert_eq!(look("c").unwrap_err().code, "not_found");
     }

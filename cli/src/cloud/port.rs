@@ -1,6 +1,6 @@
 //! `weft port`: ports of networks, and where they are plugged.
 
-use super::{Cloud, Names, Object, Scope, deleted, find, host, network, project};
+use super::{Cloud, Names, Object, Scope, deleted, find, group, host, network, project};
 use crate::connect::Connection;
 use crate::failure::Failure;
 use crate::json;
@@ -25,6 +25,23 @@ pub enum Command {
         /// Its MAC address; chosen unless given.
         #[arg(long)]
         mac: Option<String>,
+        #[command(flatten)]
+        guard: Guard,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Changes a port: its name, security groups, address pairs, or port security.
+    Set {
+        /// Its name or id.
+        port: String,
+        /// Its name from now on; not while it is plugged.
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        guard: Guard,
+        /// It may send only from its own addresses.
+        #[arg(long, conflicts_with = "address_pair")]
+        no_address_pair: bool,
         #[command(flatten)]
         scope: Scope,
     },
@@ -82,6 +99,41 @@ pub enum Command {
     },
 }
 
+/// What guards a port.
+#[derive(clap::Args)]
+pub struct Guard {
+    /// A security group, by name or id, instead of those it has; a new port has "default". May be repeated.
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<String>,
+    /// No security group: nothing passes but ARP and DHCP.
+    #[arg(long, conflicts_with = "group")]
+    no_group: bool,
+    /// Whether it may send only from its own addresses, and has security groups. Off takes groups and pairs away.
+    #[arg(long, value_name = "on|off", value_parser = ["on", "off"])]
+    port_security: Option<String>,
+    /// Addresses that it may send from, too: 10.0.0.100, 10.0.0.96/27, or with a MAC 10.0.0.100,00:00:5e:00:01:01.
+    /// Instead of those it has. May be repeated.
+    #[arg(long, value_name = "IP[,MAC]", value_parser = pair)]
+    address_pair: Vec<v1::AddressPair>,
+}
+
+impl Guard {
+    fn port_security(&self) -> Option<bool> {
+        self.port_security.as_deref().map(|word| word == "on")
+    }
+
+    fn groups(&self) -> Option<v1::SecurityGroupChoice> {
+        let said = self.no_group || !self.group.is_empty();
+        said.then(|| v1::SecurityGroupChoice { groups: self.group.clone() })
+    }
+}
+
+#[allow(clippy::unnecessary_wraps)]
+fn pair(text: &str) -> Result<v1::AddressPair, String> {
+    let (ip_address, mac_address) = text.split_once(',').unwrap_or((text, ""));
+    Ok(v1::AddressPair { ip_address: ip_address.to_owned(), mac_address: mac_address.to_owned() })
+}
+
 /// Whether to wait until the host did it.
 #[derive(clap::Args)]
 pub struct Wait {
@@ -116,7 +168,7 @@ impl Object for v1::Port {
 pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut cloud = connection.cloud().await?;
     match command {
-        Command::Create { name, network, address, mac, scope } => {
+        Command::Create { name, network, address, mac, guard, scope } => {
             let fixed = |ip_address| v1::FixedIp { subnet_id: String::new(), ip_address };
             let request = v1::CreatePortRequest {
                 name,
@@ -124,6 +176,9 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 network,
                 mac_address: mac.unwrap_or_default(),
                 fixed_ips: address.into_iter().map(fixed).collect(),
+                port_security_enabled: guard.port_security(),
+                security_groups: guard.groups(),
+                allowed_address_pairs: guard.address_pair,
             };
             let port = cloud.create_port(request).await?.into_inner();
             let text = format!(
@@ -177,7 +232,10 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             let request = v1::ListCloudPortsRequest { project: scope.name(), ..v1::ListCloudPortsRequest::default() };
             let ports = cloud.list_ports(request).await?.into_inner().ports;
             let port = find(&port, ports)?;
-            let names = names(&mut cloud, output).await?;
+            let mut names = names(&mut cloud, output).await?;
+            if !output.json {
+                names = names.add(&group::all(&mut cloud, String::new()).await?);
+            }
             let lines = [
                 ("name", port.name.clone()),
                 ("id", port.id.clone()),
@@ -186,6 +244,9 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("number", port.number.to_string()),
                 ("mac", port.mac_address.clone()),
                 ("addresses", addresses(&port)),
+                ("port security", if port.port_security_enabled { "on" } else { "off" }.to_owned()),
+                ("groups", groups(&port, &names)),
+                ("address pairs", pairs(&port)),
                 ("host", names.of(&port.host_id)),
                 ("interface", port.interface.clone()),
                 ("netns", port.netns.clone()),
@@ -193,6 +254,19 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("fault", port.fault.clone()),
             ];
             output.object(&lines, &json::of(&port))
+        }
+        Command::Set { port, name, guard, no_address_pair, scope } => {
+            let pairs = no_address_pair || !guard.address_pair.is_empty();
+            let request = v1::UpdatePortRequest {
+                port,
+                project: scope.name(),
+                name,
+                port_security_enabled: guard.port_security(),
+                security_groups: guard.groups(),
+                allowed_address_pairs: pairs.then_some(v1::AddressPairs { pairs: guard.address_pair }),
+            };
+            let port = cloud.update_port(request).await?.into_inner();
+            output.say(&format!("Port {} changed.", port.name), &json::of(&port))
         }
         Command::Delete { port, scope } => {
             cloud.delete_port(v1::DeleteRequest { id: port.clone(), project: scope.name() }).await?;
@@ -265,6 +339,22 @@ fn plugged(port: &v1::Port, host: &str) -> String {
     let interface = if port.interface.is_empty() { String::new() } else { format!(", interface {}", port.interface) };
     let netns = if port.netns.is_empty() { String::new() } else { format!(" in namespace {}", port.netns) };
     format!("Port {} is {} on host {host}{interface}{netns}.", port.name, port.status)
+}
+
+fn groups(port: &v1::Port, names: &Names) -> String {
+    let names: Vec<String> = port.security_groups.iter().map(|group| names.of(group)).collect();
+    if names.is_empty() && port.port_security_enabled { "none".to_owned() } else { names.join(", ") }
+}
+
+fn pairs(port: &v1::Port) -> String {
+    let pair = |pair: &v1::AddressPair| {
+        if pair.mac_address.is_empty() {
+            pair.ip_address.clone()
+        } else {
+            format!("{},{}", pair.ip_address, pair.mac_address)
+        }
+    };
+    port.allowed_address_pairs.iter().map(pair).collect::<Vec<_>>().join(" ")
 }
 
 fn addresses(port: &v1::Port) -> String {

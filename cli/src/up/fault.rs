@@ -1,7 +1,7 @@
 //! Faults for `weft up --check --break NAME`: hand-made rules that make exactly one line of the check wrong.
 //! They rely on the names of the fabric's tables and ports, not on how the controller fills them.
 
-use super::check::{address, separation, traffic};
+use super::check::{address, firewall, separation, traffic};
 use super::cloud::Cloud;
 use super::instance::Instance;
 use anyhow::{Context, Result};
@@ -14,12 +14,17 @@ const TABLE_PORT_SECURITY: u32 = 10;
 const TABLE_RESPOND: u32 = 20;
 /// Where it chooses the way.
 const TABLE_L2: u32 = 40;
+/// Where security groups say what may enter a port.
+const TABLE_INGRESS_FIREWALL: u32 = 71;
+/// Where it is delivered.
+const TABLE_OUTPUT: u32 = 80;
 /// The tunnel port of every switch.
 const TUNNEL_PORT: u32 = 0x00ff_0001;
 /// A VNI that no network of the cloud has.
 const WRONG_SEGMENT: u32 = 0x00ab_cdef;
 
 const IPV4: u16 = 0x0800;
+const ARP: u16 = 0x0806;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
@@ -133,15 +138,24 @@ pub fn no_anti_spoofing(cloud: &Cloud) -> Result<()> {
 /// Broadcasts go to every host.
 pub fn flood(cloud: &Cloud) -> Result<()> {
     let (from, to) = traffic::blue_pair(cloud);
-    let mut fields = vec![
+    let fields = vec![
         field(Field::Reg0, from.segment.to_be_bytes()),
         field(Field::EthDst, [0xff; 6]),
-        field(Field::UdpDst, separation::BROADCAST_PORT.to_be_bytes()),
+        field(Field::EthType, ARP.to_be_bytes()),
+        field(Field::ArpTpa, separation::ASKED_FOR.octets()),
     ];
-    fields.extend(ipv4(UDP));
     let mut actions = tunnel(cloud, to.plan.host, from.segment).to_vec();
     actions.extend(tunnel(cloud, cloud.hosts.len() - 1, from.segment));
     install(cloud, from.plan.host, rule(TABLE_L2, fields, actions, None))
+}
+
+/// What the group is about gets past the firewall, whatever its rules say.
+pub fn open_firewall(cloud: &Cloud) -> Result<()> {
+    let (_, to) = traffic::blue_pair(cloud);
+    let mut fields =
+        vec![field(Field::Reg1, to.number.to_be_bytes()), field(Field::TcpDst, firewall::GUARDED_PORT.to_be_bytes())];
+    fields.extend(ipv4(TCP));
+    install(cloud, to.plan.host, rule(TABLE_INGRESS_FIREWALL, fields, Vec::new(), Some(TABLE_OUTPUT)))
 }
 
 /// A switch that forwards only while it has a controller: planted when the controller is killed.

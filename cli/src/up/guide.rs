@@ -48,7 +48,7 @@ pub fn guide(cloud: &Cloud) -> String {
     }
     for (command, comment) in [
         (format!("ip netns exec {} ping {}", one.namespace, two.plan.address), "across hosts, over VXLAN"),
-        (format!("weft {option}status"), "the controller and its hosts"),
+        (format!("weft {option}status"), "the cloud at a glance"),
         (format!("weft {option}flows dump {host}"), "every rule of a host, and where it comes from"),
         (
             format!(

@@ -8,10 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use std::fs::OpenOptions;
 use std::path::Path;
 
-/// The least kernel, and the least with every function.
+/// The least kernel.
 const KERNEL_LEAST: (u32, u32) = (6, 1);
-/// See [`KERNEL_LEAST`].
-const KERNEL_FULL: (u32, u32) = (6, 6);
 
 /// Programs of others, and the Debian packages they come in.
 const PROGRAMS: [(&str, &str); 4] =
@@ -95,14 +93,6 @@ fn kernel() -> Result<()> {
     let Some(version) = kernel_version(&release) else { bail!("cannot read the release {:?}", release.trim()) };
     if version < KERNEL_LEAST {
         bail!("{} is older than {}.{}", release.trim(), KERNEL_LEAST.0, KERNEL_LEAST.1);
-    }
-    if version < KERNEL_FULL {
-        println!(
-            "note: on kernel {} an AF_XDP port carries at most 3,500 bytes a frame; from {}.{} on there is no such limit",
-            release.trim(),
-            KERNEL_FULL.0,
-            KERNEL_FULL.1
-        );
     }
     Ok(())
 }

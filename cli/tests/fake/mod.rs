@@ -174,6 +174,10 @@ impl Switch for Service {
         while let Some(message) = messages.message().await? {
             bundle.add_rules.extend(message.add_rules);
             bundle.add_ports.extend(message.add_ports);
+            bundle.set_address_sets.extend(message.set_address_sets);
+            bundle.extend_address_sets.extend(message.extend_address_sets);
+            bundle.shrink_address_sets.extend(message.shrink_address_sets);
+            bundle.remove_address_sets.extend(message.remove_address_sets);
         }
         for (index, rule) in bundle.add_rules.iter().enumerate() {
             if text::format_rule(rule).contains("output:666") {
@@ -229,6 +233,19 @@ impl Switch for Service {
         let config = TableConfig { name: "classify".into(), ..TableConfig::default() };
         let tables = vec![TableState { config: Some(config), rules: 1, masks: 1 }];
         Ok(Response::new(ListTablesReply { tables }))
+    }
+
+    type DumpAddressSetsStream = Stream<AddressSetState>;
+
+    async fn dump_address_sets(
+        &self,
+        request: Request<DumpAddressSetsRequest>,
+    ) -> Result<Response<Self::DumpAddressSetsStream>, Status> {
+        let name = self.note(request).name;
+        let set = AddressSet { name: "web".into(), members: vec![Prefix { address: vec![10, 1, 0, 0], length: 16 }] };
+        let state = AddressSetState { set: Some(set), owner: Owner::Manual.into() };
+        let found = [state].into_iter().filter(|_| name.is_empty() || name == "web").map(Ok);
+        Ok(Response::new(tokio_stream::iter(found.collect::<Vec<_>>())))
     }
 
     async fn list_ports(&self, request: Request<ListPortsRequest>) -> Result<Response<ListPortsReply>, Status> {
@@ -292,7 +309,7 @@ impl Cloud for Service {
 
     async fn delete_network(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
         let request = self.note(request);
-        let problem = format!("no network is called \"{}\"", request.id);
+        let problem = format!("there is no network \"{}\"", request.id);
         Err(Fault::invalid("not_found", "network", problem, "See \"weft network list\".").into())
     }
 
@@ -383,6 +400,73 @@ impl Cloud for Service {
     async fn delete_port(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
         self.note(request);
         Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn create_security_group(
+        &self,
+        request: Request<CreateSecurityGroupRequest>,
+    ) -> Result<Response<SecurityGroup>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn update_security_group(
+        &self,
+        request: Request<UpdateSecurityGroupRequest>,
+    ) -> Result<Response<SecurityGroup>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn delete_security_group(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn delete_security_group_rule(
+        &self,
+        request: Request<DeleteRequest>,
+    ) -> Result<Response<DeleteReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn update_port(&self, request: Request<UpdatePortRequest>) -> Result<Response<Port>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn create_security_group_rule(
+        &self,
+        request: Request<CreateSecurityGroupRuleRequest>,
+    ) -> Result<Response<SecurityGroupRule>, Status> {
+        let request = self.note(request);
+        let rule = SecurityGroupRule { id: "r9".into(), direction: request.direction, ..Default::default() };
+        Ok(Response::new(rule))
+    }
+
+    async fn list_security_groups(
+        &self,
+        request: Request<ListSecurityGroupsRequest>,
+    ) -> Result<Response<ListSecurityGroupsReply>, Status> {
+        self.note(request);
+        let rule = |id: &str, direction: &str, protocol: &str| SecurityGroupRule {
+            id: id.into(),
+            direction: direction.into(),
+            protocol: protocol.into(),
+            ..SecurityGroupRule::default()
+        };
+        let web =
+            SecurityGroupRule { port_range_min: Some(80), port_range_max: Some(89), ..rule("r2", "ingress", "tcp") };
+        let own = SecurityGroupRule { remote_group_id: "g1".into(), ..rule("r3", "ingress", "") };
+        let group = SecurityGroup {
+            id: "g1".into(),
+            name: "web".into(),
+            project_id: "p1".into(),
+            rules: vec![rule("r1", "egress", ""), web, own],
+            ..SecurityGroup::default()
+        };
+        Ok(Response::new(ListSecurityGroupsReply { security_groups: vec![group] }))
     }
 
     async fn create_host(&self, request: Request<CreateHostRequest>) -> Result<Response<Host>, Status> {

@@ -4,7 +4,7 @@ use super::door::caller;
 use crate::authorise::Caller;
 use crate::controller::Controller;
 use crate::limits;
-use crate::model::{Host, Model, Network, Object, Planned, Port, Project, Stored, Subnet};
+use crate::model::{Host, Model, Network, Object, Planned, Port, Project, SecurityGroup, Stored, Subnet};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -150,6 +150,53 @@ impl v1::cloud_server::Cloud for CloudService {
     async fn delete_subnet(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
         self.change(request, |model, request| model.delete_subnet(&request.id, &request.project)).await?;
         reply(v1::DeleteReply {})
+    }
+
+    async fn create_security_group(
+        &self,
+        request: Request<v1::CreateSecurityGroupRequest>,
+    ) -> Reply<v1::SecurityGroup> {
+        let plan = |model: &Model, request: &_| model.create_security_group(request, Uuid::new_v4());
+        reply(self.controller.describe_security_group(&self.change(request, plan).await?))
+    }
+
+    async fn list_security_groups(
+        &self,
+        request: Request<v1::ListSecurityGroupsRequest>,
+    ) -> Reply<v1::ListSecurityGroupsReply> {
+        let groups = self.list::<SecurityGroup>(&caller(&request)?, &request.get_ref().project, every)?;
+        let security_groups = groups.iter().map(|group| self.controller.describe_security_group(group)).collect();
+        reply(v1::ListSecurityGroupsReply { security_groups })
+    }
+
+    async fn update_security_group(
+        &self,
+        request: Request<v1::UpdateSecurityGroupRequest>,
+    ) -> Reply<v1::SecurityGroup> {
+        let group = self.change(request, Model::update_security_group).await?;
+        reply(self.controller.describe_security_group(&group))
+    }
+
+    async fn delete_security_group(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
+        self.change(request, |model, request| model.delete_security_group(&request.id, &request.project)).await?;
+        reply(v1::DeleteReply {})
+    }
+
+    async fn create_security_group_rule(
+        &self,
+        request: Request<v1::CreateSecurityGroupRuleRequest>,
+    ) -> Reply<v1::SecurityGroupRule> {
+        let plan = |model: &Model, request: &_| model.create_security_group_rule(request, Uuid::new_v4());
+        reply(self.change(request, plan).await?.record())
+    }
+
+    async fn delete_security_group_rule(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
+        self.change(request, |model, request| model.delete_security_group_rule(&request.id, &request.project)).await?;
+        reply(v1::DeleteReply {})
+    }
+
+    async fn update_port(&self, request: Request<v1::UpdatePortRequest>) -> Reply<v1::Port> {
+        reply(self.controller.describe_port(&self.change(request, Model::update_port).await?))
     }
 
     async fn create_port(&self, request: Request<v1::CreatePortRequest>) -> Reply<v1::Port> {

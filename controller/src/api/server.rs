@@ -18,6 +18,8 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
+use weft_proto::program::request::RequestLayer;
 use weft_proto::v1;
 
 /// A bound Unix socket; its file goes when it is dropped.
@@ -65,9 +67,9 @@ pub struct BusListener {
     pub tls: Arc<ServerConfig>,
 }
 
-type Guarded = Router<tower::layer::util::Stack<DoorLayer, tower::layer::util::Identity>>;
+type Layers = Stack<DoorLayer, Stack<RequestLayer, Identity>>;
 
-fn router(controller: &Arc<Controller>, door: Door) -> anyhow::Result<Guarded> {
+fn router(controller: &Arc<Controller>, door: Door) -> anyhow::Result<Router<Layers>> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let healthy = async move {
         health.set_serving::<v1::cloud_server::CloudServer<CloudService>>().await;
@@ -99,7 +101,7 @@ fn router(controller: &Arc<Controller>, door: Door) -> anyhow::Result<Guarded> {
 }
 
 /// What hosts on other machines may reach: the bus, and joining; nothing else.
-fn bus_router(controller: &Arc<Controller>) -> Guarded {
+fn bus_router(controller: &Arc<Controller>) -> Router<Layers> {
     let bus = v1::bus_server::BusServer::new(BusService::new(Arc::clone(controller)));
     let membership = v1::membership_server::MembershipServer::new(MembershipService::new(Arc::clone(controller)));
     builder(Door::Certificate(Arc::clone(&controller.identities)))
@@ -108,11 +110,12 @@ fn bus_router(controller: &Arc<Controller>) -> Guarded {
         .add_service(membership.max_decoding_message_size(limits::MEMBERSHIP_BYTES))
 }
 
-fn builder(door: Door) -> tonic::transport::Server<tower::layer::util::Stack<DoorLayer, tower::layer::util::Identity>> {
+fn builder(door: Door) -> tonic::transport::Server<Layers> {
     let keepalive = Duration::from_secs(limits::KEEPALIVE_SECONDS);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(keepalive))
         .http2_keepalive_timeout(Some(keepalive))
+        .layer(RequestLayer)
         .layer(DoorLayer(door))
 }
 

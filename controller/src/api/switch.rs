@@ -156,6 +156,15 @@ impl v1::switch_server::Switch for SwitchService {
         self.unary(request, "ListTables").await
     }
 
+    type DumpAddressSetsStream = BoxStream<'static, Result<v1::AddressSetState, Status>>;
+
+    async fn dump_address_sets(
+        &self,
+        request: Request<v1::DumpAddressSetsRequest>,
+    ) -> Reply<Self::DumpAddressSetsStream> {
+        self.streamed(request, "DumpAddressSets", true).await
+    }
+
     async fn list_ports(&self, request: Request<v1::ListPortsRequest>) -> Reply<v1::ListPortsReply> {
         self.unary(request, "ListPorts").await
     }

@@ -235,6 +235,7 @@ async fn make_way(link: &Link, host: &Host, hello: &Hello) -> Result<(), Fault> 
 fn install(link: &Link, hello: &Hello, outbound: &Outbound) -> Session {
     let mut state = link.lock();
     state.sessions += 1;
+    state.joined = Some(Instant::now());
     let session = Session {
         serial: state.sessions,
         boot_id: hello.boot_id,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
+use weft_proto::program::request;
 use weft_proto::v1::{self, PortSpec, PortStatus, ToSwitch};
 
 /// Where a session's messages go.
@@ -70,8 +71,12 @@ pub struct LinkState {
     pub generation: u64,
     /// Whether the model may have changed since it was last compiled for this host.
     pub dirty: bool,
+    /// The requests that changed it, at most [`limits::REQUESTS_PER_BUNDLE`].
+    pub requests: Vec<String>,
     /// The stream, if there is one.
     pub session: Option<Session>,
+    /// When the last stream came.
+    pub joined: Option<Instant>,
     /// Sessions so far.
     pub sessions: u64,
     /// When the last message came in.
@@ -133,6 +138,9 @@ impl Link {
             let mut state = self.lock();
             state.dirty = true;
             state.refusal_stands = false;
+            if let Some(request) = request::current().filter(|_| state.requests.len() < limits::REQUESTS_PER_BUNDLE) {
+                state.requests.push(request.to_string());
+            }
         }
         self.wake.notify_one();
     }
@@ -174,6 +182,7 @@ impl Link {
     pub fn describe(&self, host: &mut v1::Host) {
         let state = self.lock();
         host.connected = state.session.is_some();
+        host.since_seconds = state.lost.or(state.joined).map_or(0, |since| since.elapsed().as_secs());
         host.acknowledged_generation = state.confirmed.as_ref().map_or(0, |confirmed| confirmed.number);
         // Numbers that were refused, or lost with a stream, are passed over.
         host.generation = match &state.outstanding {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 use weft_proto::fault::Fault;
+use weft_proto::program::request;
 use weft_proto::v1::{Call, CallReply, Cancel, ToSwitch, to_switch};
 
 /// What a switch answers: a message, or why there is none.
@@ -59,7 +60,9 @@ pub async fn call(link: &Arc<Link>, host: &str, method: &str, request: Vec<u8>) 
     let id = link.calls.add(Waiting { replies: sender, queued: Arc::clone(&queued), overrun: false })?;
     // From here on, dropping it cleans up.
     let replies = Replies { id, link: Arc::clone(link), outbound, replies, queued };
-    let message = ToSwitch { message: Some(to_switch::Message::Call(Call { id, method: method.to_owned(), request })) };
+    let request_id = request::current().map(|id| id.to_string()).unwrap_or_default();
+    let call = Call { id, method: method.to_owned(), request, request_id };
+    let message = ToSwitch { message: Some(to_switch::Message::Call(call)) };
     let sent =
         tokio::time::timeout(Duration::from_secs(limits::RELAY_SECONDS), replies.outbound.send(Ok(message))).await;
     match sent {

@@ -221,6 +221,9 @@ impl Task {
     fn nothing_changed(&mut self, state: HostState) -> Result<(), Fault> {
         self.phase = Phase::Settled;
         if let Some(mut own) = self.own() {
+            if !own.dirty {
+                own.requests.clear();
+            }
             own.confirmed = own.confirmed.take().map(|confirmed| Generation { state: Arc::new(state), ..confirmed });
             if std::mem::take(&mut own.bundle_refused) {
                 // What was refused is not wanted any more.
@@ -237,6 +240,7 @@ impl Task {
             own.generation += 1;
             let number = own.generation;
             own.outstanding = Some(Generation { number, state: Arc::new(state) });
+            bundle.request_ids = std::mem::take(&mut own.requests);
             number
         };
         bundle.term = self.controller.term;
@@ -246,6 +250,7 @@ impl Task {
             host = self.name,
             generation = number,
             base,
+            requests = ?bundle.request_ids,
             rules = bundle.add_rules.len(),
             removed = bundle.remove_rules.len(),
             whole = bundle.replace_owner != 0,

@@ -4,12 +4,14 @@
 //! - [`pipeline`]: the fabric's tables, their names and meanings; and its fixed ports.
 //! - [`state`]: what one host should hold, and the bundle between two such states.
 //! - [`network`]: the rules of one network on one host. This is where packets' fates are decided.
+//! - `firewall`: the rules of security groups on one host.
 //! - [`rule`]: how rules are written down.
 //!
 //! Invariants: the same model gives the same state, to the bit. A host gets ports, rules and addresses of
 //! only those networks that have a plugged port on it. A host that [`Model::touched`] leaves out does not change
 //! (a property test compares it with compiling everything): what a kind of object adds here, it names there.
 
+mod firewall;
 pub mod network;
 pub mod pipeline;
 pub mod rule;
@@ -28,8 +30,10 @@ pub fn compile(model: &Model, host: Uuid) -> HostState {
     let mut state = HostState::default();
     let underlay = model.hosts.get(host).is_some_and(|host| host.underlay.is_some());
     pipeline::lay(&mut state, underlay);
+    let policies = firewall::Policies::of(model, host);
     for network in model.networks_on(host) {
-        network::compile(&mut state, model, network, host);
+        network::compile(&mut state, model, (network, host), &policies);
     }
+    firewall::compile(&mut state, model, &policies);
     state
 }

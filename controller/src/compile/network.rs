@@ -5,17 +5,25 @@
 //! | classify | from a port here; from the tunnel under the network's VNI | 100 |
 //! | port_security | tagged: dropped | 200 |
 //! | | IPv4, ARP and DHCP under the port's own addresses: on | 100 |
+//! | | IPv4 and ARP under its address pairs: on | 100 |
 //! | | anything else of the port: dropped as spoofed | 10 |
+//! | | without port security, anything untagged: on | 100 |
 //! | respond | ARP for the port's own address (a probe, an announcement): on, unanswered | 300 |
 //! | | ARP for any address of the network; DHCP: answered | 200 |
-//! | l2 | to a MAC here: output | 400 |
-//! | | from the tunnel, to a group: to every port here, never back to the tunnel | 350 |
+//! | l2 | to a MAC here: its port's number to reg1, on through its firewall | 400 |
+//! | | from the tunnel, ARP to a group: to every port here, never back to the tunnel | 360 |
+//! | | from the tunnel, anything else to a group: to every port here that has no port security | 350 |
 //! | | from the tunnel, to anything else: dropped | 300 |
 //! | | to a MAC elsewhere: through the tunnel to its host | 200 |
-//! | | to a group: to every port here, and one copy to each host that has ports (head-end replication) | 150 |
+//! | | ARP to a group: to every port here, and one copy to each host that has ports (head-end replication) | 160 |
+//! | | anything else to a group: likewise, but only for ports that have no port security | 150 |
 //! | | to anything else: dropped as unknown | 0 |
+//!
+//! A packet to several ports would have to pass each port's firewall on its own way, and a walk has one way. Until
+//! it can branch, ports with port security get no broadcast and no multicast but ARP, whatever their groups say.
 
-use super::pipeline::{CLASSIFY, L2, PORT_SECURITY, RESPOND, TUNNEL_PORT};
+use super::firewall::{Policies, guard};
+use super::pipeline::{CLASSIFY, INGRESS_TRACK, L2, PORT_SECURITY, RESPOND, TUNNEL_PORT};
 use super::rule::{RuleBuilder, act, cookie, output, set};
 use super::state::HostState;
 use crate::model::{Host, Mac, Model, Network, Port, Subnet, host_label};
@@ -23,24 +31,53 @@ use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::v1::{self, Action, DropCause, Field, action, port_spec};
 
+/// Where what is sent to everybody goes.
+#[derive(Default)]
+struct Flood {
+    /// To the ports here.
+    here: Vec<Action>,
+    /// To the other hosts that have ports.
+    elsewhere: Vec<Action>,
+}
+
+impl Flood {
+    /// Out of ports, and into the tunnel; for what came from the tunnel the former alone.
+    fn actions(&self, network: &Network) -> Vec<Action> {
+        let mut actions = self.here.clone();
+        if !self.elsewhere.is_empty() {
+            actions.push(set(Field::TunId, u64::from(network.segment).to_be_bytes()));
+            actions.extend(self.elsewhere.iter().cloned());
+        }
+        actions
+    }
+}
+
 /// Adds the network's part of a host's state.
-pub(super) fn compile(state: &mut HostState, model: &Model, network: Uuid, host: Uuid) {
+pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uuid, Uuid), policies: &Policies) {
     let Some(network) = model.networks.get(network) else { return };
     let tunnel = state.ports.contains_key(&TUNNEL_PORT);
-    let mut flood_here: Vec<Action> = Vec::new();
-    let mut flood_elsewhere: Vec<Action> = Vec::new();
+    // To all ports, and to those without port security.
+    let (mut all, mut open) = (Flood::default(), Flood::default());
     for place in model.hosts_of(network.id) {
         let remote = model.hosts.get(place).filter(|remote| remote.id != host);
         let underlay = remote.and_then(|remote| remote.underlay);
         if let Some(underlay) = underlay.filter(|_| tunnel) {
-            flood_elsewhere.extend([set(Field::TunDst, underlay.octets()), output(TUNNEL_PORT)]);
+            let copy = [set(Field::TunDst, underlay.octets()), output(TUNNEL_PORT)];
+            if model.ports_plugged(network.id, place).any(|port| !port.port_security) {
+                open.elsewhere.extend(copy.clone());
+            }
+            all.elsewhere.extend(copy);
         }
         for port in model.ports_plugged(network.id, place) {
             answer_arp(state, network, port);
             match (remote, underlay) {
                 (None, _) => {
                     local_port(state, model, network, port);
-                    flood_here.push(output(port.number));
+                    guard(state, port, policies.get(port));
+                    all.here.push(output(port.number));
+                    if !port.port_security {
+                        open.here.push(output(port.number));
+                    }
                 }
                 (Some(remote), Some(underlay)) if tunnel => remote_port(state, network, port, remote, underlay),
                 // There is no way to that host, from here or at all.
@@ -56,7 +93,7 @@ pub(super) fn compile(state: &mut HostState, model: &Model, network: Uuid, host:
             state.add(arp_answer(cookie, network, address, subnet.dhcp_mac()));
         }
     }
-    whole_network(state, network, tunnel, flood_here, flood_elsewhere);
+    whole_network(state, network, tunnel, &all, &open);
 }
 
 fn of_port(state: &mut HostState, network: &Network, port: &Port, kind: &str, what: &str) -> u64 {
@@ -72,14 +109,18 @@ fn of_network(state: &mut HostState, network: &Network, kind: &str, what: &str) 
 }
 
 /// What concerns the network as a whole.
-fn whole_network(
-    state: &mut HostState,
-    network: &Network,
-    tunnel: bool,
-    flood_here: Vec<Action>,
-    flood_elsewhere: Vec<Action>,
-) {
+fn whole_network(state: &mut HostState, network: &Network, tunnel: bool, all: &Flood, open: &Flood) {
     let segment = network.segment;
+    let arp = of_network(state, network, "flood-arp", "ARP to everybody");
+    let group = of_network(
+        state,
+        network,
+        "flood",
+        "broadcast and multicast other than ARP, which only ports without port security take",
+    );
+    let or_drop = |rule: RuleBuilder, actions: Vec<Action>| {
+        if actions.is_empty() { rule.drop(DropCause::Policy) } else { rule.apply(actions) }
+    };
     if tunnel {
         let from_tunnel = of_network(state, network, "from-tunnel", "packets from the tunnel");
         state.add(
@@ -88,22 +129,18 @@ fn whole_network(
                 .with(Field::TunId, u64::from(segment).to_be_bytes())
                 .apply_goto(vec![set(Field::Reg0, segment.to_be_bytes())], L2),
         );
-        let group = of_network(state, network, "tunnel-flood", "broadcast and multicast from other hosts");
         let from_tunnel =
             |priority, cookie| RuleBuilder::new(L2, priority, cookie).in_port(TUNNEL_PORT).segment(segment);
-        state.add(from_tunnel(350, group).group().apply(flood_here.clone()));
+        state.add(from_tunnel(360, arp).arp().group().apply(all.here.clone()));
+        state.add(or_drop(from_tunnel(350, group).group(), open.here.clone()));
         let stray = of_network(state, network, "tunnel-stray", "from other hosts, to a MAC that is not here");
         state.add(from_tunnel(300, stray).drop(DropCause::UnknownDestination));
     }
-    let flood = of_network(state, network, "flood", "broadcast and multicast");
-    let mut actions = flood_here;
-    if !flood_elsewhere.is_empty() {
-        actions.push(set(Field::TunId, u64::from(segment).to_be_bytes()));
-        actions.extend(flood_elsewhere);
-    }
-    state.add(RuleBuilder::new(L2, 150, flood).segment(segment).group().apply(actions));
+    let from_here = |priority, cookie| RuleBuilder::new(L2, priority, cookie).segment(segment);
+    state.add(from_here(160, arp).arp().group().apply(all.actions(network)));
+    state.add(or_drop(from_here(150, group).group(), open.actions(network)));
     let unknown = of_network(state, network, "unknown-unicast", "to a MAC that no port of it has");
-    state.add(RuleBuilder::new(L2, 0, unknown).segment(segment).drop(DropCause::UnknownDestination));
+    state.add(from_here(0, unknown).drop(DropCause::UnknownDestination));
 }
 
 fn arp_answer(cookie: u64, network: &Network, address: Ipv4Addr, mac: Mac) -> v1::Rule {
@@ -157,22 +194,26 @@ fn local_port(state: &mut HostState, model: &Model, network: &Network, port: &Po
             .in_port(port.number)
             .apply_goto(vec![set(Field::Reg0, network.segment.to_be_bytes())], PORT_SECURITY),
     );
-    secure(state, network, port);
+    let tagged = of_port(state, network, port, "tagged", "tagged frames, which the network does not carry");
+    state.add(RuleBuilder::new(PORT_SECURITY, 200, tagged).in_port(port.number).tagged().drop(DropCause::Policy));
+    if port.port_security {
+        secure(state, network, port);
+    } else {
+        let anything = of_port(state, network, port, "unsecured", "anything: its port security is off");
+        state.add(RuleBuilder::new(PORT_SECURITY, 100, anything).in_port(port.number).goto(RESPOND));
+    }
     respond(state, model, network, port);
     let delivery = of_port(state, network, port, "delivery", "delivery");
     state.add(
         RuleBuilder::new(L2, 400, delivery)
             .segment(network.segment)
             .with(Field::EthDst, port.mac.0)
-            .apply(vec![output(port.number)]),
+            .apply_goto(vec![set(Field::Reg1, port.number.to_be_bytes())], INGRESS_TRACK),
     );
 }
 
 /// What the port may send.
 fn secure(state: &mut HostState, network: &Network, port: &Port) {
-    let tagged = of_port(state, network, port, "tagged", "tagged frames, which the network does not carry");
-    state.add(RuleBuilder::new(PORT_SECURITY, 200, tagged).in_port(port.number).tagged().drop(DropCause::Policy));
-
     let allowed = of_port(state, network, port, "own-addresses", "its own addresses");
     let from = || RuleBuilder::new(PORT_SECURITY, 100, allowed).in_port(port.number).with(Field::EthSrc, port.mac.0);
     for fixed in &port.addresses {
@@ -183,6 +224,15 @@ fn secure(state: &mut HostState, network: &Network, port: &Port) {
     for sender in port.addresses.iter().map(|fixed| fixed.address).chain(probes) {
         let arp = from().arp().with(Field::ArpSha, port.mac.0).with(Field::ArpSpa, sender.octets());
         state.add(arp.goto(RESPOND));
+    }
+    for pair in &port.pairs {
+        let paired = of_port(state, network, port, "address-pairs", "its address pairs");
+        let mac = pair.mac.unwrap_or(port.mac);
+        let from = || RuleBuilder::new(PORT_SECURITY, 100, paired).in_port(port.number).with(Field::EthSrc, mac.0);
+        // One of its own addresses may be in them.
+        state.add_if_new(from().ipv4().within(Field::Ipv4Src, pair.prefix).goto(RESPOND));
+        let arp = from().arp().with(Field::ArpSha, mac.0).within(Field::ArpSpa, pair.prefix);
+        state.add_if_new(arp.goto(RESPOND));
     }
     let client = from().dhcp_request(Ipv4Addr::BROADCAST).with(Field::Ipv4Src, Ipv4Addr::UNSPECIFIED.octets());
     state.add(client.goto(RESPOND));

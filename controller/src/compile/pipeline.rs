@@ -1,9 +1,10 @@
 //! The fabric's pipeline: its tables, and what every host has whatever its instances.
 //!
 //! A frame enters at `classify`, which writes its network's segment id into `reg0`. Frames of instances
-//! pass `port_security` and `respond`; frames from the tunnel were checked where they came from and go
-//! straight to `l2`. The numbers in between are kept for the tables that routers, NAT and security groups
-//! bring (30 `egress_firewall`, 50 `route`, 60 `nat`, 70 `ingress_firewall`).
+//! pass `port_security`, `respond` and the firewall of the port they come from; frames from the tunnel did so where
+//! they came from and go straight to `l2`. What `l2` delivers here goes with the port's number in `reg1` through
+//! that port's firewall to `output`. `reg2` holds the policy in force, see [`super::firewall`]. The numbers 50 and 60
+//! are kept for the tables that routers and NAT bring.
 
 use super::rule::{RuleBuilder, cookie};
 use super::state::HostState;
@@ -16,8 +17,24 @@ pub const CLASSIFY: u32 = 0;
 pub const PORT_SECURITY: u32 = 10;
 /// Answers ARP and DHCP.
 pub const RESPOND: u32 = 20;
+/// Looks up the connection of what a guarded port sends.
+pub const EGRESS_TRACK: u32 = 30;
+/// What may leave a guarded port.
+pub const EGRESS_FIREWALL: u32 = 31;
 /// Delivers within a network.
 pub const L2: u32 = 40;
+/// Looks up the connection of what a guarded port is sent.
+pub const INGRESS_TRACK: u32 = 70;
+/// What may enter a guarded port.
+pub const INGRESS_FIREWALL: u32 = 71;
+/// Hands a frame to the port of reg1.
+pub const OUTPUT: u32 = 80;
+
+/// Bits of `ct_state`, as `flow.proto` numbers them.
+pub(super) mod ct_state {
+    pub const NEW: u8 = 0x01;
+    pub const INVALID: u8 = 0x10;
+}
 
 pub use weft_proto::TUNNEL_PORT;
 
@@ -34,7 +51,22 @@ pub fn tables() -> Vec<v1::TableConfig> {
         table(CLASSIFY, "classify", "Which network a frame belongs to: its segment id goes to reg0.", Field::InPort),
         table(PORT_SECURITY, "port_security", "A port sends only from its own MAC and IP addresses.", Field::InPort),
         table(RESPOND, "respond", "ARP and DHCP are answered here, for the whole network.", Field::InPort),
+        table(
+            EGRESS_TRACK,
+            "egress_track",
+            "Security groups: the connection of what a port sends is looked up; its policy goes to reg2.",
+            Field::InPort,
+        ),
+        table(EGRESS_FIREWALL, "egress_firewall", "Security groups: what may leave the port.", Field::Reg2),
         table(L2, "l2", "Delivery within the network: to ports here, or to the host that has the MAC.", Field::Reg0),
+        table(
+            INGRESS_TRACK,
+            "ingress_track",
+            "Security groups: the connection of what the port of reg1 is sent is looked up; its policy goes to reg2.",
+            Field::Reg1,
+        ),
+        table(INGRESS_FIREWALL, "ingress_firewall", "Security groups: what may enter the port of reg1.", Field::Reg2),
+        table(OUTPUT, "output", "To the port of reg1.", Field::Reg1),
     ]
 }
 
@@ -43,7 +75,21 @@ pub(super) fn lay(state: &mut HostState, underlay: bool) {
     state.tables = tables();
     let onward = cookie("respond-miss", "");
     state.origin(onward, "fabric: neither ARP nor DHCP to answer".to_owned());
-    state.add(RuleBuilder::new(RESPOND, 0, onward).goto(L2));
+    state.add(RuleBuilder::new(RESPOND, 0, onward).goto(EGRESS_TRACK));
+    let unguarded = cookie("unguarded", "");
+    state.origin(unguarded, "fabric: what security groups are not asked about".to_owned());
+    state.add(RuleBuilder::new(EGRESS_TRACK, 0, unguarded).goto(L2));
+    state.add(RuleBuilder::new(INGRESS_TRACK, 0, unguarded).goto(OUTPUT));
+    let known = cookie("connections", "");
+    state.origin(known, "fabric: replies, and what belongs to a connection that was let through".to_owned());
+    let invalid = cookie("invalid", "");
+    state.origin(invalid, "fabric: packets of no connection that can begin none".to_owned());
+    for (table, onward) in [(EGRESS_FIREWALL, L2), (INGRESS_FIREWALL, OUTPUT)] {
+        let neither = ct_state::NEW | ct_state::INVALID;
+        state.add(RuleBuilder::new(table, 300, known).with_mask(Field::CtState, [0], [neither]).goto(onward));
+        let bit = [ct_state::INVALID];
+        state.add(RuleBuilder::new(table, 200, invalid).with_mask(Field::CtState, bit, bit).drop(DropCause::Policy));
+    }
     if !underlay {
         return;
     }

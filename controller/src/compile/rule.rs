@@ -1,5 +1,6 @@
 //! How rules are written: one builder that knows widths and gives the canonical form.
 
+use crate::model::Ipv4Prefix;
 use std::net::Ipv4Addr;
 use weft_proto::digest;
 use weft_proto::v1::{self, Action, DropCause, Field, FieldMatch, Instructions, Rule, action};
@@ -55,6 +56,20 @@ impl RuleBuilder {
             mask: mask.into(),
             address_set: String::new(),
         });
+        self
+    }
+
+    /// Likewise, of an IPv4 address that lies in a range.
+    #[must_use]
+    pub fn within(self, field: Field, prefix: Ipv4Prefix) -> Self {
+        self.with_mask(field, prefix.address().octets(), prefix.mask().to_be_bytes())
+    }
+
+    /// Likewise, of an IPv4 address that lies in the address set of this name.
+    #[must_use]
+    pub fn in_set(mut self, field: Field, name: &str) -> Self {
+        let address_set = name.to_owned();
+        self.0.r#match.push(FieldMatch { field: field.into(), address_set, ..FieldMatch::default() });
         self
     }
 

@@ -2,9 +2,9 @@
 
 use crate::limits::BUNDLE_PART_BYTES;
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use weft_proto::digest;
-use weft_proto::v1::{self, AddressSet, Bundle, FieldMatch, Origin, PortSpec, Rule, TableConfig};
+use weft_proto::v1::{self, AddressSet, Bundle, FieldMatch, Origin, PortSpec, Prefix, Rule, TableConfig};
 
 /// What tells one fabric rule from another: table, priority and match (in canonical form, encoded).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +50,11 @@ impl HostState {
         debug_assert!(before.is_none(), "two rules with one identity: {before:?}");
     }
 
+    /// Adds a rule in canonical form, unless there is one that matches the same.
+    pub(super) fn add_if_new(&mut self, rule: Rule) {
+        self.rules.entry(RuleIdentity::of(&rule)).or_insert(rule);
+    }
+
     /// Says what a cookie stands for.
     pub(super) fn origin(&mut self, cookie: u64, text: String) {
         self.origins.insert(cookie, text);
@@ -89,7 +94,16 @@ impl HostState {
         }
         bundle.add_ports = newer(&self.ports, &next.ports).map(|(_, port)| port.clone()).collect();
         bundle.remove_ports = self.ports.keys().filter(|number| !next.ports.contains_key(number)).copied().collect();
-        bundle.set_address_sets = newer(&self.address_sets, &next.address_sets).map(|(_, set)| set.clone()).collect();
+        for (name, set) in newer(&self.address_sets, &next.address_sets) {
+            match self.address_sets.get(name) {
+                None => bundle.set_address_sets.push(set.clone()),
+                // Of a set that is there only what differs is sent, however large it is.
+                Some(before) => {
+                    bundle.extend_address_sets.extend(difference(set, before));
+                    bundle.shrink_address_sets.extend(difference(before, set));
+                }
+            }
+        }
         bundle.remove_address_sets =
             self.address_sets.keys().filter(|name| !next.address_sets.contains_key(*name)).cloned().collect();
         bundle.add_rules = newer(&self.rules, &next.rules).map(|(_, rule)| rule.clone()).collect();
@@ -117,6 +131,14 @@ impl HostState {
         step.ports.retain(|number, port| !changed(number, port));
         (step, true)
     }
+}
+
+/// The members of one set that another does not have, if there are any. Both are in canonical form.
+fn difference(set: &AddressSet, other: &AddressSet) -> Option<AddressSet> {
+    let key = |prefix: &Prefix| (prefix.address.clone(), prefix.length);
+    let others: BTreeSet<_> = other.members.iter().map(key).collect();
+    let members: Vec<Prefix> = set.members.iter().filter(|prefix| !others.contains(&key(prefix))).cloned().collect();
+    (!members.is_empty()).then(|| AddressSet { name: set.name.clone(), members })
 }
 
 fn newer<'a, Key: Ord, Value: PartialEq>(
@@ -176,6 +198,9 @@ pub fn cut(mut bundle: Bundle) -> Vec<Bundle> {
     }
     for origin in bundle.origins.drain(..) {
         cutter.room(origin.encoded_len()).origins.push(origin);
+    }
+    for id in bundle.request_ids.drain(..) {
+        cutter.room(id.len()).request_ids.push(id);
     }
     cutter.parts.push(cutter.part);
     let last = cutter.parts.len() - 1;

@@ -3,17 +3,21 @@
 //! The tables are judged by their effects: [`walk`] does with a packet what OpenFlow says a switch does
 //! (5.1 to 5.5, apply-actions only: the fabric uses nothing else).
 
+mod firewall;
 mod incremental;
 
 use super::rule::output;
 use super::state::{HostState, cut, is_empty, matched};
 use super::*;
 use crate::limits::BUNDLE_PART_BYTES;
-use crate::model::{HostReport, Mac, Planned, Port};
+use crate::model::{FIRST_RESERVED_PORT, HostReport, Ipv4Prefix, Mac, Planned, Port};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use weft_proto::v1::{self, DropCause, Field, action};
+
+/// `ct_state`: +new+trk.
+const NEW: u8 = 0x21;
 
 type Packet = BTreeMap<i32, Vec<u8>>;
 
@@ -27,8 +31,18 @@ enum Fate {
     Missed(u32),
 }
 
-fn matches(rule: &v1::Rule, packet: &Packet) -> bool {
+fn matches(state: &HostState, rule: &v1::Rule, packet: &Packet) -> bool {
     rule.r#match.iter().all(|wanted| {
+        if !wanted.address_set.is_empty() {
+            let set = state.address_sets.get(&wanted.address_set).expect("a set that is named is there");
+            let address: [u8; 4] = packet[&wanted.field].clone().try_into().unwrap();
+            let length = |prefix: &v1::Prefix| u8::try_from(prefix.length).unwrap();
+            let inside = |prefix: &v1::Prefix| {
+                let first: [u8; 4] = prefix.address.clone().try_into().unwrap();
+                Ipv4Prefix::new(first.into(), length(prefix)).unwrap().contains(address.into())
+            };
+            return set.members.iter().any(inside);
+        }
         let value = packet.get(&wanted.field).cloned().unwrap_or_else(|| vec![0; wanted.value.len()]);
         let mask = if wanted.mask.is_empty() { vec![0xff; value.len()] } else { wanted.mask.clone() };
         value.iter().zip(&mask).map(|(byte, mask)| byte & mask).eq(wanted.value.iter().copied())
@@ -41,7 +55,7 @@ fn walk(state: &HostState, packet: &Packet) -> (Vec<Fate>, String) {
     let mut fates = Vec::new();
     let mut table = 0;
     loop {
-        let candidates = state.rules.values().filter(|rule| rule.table == table && matches(rule, &packet));
+        let candidates = state.rules.values().filter(|rule| rule.table == table && matches(state, rule, &packet));
         let Some(rule) = candidates.max_by_key(|rule| rule.priority) else {
             fates.push(Fate::Missed(table));
             return (fates, String::new());
@@ -51,6 +65,11 @@ fn walk(state: &HostState, packet: &Packet) -> (Vec<Fate>, String) {
         for action in instructions.apply_actions {
             match action.action.unwrap() {
                 action::Action::SetField(set) => drop(packet.insert(set.field, set.value)),
+                // What the packet brings along is what would be found: otherwise it begins a connection.
+                action::Action::Ct(track) => {
+                    assert!(track.commit && track.follow_policy && track.zone < FIRST_RESERVED_PORT);
+                    packet.entry(Field::CtState as i32).or_insert(vec![NEW]);
+                }
                 // Output to the ingress port is suppressed.
                 action::Action::Output(output) if output.port.to_be_bytes() == in_port.as_slice() => {}
                 action::Action::Output(output) if output.port == pipeline::TUNNEL_PORT => {
@@ -119,9 +138,15 @@ fn dhcp(port: &Port, source: Ipv4Addr, destination: Ipv4Addr) -> Packet {
     packet(port.number, port.mac, [0xff; 6], &fields)
 }
 
+/// As an ARP request for an address that nobody has, to everybody.
+fn broadcast(port: &Port) -> Packet {
+    arp(port, port.addresses[0].address, [10, 0, 0, 200].into())
+}
+
 fn from_tunnel(segment: u32, destination: [u8; 6]) -> Packet {
     let key = u64::from(segment).to_be_bytes();
-    packet(pipeline::TUNNEL_PORT, Mac([2, 0, 0, 0, 0, 9]), destination, &[(Field::TunId, &key)])
+    let fields: [(Field, &[u8]); 2] = [(Field::TunId, &key), (Field::EthType, &[8, 6])];
+    packet(pipeline::TUNNEL_PORT, Mac([2, 0, 0, 0, 0, 9]), destination, &fields)
 }
 
 /// A model that is changed through planners only.
@@ -213,6 +238,10 @@ fn unicast_finds_its_port_here_or_elsewhere() {
     assert_eq!(fates(&one, &ipv4(&scene.web[0], scene.web[2].mac.0)), [there]);
     let two = scene.state(1);
     assert_eq!(fates(&two, &from_tunnel(scene.blue, scene.web[2].mac.0)), [Fate::Port(scene.web[2].number)]);
+    let mut across = from_tunnel(scene.blue, scene.web[2].mac.0);
+    across.extend(ipv4(&scene.web[0], scene.web[2].mac.0));
+    across.insert(Field::InPort as i32, pipeline::TUNNEL_PORT.to_be_bytes().to_vec());
+    assert_eq!(fates(&two, &across), [Fate::Port(scene.web[2].number)]);
     let (fate, origin) = walk(&one, &ipv4(&scene.web[0], [2, 9, 9, 9, 9, 9]));
     assert_eq!(fate, [Fate::Dropped(DropCause::UnknownDestination)]);
     assert_eq!(origin, "network blue: to a MAC that no port of it has");
@@ -226,10 +255,12 @@ fn networks_with_the_same_addresses_never_meet() {
     assert_eq!(fates(&one, &ipv4(&scene.red_1, scene.web[0].mac.0)), [Fate::Dropped(DropCause::UnknownDestination)]);
     // Red's broadcast goes to host three, the only other one that has ports of red; blue's to host two.
     let elsewhere = |segment: u32, last| Fate::Tunnel { segment: segment.into(), host: [10, 9, 0, last].into() };
-    assert_eq!(fates(&one, &ipv4(&scene.red_1, [0xff; 6])), [elsewhere(scene.red, 3)]);
-    let all = fates(&one, &ipv4(&scene.web[0], [0xff; 6]));
+    assert_eq!(fates(&one, &broadcast(&scene.red_1)), [elsewhere(scene.red, 3)]);
+    let all = fates(&one, &broadcast(&scene.web[0]));
     assert_eq!(all, [Fate::Port(scene.web[1].number), elsewhere(scene.blue, 2)]);
-    assert_eq!(fates(&one, &ipv4(&scene.web[0], [0x33, 0x33, 0, 0, 0, 1])), all);
+    let mut multicast = broadcast(&scene.web[0]);
+    multicast.insert(Field::EthDst as i32, vec![0x33, 0x33, 0, 0, 0, 1]);
+    assert_eq!(fates(&one, &multicast), all);
     // The owner of an address that both networks have is each network's own.
     let asked = arp(&scene.red_1, scene.red_1.addresses[0].address, scene.web[1].addresses[0].address);
     assert_ne!(fates(&one, &asked), [Fate::Arp(scene.web[1].mac)]);
@@ -254,12 +285,17 @@ fn what_came_through_the_tunnel_never_goes_back() {
     assert_eq!(fates(&one, &tagged), [Fate::Dropped(DropCause::Policy)]);
 }
 
+fn state_origin<'a>(state: &'a HostState, rule: &v1::Rule) -> &'a str {
+    &state.origins[&rule.cookie]
+}
+
 #[test]
 fn a_host_gets_only_what_its_ports_need() {
     let scene = scene();
     let four = scene.state(3);
     assert_eq!(four.ports.keys().copied().collect::<Vec<_>>(), [pipeline::TUNNEL_PORT]);
-    assert_eq!(four.rules.len(), 3, "only what every host has");
+    let fabric = |rule: &&v1::Rule| state_origin(&four, rule).starts_with("fabric: ");
+    assert_eq!((four.rules.len(), four.rules.values().filter(fabric).count()), (9, 9), "only what every host has");
     let two = scene.state(1);
     let segments: BTreeSet<_> = two.rules.values().filter_map(|rule| matched(rule, Field::Reg0)).collect();
     assert_eq!(segments, [scene.blue.to_be_bytes().as_slice()].into());
@@ -316,10 +352,10 @@ fn arp_is_answered_for_the_whole_network() {
     // A probe of another's address is answered: it is taken. One of its own is not: that would be a conflict.
     let probe = |target| arp(web, Ipv4Addr::UNSPECIFIED, target);
     assert_eq!(fates(&one, &probe(scene.web[2].addresses[0].address)), [Fate::Arp(scene.web[2].mac)]);
-    let flooded = fates(&one, &ipv4(web, [0xff; 6]));
+    let flooded = fates(&one, &broadcast(web));
+    assert_eq!(flooded.len(), 2);
     assert_eq!(fates(&one, &probe(own)), flooded);
     assert_eq!(fates(&one, &arp(web, own, own)), flooded);
-    assert_eq!(fates(&one, &arp(web, own, [10, 0, 0, 200].into())), flooded);
 }
 
 #[test]
@@ -388,9 +424,9 @@ fn routes_are_offered_only_with_sense() {
     let request = v1::CreateSubnetRequest { gateway_ip: "none".into(), ..base("none") };
     let none = offered(make(&mut scene.cloud, "none", request));
     assert!(none.router.is_empty() && none.routes.is_empty());
-    // Without DHCP, the request travels as any broadcast does.
+    // Without DHCP, the request travels as any broadcast does: to nobody.
     let request = v1::CreateSubnetRequest { disable_dhcp: true, ..base("off") };
-    assert_eq!(make(&mut scene.cloud, "off", request), []);
+    assert_eq!(make(&mut scene.cloud, "off", request), [Fate::Dropped(DropCause::Policy)]);
 }
 
 #[test]
@@ -401,7 +437,8 @@ fn rules_keep_the_rules_of_the_field_table() {
         assert_ne!(rule.cookie, 0);
         for wanted in &rule.r#match {
             let row = weft_proto::field::info(wanted.field()).unwrap();
-            assert_eq!(wanted.value.len(), row.bytes, "{}", row.name);
+            let bytes = if wanted.address_set.is_empty() { row.bytes } else { 0 };
+            assert_eq!(wanted.value.len(), bytes, "{}", row.name);
             for need in row.prerequisites {
                 let value = matched(rule, need.field).unwrap_or_else(|| panic!("{} needs {:?}", row.name, need.field));
                 let value = value.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
@@ -425,7 +462,7 @@ fn without_an_underlay_there_is_no_tunnel() {
     scene.cloud.make(|model, _| model.report_host(one, &report));
     let state = scene.state(0);
     assert!(!state.ports.contains_key(&pipeline::TUNNEL_PORT));
-    assert_eq!(fates(&state, &ipv4(&scene.web[0], [0xff; 6])), [Fate::Port(scene.web[1].number)]);
+    assert_eq!(fates(&state, &broadcast(&scene.web[0])), [Fate::Port(scene.web[1].number)]);
     let lost = [Fate::Dropped(DropCause::UnknownDestination)];
     assert_eq!(fates(&state, &ipv4(&scene.web[0], scene.web[2].mac.0)), lost);
     let to_tunnel = output(pipeline::TUNNEL_PORT);
@@ -450,6 +487,21 @@ fn apply(state: &mut HostState, bundle: v1::Bundle) {
     state.ports.extend(bundle.add_ports.into_iter().map(|port| (port.number, port)));
     for rule in &bundle.remove_rules {
         assert!(state.rules.remove(&state::RuleIdentity::of(rule)).is_some(), "a rule is removed that was there");
+    }
+    state.address_sets.retain(|name, _| !bundle.remove_address_sets.contains(name));
+    let canonical = weft_proto::digest::canonical_set;
+    state.address_sets.extend(bundle.set_address_sets.into_iter().map(|set| (set.name.clone(), canonical(set))));
+    for extension in bundle.extend_address_sets {
+        let set = state.address_sets.get_mut(&extension.name).expect("a set is extended that is there");
+        set.members.extend(extension.members);
+        *set = canonical(set.clone());
+    }
+    for gone in bundle.shrink_address_sets {
+        let set = state.address_sets.get_mut(&gone.name).expect("a set is shrunk that is there");
+        for member in gone.members {
+            let place = set.members.iter().position(|known| *known == member).expect("a member goes that was there");
+            set.members.remove(place);
+        }
     }
     state.rules.extend(bundle.add_rules.into_iter().map(|rule| (state::RuleIdentity::of(&rule), rule)));
     state.origins.extend(bundle.origins.into_iter().map(|origin| (origin.cookie, origin.text)));

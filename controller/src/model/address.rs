@@ -19,6 +19,18 @@ impl Mac {
         self.0[0] & 1 == 0 && self != Self::default()
     }
 
+    /// Reads a station's; `field` is where it came from.
+    pub(super) fn parse(text: &str, field: &str) -> Result<Self, Fault> {
+        text.parse::<Self>().ok().filter(|mac| mac.is_station()).ok_or_else(|| {
+            Fault::invalid(
+                "bad_mac",
+                field,
+                format!("{text:?} is not the MAC address of a station"),
+                "Write six octets in hexadecimal, the first of them even: 02:00:00:00:00:01.",
+            )
+        })
+    }
+
     /// A locally administered address (IEEE 802, bit 1 of the first octet) made from an object's id, of
     /// a family of 2^24. `attempt` gives others where one is taken.
     #[must_use]
@@ -85,7 +97,9 @@ impl Ipv4Prefix {
         self.length
     }
 
-    fn mask(self) -> u32 {
+    /// The bits that count.
+    #[must_use]
+    pub fn mask(self) -> u32 {
         u32::MAX.checked_shl(32 - u32::from(self.length)).unwrap_or(0)
     }
 
@@ -93,6 +107,13 @@ impl Ipv4Prefix {
     #[must_use]
     pub fn last(self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.address) | !self.mask())
+    }
+
+    /// Whether its addresses may be those of hosts: neither of "this network", nor loopback, nor multicast or beyond.
+    #[must_use]
+    pub fn is_unicast(self) -> bool {
+        let first = self.address.octets()[0];
+        first != 0 && first != 127 && first < 224
     }
 
     /// Whether the address lies in it.
@@ -116,6 +137,14 @@ impl Ipv4Prefix {
     /// The addresses that hosts may have, ascending.
     pub fn hosts(self) -> impl DoubleEndedIterator<Item = Ipv4Addr> {
         (u32::from(self.address).saturating_add(1)..u32::from(self.last())).map(Ipv4Addr::from)
+    }
+
+    /// Reads "10.0.0.0/24", or "10.0.0.5" for that address alone; `field` is where it came from.
+    pub fn parse_or_address(text: &str, field: &str) -> Result<Self, Fault> {
+        match text.parse() {
+            Ok(address) => Ok(Self { address, length: 32 }),
+            Err(_) => Self::parse(text, field),
+        }
     }
 
     /// Reads "10.0.0.0/24"; `field` is where it came from.

@@ -1,6 +1,6 @@
 //! Hosts: created, removed, and what their switches report of themselves.
 
-use super::lookup::in_use;
+use super::lookup::{count, in_use};
 use super::{By, Change, Model, Object, Planned, record};
 use crate::limits;
 use std::collections::BTreeSet;
@@ -110,7 +110,7 @@ impl Model {
         let host: &Host = self.find(named, "", "host")?;
         let ports = self.ports_on(host.id).count();
         if ports > 0 {
-            let by = format!("has {ports} plugged ports");
+            let by = format!("has {}", count(ports, "plugged port"));
             return Err(in_use(host, "host", &by, "Unplug them first."));
         }
         Ok((vec![Change::remove(host)], host.clone()))

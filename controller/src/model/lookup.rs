@@ -34,7 +34,7 @@ impl Model {
             more => Err(Fault::invalid(
                 "ambiguous_name",
                 field,
-                format!("{} {}s of the project are named {named:?}", more + 1, T::WORD),
+                format!("there are {} {}s {named:?} in the project", more + 1, T::WORD),
                 format!("Give the id of one of them, as `weft {} list` shows it.", T::COMMAND),
             )),
         }
@@ -49,16 +49,16 @@ impl Model {
     /// (nil: in the cloud), and the kind's limit is not reached.
     pub(super) fn admit<T: Stored>(&self, project: Uuid, name: &str) -> Result<(), Fault> {
         let word = T::WORD;
-        valid_name(name, "name")?;
-        self.free_name::<T>(project, name)?;
+        self.rename::<T>(project, name)?;
         if T::all(self).len() >= T::MOST {
             return Err(limit(&format!("{word}s"), T::MOST, &format!("Remove {word}s that are not used.")));
         }
         Ok(())
     }
 
-    /// Whether no object of this kind in the project (nil: in the cloud) has the name.
-    pub(super) fn free_name<T: Stored>(&self, project: Uuid, name: &str) -> Result<(), Fault> {
+    /// Whether an object of this kind may have this name: well-formed, and free in the project (nil: in the cloud).
+    pub(super) fn rename<T: Stored>(&self, project: Uuid, name: &str) -> Result<(), Fault> {
+        valid_name(name, "name")?;
         if T::all(self).named(project, name).next().is_none() {
             return Ok(());
         }
@@ -67,6 +67,11 @@ impl Model {
         Err(Fault::invalid("name_taken", "name", problem, "Choose another name.")
             .with_status(tonic::Code::AlreadyExists))
     }
+}
+
+/// "1 port", "2 ports".
+pub(super) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// What is refused because something depends on it. `field` is what the request calls it.

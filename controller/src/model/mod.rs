@@ -1,5 +1,5 @@
-//! What the cloud is: projects, networks, subnets, ports and hosts, and what must hold between them.
-//! Plain types: no I/O, no clocks, no async.
+//! What the cloud is: projects, networks, subnets, ports, security groups and hosts, and what must hold between
+//! them. Plain types: no I/O, no clocks, no async.
 //!
 //! A change is made in two steps, so that a refused one changes nothing and a stored one cannot fail:
 //! a *planner* (`Model::create_network`, …) checks a request against the model and gives the
@@ -10,7 +10,8 @@
 //!
 //! Invariants, kept by the planners: names are well-formed, and unique among the objects of a kind in a
 //! project; a port's addresses lie in subnets of its network and belong to no other port; MACs are unique in a
-//! network, segment ids and port numbers in the cloud; nothing is removed that is in use.
+//! network, segment ids and port numbers in the cloud; a port without port security has neither security groups nor
+//! address pairs; nothing is removed that is in use.
 //!
 //! Called by `controller.rs` (planners, `apply`), `store/` (records), `compile/` (reading) and `api/` (reading).
 
@@ -24,8 +25,11 @@ mod network;
 mod object;
 mod plug;
 mod port;
+mod port_security;
 mod project;
 mod record;
+mod security_group;
+mod security_group_rule;
 mod subnet;
 #[cfg(test)]
 mod tests;
@@ -38,8 +42,10 @@ pub use lookup::DEFAULT_PROJECT;
 pub use name::{host_label, valid_name};
 pub use network::{Network, NetworkIndex};
 pub use object::{Change, Object, Stored};
-pub use port::{FixedAddress, Plug, Port, PortIndex};
+pub use port::{AddressPair, FixedAddress, Plug, Port, PortIndex};
 pub use project::Project;
+pub use security_group::{DEFAULT_GROUP, SecurityGroup, SecurityGroupIndex};
+pub use security_group_rule::{Direction, Ports, Protocol, Remote, SecurityGroupRule, SecurityGroupRuleIndex};
 pub use subnet::{HostRoute, Subnet, SubnetIndex};
 
 /// The fabric numbers ports below this; from here on numbers belong to ports made by hand, and to those that
@@ -58,5 +64,7 @@ object::objects! {
     hosts: Host,
     networks: Network,
     subnets: Subnet,
+    security_groups: SecurityGroup,
+    security_group_rules: SecurityGroupRule,
     ports: Port,
 }

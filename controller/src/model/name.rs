@@ -1,6 +1,6 @@
 //! Names that people give.
 
-use crate::limits::NAME_CHARACTERS;
+use crate::limits::{DESCRIPTION_CHARACTERS, NAME_CHARACTERS};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
@@ -30,6 +30,16 @@ pub fn valid_name(name: &str, field: &str) -> Result<(), Fault> {
         return Err(bad(format!("{name:?} has the form of an id")));
     }
     Ok(())
+}
+
+/// Checks a description: one line of visible characters, not too long.
+pub(super) fn valid_description(text: &str) -> Result<(), Fault> {
+    if text.chars().count() <= DESCRIPTION_CHARACTERS && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let problem = "the description is too long, or of several lines";
+    let remedy = format!("Give one line of at most {DESCRIPTION_CHARACTERS} characters.");
+    Err(Fault::invalid("bad_description", "description", problem, remedy))
 }
 
 /// A port's name as the host name that DHCP offers: one label (RFC 1123, 2.1), made from the address if

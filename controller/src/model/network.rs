@@ -1,6 +1,6 @@
 //! Networks: created, removed.
 
-use super::lookup::in_use;
+use super::lookup::{count, in_use};
 use super::{By, Change, Counters, Model, Object, Planned, VXLAN_OVERHEAD, record};
 use crate::limits;
 use std::collections::BTreeSet;
@@ -152,7 +152,7 @@ impl Model {
         let network: &Network = self.find(named, project, "network")?;
         let ports = self.ports_of(network.id).count();
         if ports > 0 {
-            let by = format!("has {ports} ports");
+            let by = format!("has {}", count(ports, "port"));
             return Err(in_use(network, "network", &by, "Remove its ports first."));
         }
         let subnets = self.subnets_of(network.id).map(Change::remove);

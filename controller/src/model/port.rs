@@ -2,7 +2,9 @@
 
 use super::address::parse_address;
 use super::lookup::{in_use, limit};
-use super::{By, Change, Counters, FIRST_RESERVED_PORT, Mac, Model, Network, Object, Planned, Subnet, record};
+use super::{
+    By, Change, Counters, FIRST_RESERVED_PORT, Ipv4Prefix, Mac, Model, Network, Object, Planned, Subnet, record,
+};
 use crate::limits;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -29,6 +31,35 @@ pub struct Port {
     pub number: u32,
     /// Where it is, if it is anywhere.
     pub plug: Option<Plug>,
+    /// Whether it sends only from its own addresses, and its security groups guard it.
+    pub port_security: bool,
+    /// Its security groups, ascending.
+    pub groups: Vec<Uuid>,
+    /// From which it may send besides its own addresses.
+    pub pairs: Vec<AddressPair>,
+}
+
+impl Port {
+    /// See [`Port::groups`].
+    #[must_use]
+    pub fn groups(&self) -> &[Uuid] {
+        &self.groups
+    }
+
+    /// How many members it adds to its groups' address sets.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.addresses.len() + self.pairs.len()
+    }
+}
+
+/// Addresses that a port may send from besides its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressPair {
+    /// The addresses.
+    pub prefix: Ipv4Prefix,
+    /// From which MAC; `None`: the port's.
+    pub mac: Option<Mac>,
 }
 
 /// An address of a port.
@@ -65,6 +96,9 @@ pub struct PortIndex {
     pub(super) of_number: By<u32>,
     /// By host, network namespace and name of the interface.
     pub(super) of_interface: By<(Uuid, String, String)>,
+    pub(super) of_group: By<Uuid>,
+    /// Plugged ports, by security group and host.
+    pub(super) plugged_of_group: By<(Uuid, Uuid)>,
 }
 
 impl Object for Port {
@@ -90,6 +124,10 @@ impl Object for Port {
             subnet_id: fixed.subnet.to_string(),
             ip_address: fixed.address.to_string(),
         };
+        let pair = |pair: &AddressPair| v1::AddressPair {
+            ip_address: pair.prefix.to_string(),
+            mac_address: record::text(pair.mac),
+        };
         let plug = self.plug.as_ref();
         v1::Port {
             id: self.id.to_string(),
@@ -102,6 +140,9 @@ impl Object for Port {
             host_id: record::text(plug.map(|plug| plug.host)),
             interface: record::text(plug.map(|plug| &plug.interface)),
             netns: record::text(plug.map(|plug| &plug.netns)),
+            port_security_enabled: self.port_security,
+            security_groups: self.groups.iter().map(ToString::to_string).collect(),
+            allowed_address_pairs: self.pairs.iter().map(pair).collect(),
             ..v1::Port::default()
         }
     }
@@ -110,6 +151,10 @@ impl Object for Port {
         let fixed = |fixed: &v1::FixedIp| {
             let subnet = record::uuid(&fixed.subnet_id)?;
             Ok(FixedAddress { subnet, address: record::address(&fixed.ip_address)? })
+        };
+        let pair = |pair: &v1::AddressPair| {
+            let mac = record::optional(&pair.mac_address, |text| record::parsed(text, "a MAC"))?;
+            Ok(AddressPair { prefix: record::prefix(&pair.ip_address)?, mac })
         };
         let host = record::optional(&record.host_id, record::uuid)?;
         Ok(Self {
@@ -121,6 +166,9 @@ impl Object for Port {
             addresses: record::all(&record.fixed_ips, fixed)?,
             number: record.number,
             plug: host.map(|host| Plug { host, interface: record.interface, netns: record.netns }),
+            port_security: record.port_security_enabled,
+            groups: record::all(&record.security_groups, |text| record::uuid(text))?,
+            pairs: record::all(&record.allowed_address_pairs, pair)?,
         })
     }
 
@@ -131,6 +179,12 @@ impl Object for Port {
         for fixed in &self.addresses {
             index.of_address.set((fixed.subnet, fixed.address), self.id, present);
         }
+        for &group in &self.groups {
+            index.of_group.set(group, self.id, present);
+            if let Some(plug) = &self.plug {
+                index.plugged_of_group.set((group, plug.host), self.id, present);
+            }
+        }
         if let Some(plug) = &self.plug {
             index.of_host.set(plug.host, self.id, present);
             index.plugged.set((self.network, plug.host), self.id, present);
@@ -138,9 +192,12 @@ impl Object for Port {
         }
     }
 
-    /// The network's hosts; but a port that is nowhere is in no table.
+    /// The network's hosts, unless the port is nowhere: then it is in no table. And the hosts that hold the address
+    /// sets of its groups, wherever it is.
     fn touches(&self, model: &Model) -> BTreeSet<Uuid> {
-        if self.plug.is_some() { model.hosts_of(self.network).collect() } else { BTreeSet::new() }
+        let network = self.plug.as_ref().map(|_| model.hosts_of(self.network));
+        let sets = self.groups.iter().flat_map(|&group| model.hosts_that_name_group(group));
+        network.into_iter().flatten().chain(sets).collect()
     }
 }
 
@@ -174,6 +231,7 @@ impl Model {
         }
         let mac = self.choose_mac(&request.mac_address, network.id, id)?;
         let addresses = self.choose_addresses(&request.fixed_ips, network)?;
+        let guard = self.choose_guard(request, network.project)?;
         let number = self.choose_number();
         let counters = Counters { next_port: number + 1, ..self.next() };
         let port = Port {
@@ -185,7 +243,11 @@ impl Model {
             addresses,
             number,
             plug: None,
+            port_security: guard.port_security,
+            groups: guard.groups,
+            pairs: guard.pairs,
         };
+        self.check_guard(None, &port)?;
         let changes = vec![Change::put(port.clone()), Change::put(counters)];
         Ok((changes, port))
     }
@@ -213,14 +275,7 @@ impl Model {
                     .with_status(tonic::Code::ResourceExhausted)
             });
         }
-        let mac = asked.parse::<Mac>().ok().filter(|mac| mac.is_station()).ok_or_else(|| {
-            Fault::invalid(
-                "bad_mac",
-                "mac_address",
-                format!("{asked:?} is not the MAC address of a station"),
-                "Write six octets in hexadecimal, the first of them even: 02:00:00:00:00:01.",
-            )
-        })?;
+        let mac = Mac::parse(asked, "mac_address")?;
         if self.mac_taken(network, mac) {
             return Err(Fault::invalid(
                 "duplicate_mac",

@@ -1,6 +1,7 @@
 //! Projects: created, removed.
 
 use super::lookup::in_use;
+use super::security_group::default_group;
 use super::{Change, Model, Object, Planned, record};
 use crate::limits;
 use uuid::Uuid;
@@ -41,14 +42,16 @@ impl Object for Project {
 }
 
 impl Model {
-    /// Plans a project. Its name must be free.
+    /// Plans a project, with its group "default". Its name must be free.
     pub fn create_project(&self, request: &v1::CreateProjectRequest, id: Uuid) -> Planned<Project> {
         self.admit::<Project>(Uuid::nil(), &request.name)?;
         let project = Project { id, name: request.name.clone() };
-        Ok((vec![Change::put(project.clone())], project))
+        let mut changes = vec![Change::put(project.clone())];
+        changes.extend(default_group(id));
+        Ok((changes, project))
     }
 
-    /// Plans its removal. It must have no networks.
+    /// Plans its removal, its group "default" included. It must have no networks and no other groups.
     pub fn delete_project(&self, named: &str) -> Planned<Project> {
         if named.is_empty() {
             let problem = "no project is named";
@@ -63,6 +66,16 @@ impl Model {
             let by = format!("has {networks} networks");
             return Err(in_use(project, "project", &by, "Remove its networks first."));
         }
-        Ok((vec![Change::remove(project)], project.clone()))
+        let groups = self.security_groups.among(self.security_groups.index.of_project.of(project.id));
+        let (default, others): (Vec<_>, Vec<_>) = groups.partition(|group| group.name == super::DEFAULT_GROUP);
+        if let Some(group) = others.first() {
+            let by = format!("has {} security groups, among them {:?}", others.len(), group.name);
+            return Err(in_use(project, "project", &by, "Remove them first."));
+        }
+        let rules = default.iter().flat_map(|group| self.rules_of(group.id)).map(Change::remove);
+        let mut changes: Vec<Change> = rules.collect();
+        changes.extend(default.iter().map(|group| Change::remove(*group)));
+        changes.push(Change::remove(project));
+        Ok((changes, project.clone()))
     }
 }

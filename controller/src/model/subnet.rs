@@ -223,8 +223,7 @@ fn usable_prefix(cidr: &str) -> Result<Ipv4Prefix, Fault> {
         let problem = format!("{prefix} has no room for a gateway and a host");
         return bad(problem, "Give a prefix length of at most 30: 10.0.0.0/30.");
     }
-    let address = prefix.address();
-    if address.octets()[0] == 0 || address.is_loopback() || address.octets()[0] >= 224 {
+    if !prefix.is_unicast() {
         return bad(format!("{prefix} is not a range for hosts"), "Give a unicast range: 10.0.0.0/24.");
     }
     Ok(prefix)

@@ -1,5 +1,7 @@
 //! What each planner refuses, and that a refusal names the field and what to do.
 
+mod security;
+
 use super::*;
 use std::net::Ipv4Addr;
 use uuid::Uuid;
@@ -410,7 +412,13 @@ fn what_is_in_use_stays() {
     cloud.done(|model| model.delete_network("blue", ""));
     // Its subnets went with it, and no index remembers anything.
     assert!(cloud.0.subnets.is_empty());
-    let emptied = Model { counters: cloud.0.counters.clone(), projects: cloud.0.projects.clone(), ..Model::default() };
+    let emptied = Model {
+        counters: cloud.0.counters.clone(),
+        projects: cloud.0.projects.clone(),
+        security_groups: cloud.0.security_groups.clone(),
+        security_group_rules: cloud.0.security_group_rules.clone(),
+        ..Model::default()
+    };
     assert_eq!(format!("{:?}", cloud.0), format!("{emptied:?}"));
 }
 

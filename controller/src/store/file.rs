@@ -49,6 +49,9 @@ impl FileStore {
                 Some(found) if found > SCHEMA => {
                     return Err(StoreError::NewerSchema { path: self.path.clone(), found });
                 }
+                Some(found) if found < SCHEMA => {
+                    return Err(StoreError::OlderSchema { path: self.path.clone(), found });
+                }
                 Some(_) => {}
                 None => drop(meta.insert("schema", SCHEMA).map_err(|error| self.failed(&error))?),
             }

@@ -20,8 +20,8 @@ pub use file::FileStore;
 use std::path::PathBuf;
 
 /// Version of the records' form. Raised when a record's meaning changes, with the step that rewrites
-/// older ones.
-pub const SCHEMA: u64 = 1;
+/// older ones. Those of version 1, which was never released, have ports without security groups: they are refused.
+pub const SCHEMA: u64 = 2;
 
 /// A record and when it was last written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +118,17 @@ pub enum StoreError {
          weft-controller that wrote it, or restore a backup from before."
     )]
     NewerSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+    /// Written by an older program than can be followed.
+    #[error(
+        "the store {path} has schema version {found}, from before the first release, and this program knows {SCHEMA}. \
+         Give it another state directory, and make the cloud anew."
+    )]
+    OlderSchema {
         /// The file.
         path: PathBuf,
         /// Its version.

@@ -45,8 +45,8 @@ fn a_transaction_happens_whole_or_not_at_all() {
     assert_eq!(store.transact(&[present], &[put("a", b"3")]).unwrap(), revision + 1);
 }
 
-#[test]
-fn a_newer_schema_is_refused() {
+/// Opens a store whose schema has this version.
+fn refused(schema: u64) -> StoreError {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("controller.redb");
     drop(open(&directory));
@@ -54,12 +54,20 @@ fn a_newer_schema_is_refused() {
         let database = redb::Database::create(&path).unwrap();
         let transaction = database.begin_write().unwrap();
         let meta: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
-        transaction.open_table(meta).unwrap().insert("schema", SCHEMA + 1).unwrap();
+        transaction.open_table(meta).unwrap().insert("schema", schema).unwrap();
         transaction.commit().unwrap();
     }
-    let refused = FileStore::open(&path).err().expect("a newer schema must be refused");
-    assert!(matches!(refused, StoreError::NewerSchema { found, .. } if found == SCHEMA + 1), "{refused}");
-    assert!(refused.to_string().contains("controller.redb") && refused.to_string().contains("newer weft-controller"));
+    FileStore::open(&path).err().expect("another schema must be refused")
+}
+
+#[test]
+fn another_schema_is_refused() {
+    let newer = refused(SCHEMA + 1);
+    assert!(matches!(newer, StoreError::NewerSchema { found, .. } if found == SCHEMA + 1), "{newer}");
+    assert!(newer.to_string().contains("controller.redb") && newer.to_string().contains("newer weft-controller"));
+    let older = refused(SCHEMA - 1);
+    assert!(matches!(older, StoreError::OlderSchema { found, .. } if found == SCHEMA - 1), "{older}");
+    assert!(older.to_string().contains("another state directory"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A switch that speaks the bus and keeps tables, but forwards nothing.
 
-use prost::Message as _;
-use std::collections::BTreeMap;
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -18,6 +18,8 @@ pub struct Held {
     pub generation: u64,
     pub rules: BTreeMap<Vec<u8>, v1::Rule>,
     pub ports: BTreeMap<u32, v1::PortSpec>,
+    /// Address sets: their members, encoded.
+    pub sets: BTreeMap<String, BTreeSet<Vec<u8>>>,
     /// Bundles as they came, parts merged.
     pub bundles: Vec<Bundle>,
     pub compares: usize,
@@ -231,8 +233,17 @@ impl Held {
             generation: self.generation,
             tables: tables.into_iter().map(|(table, rules)| v1::TableDigest { table, rules }).collect(),
             ports: digest::sum(self.ports.values()),
-            address_sets: 0,
+            address_sets: digest::sum(&self.address_sets()),
         }
+    }
+
+    fn address_sets(&self) -> Vec<v1::AddressSet> {
+        let read = |member: &Vec<u8>| v1::Prefix::decode(member.as_slice()).unwrap();
+        let set = |(name, members): (&String, &BTreeSet<Vec<u8>>)| {
+            let members = members.iter().map(read).collect();
+            digest::canonical_set(v1::AddressSet { name: name.clone(), members })
+        };
+        self.sets.iter().map(set).collect()
     }
 
     fn apply(&mut self, bundle: Bundle) -> v1::Acknowledgement {
@@ -253,6 +264,19 @@ impl Held {
         if bundle.replace_owner == i32::from(v1::Owner::Fabric) {
             self.rules.clear();
             self.ports.clear();
+            self.sets.clear();
+        }
+        bundle.remove_address_sets.iter().for_each(|name| drop(self.sets.remove(name)));
+        let members = |set: &v1::AddressSet| set.members.iter().map(Message::encode_to_vec).collect::<Vec<_>>();
+        for set in &bundle.set_address_sets {
+            self.sets.insert(set.name.clone(), members(set).into_iter().collect());
+        }
+        for set in &bundle.extend_address_sets {
+            self.sets.get_mut(&set.name).expect("a set that is there").extend(members(set));
+        }
+        for set in &bundle.shrink_address_sets {
+            let held = self.sets.get_mut(&set.name).expect("a set that is there");
+            assert!(members(set).iter().all(|member| held.remove(member)), "a member that was there goes");
         }
         for rule in &bundle.remove_rules {
             assert!(self.rules.remove(&identity(rule)).is_some(), "removed a rule that is not there: {rule:?}");

@@ -22,7 +22,7 @@ async fn a_fresh_switch_gets_all_and_then_only_what_changes() {
         let held = switch.held();
         let first = &held.bundles[0];
         assert_eq!((first.term, first.generation, first.base_generation), (1, 1, 0));
-        assert_eq!((first.replace_owner(), first.tables.len()), (Owner::Fabric, 4));
+        assert_eq!((first.replace_owner(), first.tables.len()), (Owner::Fabric, 9));
         assert_eq!(held.ports.keys().copied().collect::<Vec<_>>(), [TUNNEL]);
         assert_eq!(held.compares, 0);
     }

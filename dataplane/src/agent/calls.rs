@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::task::{AbortHandle, JoinSet};
 use tonic::Code;
 use weft_proto::fault::Fault;
+use weft_proto::program::request;
 use weft_proto::v1::{self, from_switch};
 
 /// The calls under way; all end when it is dropped.
@@ -54,7 +55,8 @@ impl Calls {
         }
         let (api, outbound) = (self.api.clone(), self.outbound.clone());
         let handle = self.running.spawn(async move {
-            run(&api, &outbound, call).await;
+            let (request, method) = (call.request_id.clone(), call.method.clone());
+            request::within(&request, &method, run(&api, &outbound, call)).await;
             id
         });
         self.handles.insert(id, handle);
@@ -85,7 +87,10 @@ async fn run(api: &Api, outbound: &Outbound, call: v1::Call) {
             // If the stream is closed, nobody waits any more.
             let _ = outbound.send(message(from_switch::Message::CallReply(end))).await;
         }
-        Err(status) => fail(outbound, id, &Fault::from_status(&status)).await,
+        Err(status) => {
+            tracing::info!(code = ?status.code(), "refused: {}", status.message());
+            fail(outbound, id, &Fault::from_status(&status)).await;
+        }
     }
 }
 

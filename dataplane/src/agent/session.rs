@@ -204,8 +204,20 @@ fn answer(switch: &Switch, work: Work) -> from_switch::Message {
         }
         Work::Bundle(parts) => {
             let (term, generation) = (parts[0].term, parts[0].generation);
+            let requests: Vec<String> = parts.iter().flat_map(|part| part.request_ids.clone()).collect();
             match switch.apply(parts, Owner::Fabric) {
-                Ok(done) => v1::Acknowledgement { term, generation, fault: None, ports: done.ports },
+                Ok(done) => {
+                    let (added, removed) = (done.rules_added, done.rules_removed);
+                    tracing::info!(
+                        term,
+                        generation,
+                        ?requests,
+                        added,
+                        removed,
+                        "a bundle of the controller was applied"
+                    );
+                    v1::Acknowledgement { term, generation, fault: None, ports: done.ports }
+                }
                 Err(fault) => refused(term, generation, &fault),
             }
         }

@@ -63,7 +63,8 @@ impl Session {
     }
 
     async fn call(&mut self, id: u64, method: &str, request: Vec<u8>) {
-        self.say(to_switch::Message::Call(v1::Call { id, method: method.to_owned(), request })).await;
+        self.say(to_switch::Message::Call(v1::Call { id, method: method.to_owned(), request, ..Default::default() }))
+            .await;
     }
 
     async fn reply(&mut self) -> v1::CallReply {

@@ -27,14 +27,14 @@ impl Bench {
         })
         .unwrap();
         let stop = watch::Sender::new(false);
-        let mut socket = Socket::bind(&directory.path().join("run/switch.sock")).unwrap();
+        let mut socket = Socket::bind(&directory.path().join("switch.sock")).unwrap();
         let (served, stopped) = (switch.clone(), stop.subscribe());
         let server = tokio::spawn(async move { serve(served, &mut socket, stopped).await });
         Self { switch, stop, server: Some(server), directory }
     }
 
     fn path(&self) -> PathBuf {
-        self.directory.path().join("run/switch.sock")
+        self.directory.path().join("switch.sock")
     }
 
     async fn channel(&self) -> Channel {
@@ -102,6 +102,53 @@ async fn health_is_told_and_the_socket_is_ours_alone() {
     let server = bench.server.take().unwrap();
     tokio::time::timeout(GRACE * 3, server).await.expect("it stops").unwrap().unwrap();
     assert!(!bench.path().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn address_sets_are_changed_and_dumped() {
+    let bench = Bench::new();
+    let mut client = SwitchClient::new(bench.channel().await);
+    let member = |last| v1::Prefix { address: vec![10, 0, 0, last], length: 32 };
+    let set = |name: &str, members| v1::AddressSet { name: name.to_owned(), members };
+    let whole = vec![set("web", vec![member(1)]), set("database", Vec::new())];
+    let extend = vec![set("web", vec![member(2)])];
+    let bundle = v1::Bundle { set_address_sets: whole, extend_address_sets: extend, ..Default::default() };
+    client.apply_bundle(tokio_stream::iter([bundle])).await.unwrap();
+    let mut dump = async |name: &str| {
+        let request = v1::DumpAddressSetsRequest { name: name.to_owned() };
+        let replies = client.dump_address_sets(request).await.unwrap().into_inner();
+        replies.map(Result::unwrap).collect::<Vec<_>>().await
+    };
+    let all = dump("").await;
+    let names: Vec<&str> = all.iter().map(|state| state.set.as_ref().unwrap().name.as_str()).collect();
+    assert_eq!(names, ["database", "web"]);
+    assert_eq!(all[1].owner(), v1::Owner::Manual);
+    assert_eq!(all[1].set.as_ref().unwrap().members, [member(1), member(2)]);
+    assert_eq!(dump("web").await, all[1..]);
+    assert_eq!(dump("we").await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_names_the_request() {
+    let bench = Bench::new();
+    let mut client = SwitchClient::new(bench.channel().await);
+    let mut request =
+        Request::new(tokio_stream::iter([v1::Bundle { add_rules: vec![rule(70_000)], ..Default::default() }]));
+    request.metadata_mut().insert("request-id", "deploy-7".parse().unwrap());
+    let refused = client.apply_bundle(request).await.unwrap_err();
+    assert_eq!(refused.metadata().get("request-id").unwrap(), "deploy-7");
+    let answered = client.get_status(v1::GetStatusRequest {}).await.unwrap();
+    assert_eq!(answered.metadata().get("request-id").unwrap().len(), 16);
+}
+
+#[tokio::test]
+async fn a_socket_is_not_put_into_a_directory_that_is_not_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("typo/switch.sock");
+    let error = Socket::bind(&path).err().expect("there is no directory");
+    assert!(error.to_string().contains("typo/switch.sock: there is no directory"), "{error}");
+    assert!(std::error::Error::source(&error).is_none(), "the cause would be said twice");
+    assert!(!directory.path().join("typo").exists());
 }
 
 #[tokio::test]

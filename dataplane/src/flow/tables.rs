@@ -341,12 +341,12 @@ impl Tables {
         state.tables().map(row).collect()
     }
 
-    /// The name of a table; its number if it has none.
+    /// The name of a table; empty if it has none.
     #[must_use]
     pub fn table_name(&self, table: u8) -> Arc<str> {
         let state = self.read();
         let settings = state.table(table).and_then(|table| table.settings.as_ref());
-        settings.map_or_else(|| table.to_string().into(), |settings| settings.name.clone())
+        settings.map_or_else(|| "".into(), |settings| settings.name.clone())
     }
 
     /// Address sets: name, members; ordered by name.

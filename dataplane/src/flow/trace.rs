@@ -51,7 +51,7 @@ impl Trace {
         let now = crate::clock::now();
         let steps = self.steps.iter().map(|(table, rule)| {
             let settings = state.table(*table).and_then(|table| table.settings.as_ref());
-            let table_name = settings.map_or_else(|| table.to_string(), |settings| settings.name.to_string());
+            let table_name = settings.map_or_else(String::new, |settings| settings.name.to_string());
             let rule = rule.as_ref().map(|rule| rule_state(rule, &table_name, now));
             v1::TraceStep { table: (*table).into(), table_name, rule }
         });

@@ -5,7 +5,6 @@
 use super::memory::Memory;
 use super::pool::Pool;
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
-use std::sync::LazyLock;
 
 pub const SOURCE4: [u8; 4] = [10, 0, 0, 1];
 pub const DESTINATION4: [u8; 4] = [10, 0, 0, 2];
@@ -14,10 +13,12 @@ pub const DESTINATION6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0xff, 1, 2, 3, 4, 5, 6, 
 pub const SEQUENCE: u32 = 0xffff_f000;
 pub const IDENTIFICATION: u16 = 0xfff0;
 
-/// A pool of memory that all tests share.
+/// A pool of the test's own memory: in a memory of all tests, one could use up a port's quota for another.
 pub fn pool() -> Pool {
-    static MEMORY: LazyLock<&'static Memory> = LazyLock::new(|| Memory::map(16_384, 256).unwrap());
-    Pool::new(*MEMORY)
+    thread_local! {
+        static MEMORY: &'static Memory = Memory::map(16_384, 256).unwrap();
+    }
+    Pool::new(MEMORY.with(|memory| *memory))
 }
 
 pub fn slow_sum(bytes: &[u8]) -> u64 {

@@ -114,6 +114,7 @@ pub(super) fn merge(parts: Vec<v1::Bundle>) -> Result<v1::Bundle, Fault> {
         whole.add_rules.extend(part.add_rules);
         whole.remove_rules.extend(part.remove_rules);
         whole.origins.extend(part.origins);
+        whole.request_ids.extend(part.request_ids);
     }
     whole.more = false;
     Ok(whole)

@@ -158,6 +158,19 @@ impl Switch {
         v1::ListTablesReply { tables: states.collect() }
     }
 
+    /// `DumpAddressSets`.
+    #[must_use]
+    pub fn address_sets(&self, request: &v1::DumpAddressSetsRequest) -> Vec<v1::AddressSetState> {
+        let state = self.state();
+        let sets = self.tables.address_sets().into_iter();
+        sets.filter(|(name, _)| request.name.is_empty() || **name == *request.name)
+            .map(|(name, members)| v1::AddressSetState {
+                set: Some(message::address_set_to_message(&name, &members)),
+                owner: message::owner_to_message(state.set_owners.get(&name).copied().unwrap_or(Owner::Manual)).into(),
+            })
+            .collect()
+    }
+
     /// `ListPorts`, ordered by number.
     #[must_use]
     pub fn ports(&self) -> v1::ListPortsReply {

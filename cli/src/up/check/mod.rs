@@ -5,6 +5,7 @@
 //! end-to-end test of the breaks takes the names from the table.
 
 pub mod address;
+pub mod firewall;
 pub mod remains;
 pub mod separation;
 pub mod traffic;
@@ -67,6 +68,12 @@ pub const CHECKS: &[Check] = &[
         promise: "a broadcast reaches only hosts with instances of its network",
         run: separation::broadcast,
         plant: fault::flood,
+    },
+    Check {
+        name: "group",
+        promise: "a security group blocks, then allows, then cuts an established connection",
+        run: firewall::security_group,
+        plant: fault::open_firewall,
     },
     Check {
         name: "trace",

@@ -5,7 +5,7 @@ use super::traffic;
 use crate::api;
 use crate::capture::{Capture, Direction, packet_socket};
 use crate::cloud::Cloud;
-use crate::frame::{self, BROADCAST, End};
+use crate::frame::{self, End};
 use crate::instance::{Instance, PROJECTS};
 use crate::layout::Layout;
 use anyhow::{Context, Result, bail};
@@ -25,8 +25,9 @@ pub const TRACED: usize = 1;
 pub const TRACED_SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 66);
 /// UDP port of the frames that must stay in their project.
 pub const ISOLATION_PORT: u16 = 7003;
-/// UDP port of the broadcast.
-pub const BROADCAST_PORT: u16 = 7004;
+/// Whom the broadcasts ask for: an address that nobody has, so that the switch does not answer itself. ARP, because
+/// security groups guard ports against other broadcasts.
+pub const ASKED_FOR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 210);
 const SPOOFED_PORT: u16 = 7005;
 
 /// How long to wait for what should come, and for what should not.
@@ -42,9 +43,11 @@ fn watch(instance: &Instance, marker: &[u8]) -> Result<Capture> {
     Capture::start(&instance.namespace, &instance.interface, Direction::Arriving, marker)
 }
 
-fn broadcast_of(instance: &Instance) -> End {
-    let [first, second, third, _] = instance.plan.address.octets();
-    End { mac: BROADCAST, address: Ipv4Addr::new(first, second, third, 255) }
+/// A broadcast of an instance, with a text at its end.
+fn broadcast_of(instance: &Instance, marker: &[u8]) -> Vec<u8> {
+    let mut frame = frame::arp_request(instance.end(), ASKED_FOR);
+    frame.extend(marker);
+    frame
 }
 
 /// Each project in turn sends to its own other instance, to everyone, and straight to the MAC addresses of the other
@@ -62,12 +65,13 @@ pub fn isolation(cloud: &mut Cloud, _: bool) -> Result<String> {
         let forbidden =
             foreign.iter().map(|instance| Ok((*instance, watch(instance, &marker)?))).collect::<Result<Vec<_>>>()?;
         let socket = packet_socket(&from.namespace, &from.interface)?;
-        let mut targets = vec![to.end(), broadcast_of(from)];
-        targets.extend(foreign.iter().map(|instance| instance.end()));
-        for target in &targets {
-            socket.send(&frame::udp(from.end(), *target, (ISOLATION_PORT, ISOLATION_PORT), &marker))?;
+        let straight = |target: End| frame::udp(from.end(), target, (ISOLATION_PORT, ISOLATION_PORT), &marker);
+        let mut sent = vec![straight(to.end()), broadcast_of(from, &marker)];
+        sent.extend(foreign.iter().map(|instance| straight(instance.end())));
+        for frame in &sent {
+            socket.send(frame)?;
         }
-        frames += targets.len();
+        frames += sent.len();
         if expected.wait_for(2, PATIENCE) < 2 {
             bail!("{} does not even get what {} of its own project sends", to.plan.name, from.plan.name);
         }
@@ -138,7 +142,7 @@ pub fn broadcast(cloud: &mut Cloud, _: bool) -> Result<String> {
         Capture::start(&underlay, &Layout::cable(&cloud.hosts[to.plan.host].name), Direction::Both, &marker)?;
     let third_cable = Capture::start(&underlay, &Layout::cable(&third.name), Direction::Both, &marker)?;
     let socket = packet_socket(&from.namespace, &from.interface)?;
-    socket.send(&frame::udp(from.end(), broadcast_of(from), (BROADCAST_PORT, BROADCAST_PORT), &marker))?;
+    socket.send(&broadcast_of(from, &marker))?;
     if expected.wait_for(1, PATIENCE) == 0 {
         bail!("the broadcast of {} does not reach {}", from.plan.name, to.plan.name);
     }

@@ -31,7 +31,32 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
         let host = random.below(5);
         (format!("host-{host}"), u8::try_from(host).unwrap())
     });
-    match random.below(24) {
+    match random.below(36) {
+        24..=26 => return random_group_change(model, random, id),
+        27..=30 => {
+            let groups = (0..random.below(3)).map(|_| random.name("group", 3)).collect();
+            let pair = v1::AddressPair { ip_address: format!("10.0.{}.0/26", random.below(3)), ..Default::default() };
+            let request = v1::UpdatePortRequest {
+                port,
+                security_groups: (random.below(2) == 0).then_some(v1::SecurityGroupChoice { groups }),
+                port_security_enabled: [None, Some(true), Some(false)][random.below(3)],
+                allowed_address_pairs: (random.below(3) == 0).then_some(v1::AddressPairs { pairs: vec![pair] }),
+                ..Default::default()
+            };
+            model.update_port(&request).map(|(changes, _)| (changes, ()))
+        }
+        31..=35 => {
+            let request = v1::CreateSecurityGroupRuleRequest {
+                security_group: if random.below(4) == 0 { "default".into() } else { random.name("group", 3) },
+                direction: ["ingress", "egress"][random.below(2)].into(),
+                protocol: "tcp".into(),
+                port_range_min: Some(u32::try_from(random.below(40)).unwrap()),
+                port_range_max: Some(40),
+                remote_group: if random.below(2) == 0 { String::new() } else { random.name("group", 3) },
+                ..Default::default()
+            };
+            model.create_security_group_rule(&request, id).map(|(changes, _)| (changes, ()))
+        }
         0 | 1 => {
             let request = v1::CreateNetworkRequest { name: network.clone(), ..Default::default() };
             model.create_network(&request, id).map(|(changes, _)| (changes, ()))
@@ -72,6 +97,28 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
             planned.map(|(changes, _)| (changes, ()))
         }
         _ => model.delete_port(&port, "").map(|(changes, _)| (changes, ())),
+    }
+}
+
+/// Groups come, go and are renamed; rules go.
+fn random_group_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
+    let name = random.name("group", 3);
+    match random.below(6) {
+        0 => model.delete_security_group(&name, "").map(|(changes, _)| (changes, ())),
+        1 => {
+            let name = Some(random.name("group", 3));
+            let security_group = random.name("group", 3);
+            let request = v1::UpdateSecurityGroupRequest { security_group, name, ..Default::default() };
+            model.update_security_group(&request).map(|(changes, _)| (changes, ()))
+        }
+        2 | 3 => match model.security_group_rules.iter().nth(random.below(8)) {
+            Some(rule) => model.delete_security_group_rule(&rule.id.to_string(), "").map(|(changes, _)| (changes, ())),
+            None => Ok((Vec::new(), ())),
+        },
+        _ => {
+            let request = v1::CreateSecurityGroupRequest { name, ..Default::default() };
+            model.create_security_group(&request, id).map(|(changes, _)| (changes, ()))
+        }
     }
 }
 
@@ -127,6 +174,6 @@ fn incremental_equals_full_after_random_changes() {
         }
     }
     // It would prove nothing if nothing had happened, or if every change had touched every host.
-    assert!(done.len() == 5 && done.values().all(|&count| count > 50), "{done:?}, {refused} refused");
+    assert!(done.len() == 7 && done.values().all(|&count| count > 50), "{done:?}, {refused} refused");
     assert!(untouched > 500 && shared > 300, "{untouched} {shared}");
 }
