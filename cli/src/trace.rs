@@ -117,7 +117,7 @@ fn verdict(reply: &TraceReply) -> String {
             Some(EffectKind::Output(_)) => unsent += 1,
             Some(EffectKind::Action(action)) => match action.action {
                 Some(Kind::Punt(_)) => punted = true,
-                Some(Kind::ArpReply(_) | Kind::DhcpReply(_)) => answered = true,
+                Some(Kind::ArpReply(_) | Kind::DhcpReply(_) | Kind::IcmpReply(_)) => answered = true,
                 _ => {}
             },
             None => {}

@@ -368,5 +368,5 @@ fn security_groups_are_shown_with_their_rules() {
     let added = ask(&["group", "rule", "add", "web", "--ingress", "--protocol", "icmp", "--icmp-type", "8"]);
     assert_eq!(added, "Rule r9 added to security group web.\n");
     let missing = failed(&["--controller", controller.as_str(), "group", "show", "db"], 1);
-    assert_eq!(missing, "weft: group: no group is called \"db\". See \"weft group list\".\n");
+    assert_eq!(missing, "weft: group: there is no group \"db\". See \"weft group list\".\n");
 }

@@ -56,7 +56,7 @@ reasons! {
     Policy = "policy",
     /// The source MAC or IP address is not the port's.
     Spoofed = "spoofed",
-    /// The destination is not on this network.
+    /// Nobody on this network has the destination address, or takes its port.
     UnknownDestination = "unknown_destination",
     /// A tunnel packet of a network with no instance here.
     UnknownSegment = "unknown_segment",
@@ -66,7 +66,7 @@ reasons! {
     NoSuchPort = "no_such_port",
     /// The output port exists but is not up.
     PortDown = "port_down",
-    /// The frame is larger than the output port can send.
+    /// The frame is larger than the output port can send, or than the MTU that a rule checks.
     TooBig = "too_big",
     /// The output port's queue is full.
     TransmitFull = "transmit_full",
@@ -76,7 +76,7 @@ reasons! {
     NoBuffer = "no_buffer",
     /// The worker had too many packets of new flows at once.
     MissBudget = "miss_budget",
-    /// The worker had too many requests to answer at once.
+    /// The worker had too many requests, or packets to answer by ICMP, at once.
     ResponderBudget = "responder_budget",
     /// The rule sends it into a tunnel without saying where to (tun_dst is not set).
     NoTunnelDestination = "no_tunnel_destination",
@@ -94,9 +94,9 @@ reasons! {
     NoListener = "no_listener",
     /// A rule hands it to a program that does not keep up.
     PuntOverrun = "punt_overrun",
-    /// An ARP or DHCP message to the switch itself that calls for no answer.
+    /// An ARP, DHCP or ICMP message to the switch itself that calls for no answer.
     Consumed = "consumed",
-    /// An ARP or DHCP message to the switch itself that makes no sense.
+    /// An ARP, DHCP or ICMP message to the switch itself that makes no sense.
     BadRequest = "bad_request",
     /// The zone, or the worker, has as many connections as it may.
     ConnectionLimit = "connection_limit",
@@ -108,6 +108,12 @@ reasons! {
     PolicyChanged = "policy_changed",
     /// The connection it begins would have the addresses and ports of another one.
     ConnectionClash = "connection_clash",
+    /// The first fragment of its datagram did not come within a second.
+    FragmentTimeout = "fragment_timeout",
+    /// It overlaps another fragment of its datagram, or two others of it do.
+    FragmentOverlap = "fragment_overlap",
+    /// The port has as many datagrams in fragments under way as it may, or as many early fragments waiting.
+    FragmentLimit = "fragment_limit",
     /// The worker stopped while it held the frame.
     Stopped = "stopped",
 }

@@ -5,7 +5,8 @@ use crate::drop::DropReason;
 use crate::flow::program::Egress;
 use crate::limits::REPLIES_PER_BATCH;
 use crate::outcome::Outcomes;
-use crate::packet::frame::Frame;
+use crate::packet::fragment::fragment;
+use crate::packet::frame::{Departure, Frame};
 use crate::packet::pool::Pool;
 use crate::packet::segment;
 use crate::port::{PortQueue, PortSlot, QueueCounters, Refused};
@@ -32,7 +33,10 @@ pub struct Outgoing {
     ports: BTreeMap<PortSlot, Port>,
     /// Slots that frames wait for, in the order of their first frame.
     waiting: Vec<PortSlot>,
+    /// Frames in the form that their port takes; empty between uses.
     fitted: Vec<Frame>,
+    /// Likewise, of datagrams that leave in fragments.
+    pieces: Vec<Frame>,
     refused: Refused,
     punts: Arc<dyn PuntSink>,
     replies: usize,
@@ -53,6 +57,7 @@ impl Outgoing {
             ports: BTreeMap::new(),
             waiting: Vec::new(),
             fitted: Vec::new(),
+            pieces: Vec::new(),
             refused: Refused::new(),
             punts,
             replies: 0,
@@ -152,7 +157,11 @@ impl Outgoing {
 
     fn wait(&mut self, slot: PortSlot, tunnel: PortSlot, mut frame: Frame) {
         let Some(port) = self.ports.get_mut(&slot) else { return self.discard(frame, DropReason::PortDown) };
-        frame.departure = self.outcomes.departure(tunnel);
+        if frame.departure.received == Departure::OWN {
+            frame.departure.tunnel = tunnel;
+        } else {
+            frame.departure = self.outcomes.departure(tunnel);
+        }
         if port.frames.is_empty() {
             self.waiting.push(slot);
         }
@@ -197,6 +206,33 @@ impl Egress for Outgoing {
             }
             Err(reason) => self.refuse(PortSlot::NONE, frame, reason),
         }
+    }
+
+    fn compose(&mut self, port: PortSlot, write: impl FnOnce(&mut Frame) -> bool) -> Option<Frame> {
+        let mut frame = self.pool.chunk(port)?;
+        if write(&mut frame) {
+            frame.departure.received = Departure::OWN;
+            return Some(frame);
+        }
+        self.pool.free(frame);
+        None
+    }
+
+    fn fragment(
+        &mut self,
+        output: PortSlot,
+        frame: Frame,
+        l3: usize,
+        mtu: u16,
+        mut each: impl FnMut(&mut Self, Frame),
+    ) {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        if let Err(reason) = fragment(frame, l3, mtu, &mut self.pool, &mut pieces) {
+            let departure = self.outcomes.departure(PortSlot::NONE);
+            self.outcomes.refused(output, departure, reason);
+        }
+        pieces.drain(..).for_each(|piece| each(self, piece));
+        self.pieces = pieces;
     }
 
     fn may_reply(&mut self) -> bool {

@@ -97,7 +97,7 @@ pub const PUNT_QUEUE: usize = 256;
 /// Bytes of one gRPC message, both ways; larger bundles travel in several.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Replies (DHCP) that one worker composes per batch; the excess drops under `ResponderBudget`.
+/// Replies (DHCP, ICMP) that one worker composes per batch; the excess drops under `ResponderBudget`.
 pub const REPLIES_PER_BATCH: usize = 16;
 
 /// Texts of cookies that a switch keeps.
@@ -117,6 +117,28 @@ pub const BUNDLE_BYTES: usize = 512 * 1024 * 1024;
 
 /// Calls that the controller may have passed on and not yet got answers for.
 pub const RELAYED_CALLS: usize = 64;
+
+/// IPv4 datagrams in fragments, in each worker. What exceeds drops under `FragmentLimit`.
+pub mod fragment {
+    /// Datagrams of which the first fragment has come and others have not.
+    pub const DATAGRAMS: usize = 4096;
+    /// Of these, what came in by one port.
+    pub const DATAGRAMS_PER_PORT: usize = 1024;
+    /// Gaps in what has come of one datagram: a datagram of 65,535 bytes at an MTU of 576 is in 119 fragments,
+    /// and in a random order leaves some 30.
+    pub const GAPS: usize = 64;
+    /// Fragments that wait for the first one of their datagram.
+    pub const EARLY: usize = 1024;
+    /// Of these, what came in by one port.
+    pub const EARLY_PER_PORT: usize = 256;
+    /// Their bytes.
+    pub const EARLY_BYTES: usize = 2 << 20;
+    /// Likewise of one port.
+    pub const EARLY_BYTES_PER_PORT: usize = 512 << 10;
+    /// How long an early fragment waits, and how long a datagram is remembered after its last fragment:
+    /// microseconds.
+    pub const PATIENCE: u64 = 1_000_000;
+}
 
 /// Connections: how many, and how long they last without a packet, in microseconds.
 pub mod connection {

@@ -8,7 +8,8 @@
 //!    are still as it saw them; the rest is set aside.
 //! 4. **Miss** (`Worker::miss`): what an older version of the tables says is held against what changed
 //!    since; if that concerns it, or nothing is known, the tables are walked (`flow/resolve.rs`) within the
-//!    port's budget, and the result is compiled to a program and cached.
+//!    port's budget, and the result is compiled to a program and cached. A fragment that comes before the
+//!    first one of its datagram waits for it (`connection/fragments.rs`), and walks then.
 //! 5. **Run** (`flow/program.rs`): in place, no allocation. What sends puts the frame with its port.
 //! 6. **Transmit** (`Outgoing::flush`): at the end of the batch, per port, in the form it can take.
 //!
@@ -22,6 +23,7 @@
 mod credit;
 
 use crate::clock;
+use crate::connection::fragments::{Seen, Waiting};
 use crate::connection::{Connections, Contents, EndReason, Options, Passing, Start};
 use crate::drop::DropReason;
 use crate::egress::{Outgoing, PuntSink};
@@ -169,6 +171,8 @@ pub struct Worker {
 
     cache: Cache,
     connections: Connections,
+    /// Fragments that came before the first one of their datagram.
+    waiting: Waiting<Missed>,
     outgoing: Outgoing,
     slots: Vec<PortSlot>,
     frames: Vec<Frame>,
@@ -368,6 +372,7 @@ impl Worker {
             return self.outgoing.discard(frame, DropReason::MissBudget);
         }
         credit.spend(COMPARISONS_PER_WALK);
+        let bytes = frame.len();
         let contents = Contents::read(frame.head(), &key, &layout);
         let connections = Connected::Now(&self.connections);
         let view = View { state: &state, version, topology, connections, now };
@@ -376,7 +381,22 @@ impl Worker {
         if let Found::Hit(entry) | Found::Stale(entry) = found {
             self.cache.remove(entry);
         }
-        if let Err(reason) = self.remember(&resolution, &contents.passing(frame.len())) {
+        if resolution.early
+            && let Some(seen) = &resolution.fragment
+        {
+            return self.hold(seen, Missed { frame, key, layout, ingress });
+        }
+        let begun = resolution.fragment.filter(|seen| self.connections.fragments.note(seen, now));
+        self.carry_out(Missed { frame, key, layout, ingress }, resolution, bytes);
+        for waiting in begun.map_or(Vec::new(), |seen| self.waiting.release(&seen.datagram)) {
+            self.miss(waiting);
+        }
+    }
+
+    /// Does with a packet what a walk found, and remembers it if the next ones will fare the same.
+    fn carry_out(&mut self, missed: Missed, resolution: Resolution, bytes: usize) {
+        let Missed { frame, key, layout, .. } = missed;
+        if let Err(reason) = self.remember(&resolution, &Passing::one(resolution.transport, bytes)) {
             return self.outgoing.discard(frame, reason);
         }
         if resolution.cacheable {
@@ -386,6 +406,26 @@ impl Worker {
             resolution.rules.iter().for_each(|rule| rule.counters.add(1, frame.len() as u64));
             Program::compile(&resolution).run(frame, &key, layout, &mut self.outgoing);
         }
+    }
+
+    /// Lets an early fragment wait for the first one of its datagram.
+    fn hold(&mut self, seen: &Seen, missed: Missed) {
+        let bytes = missed.frame.len();
+        if let Err(missed) = self.waiting.hold(seen, missed, bytes, self.now) {
+            self.outgoing.discard(missed.frame, DropReason::FragmentLimit);
+        }
+    }
+
+    /// Drops early fragments that need not wait any more.
+    fn give_up(&mut self, fragments: Vec<Missed>, reason: DropReason) {
+        if fragments.is_empty() {
+            return;
+        }
+        for missed in fragments {
+            self.outgoing.enter(missed.ingress);
+            self.outgoing.discard(missed.frame, reason);
+        }
+        self.outgoing.flush();
     }
 
     /// What a walk means for connections. A packet that goes nowhere begins none and keeps none alive.
@@ -427,6 +467,9 @@ impl Worker {
         self.cache.sweep(share, self.now.saturating_sub(CACHE_IDLE_MICROSECONDS));
         let share = self.connections.len() / 8 + 64;
         self.connections.expire(self.now, share);
+        self.connections.fragments.expire(self.now);
+        let late = self.waiting.expire(self.now);
+        self.give_up(late, DropReason::FragmentTimeout);
     }
 
     fn sleep(&mut self) {
@@ -464,6 +507,8 @@ impl Worker {
                 let _ = done.send(());
             }
             Command::RemoveQueues(slot, done) => {
+                let its = self.waiting.withdraw(|missed| missed.ingress == slot || missed.frame.charged() == slot);
+                self.give_up(its, DropReason::PortDown);
                 self.outgoing.remove(slot);
                 self.slots = self.outgoing.slots().collect();
                 let _ = done.send(());
@@ -537,6 +582,8 @@ impl Worker {
 
     fn stop(mut self) {
         self.cache.flush();
+        let all = self.waiting.withdraw(|_| true);
+        self.give_up(all, DropReason::Stopped);
         self.outgoing.close();
         self.progress.asleep();
         self.tables.dismiss(&self.progress);
@@ -585,6 +632,7 @@ impl WorkerHandle {
                     tunnels: HashMap::new(),
                     cache: Cache::default(),
                     connections,
+                    waiting: Waiting::default(),
                     outgoing: Outgoing::new(Pool::new(memory), punts),
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),

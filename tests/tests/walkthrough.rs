@@ -63,6 +63,25 @@ fn a_switch_and_two_endpoints() {
 }
 
 #[test]
+fn a_router() {
+    let printed = walk("A router");
+    let expected = [
+        "4008 bytes from 10.0.1.1",
+        "4008 bytes from 10.0.2.2",
+        "From 10.0.1.1 icmp_seq=1 Time to live exceeded",
+        "From 10.0.1.1 icmp_seq=1 Frag needed and DF set (mtu = 1400)",
+        "mtu 1400",
+        "From 10.0.1.1 icmp_seq=1 Destination Net Unreachable",
+        "ttl_expired",
+        "too_big",
+        "unknown_destination",
+    ];
+    for expected in expected {
+        assert!(printed.contains(expected), "no \"{expected}\" in:\n{printed}");
+    }
+}
+
+#[test]
 fn two_hosts_over_vxlan() {
     let printed = walk("Two hosts over VXLAN");
     for expected in ["192.0.2.2", "1 received"] {

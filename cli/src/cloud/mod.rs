@@ -1,5 +1,5 @@
 //! What people ask the controller for: one module for each kind of object, all with `create`, `list`,
-//! `show` and `delete`, in the list of [`commands`]. What is shared stands here: scope, finding an object by id or
+//! `show` and `delete`, in the list `commands`. What is shared stands here: scope, finding an object by id or
 //! name, and the names behind ids in tables.
 
 pub mod group;

@@ -3,7 +3,7 @@
 //! A frame enters at `classify`, which writes its network's segment id into `reg0`. Frames of instances
 //! pass `port_security`, `respond` and the firewall of the port they come from; frames from the tunnel did so where
 //! they came from and go straight to `l2`. What `l2` delivers here goes with the port's number in `reg1` through
-//! that port's firewall to `output`. `reg2` holds the policy in force, see [`super::firewall`]. The numbers 50 and 60
+//! that port's firewall to `output`. `reg2` holds the policy in force, see `firewall.rs`. The numbers 50 and 60
 //! are kept for the tables that routers and NAT bring.
 
 use super::rule::{RuleBuilder, cookie};

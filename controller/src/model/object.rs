@@ -69,7 +69,8 @@ pub trait Stored: Object {
 
 pub use super::AnyObject;
 
-/// One step from a model to the next.
+/// One step from a model to the next. Few exist at a time, for one transaction each, and most are the larger one.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// The object is so from now on, whether it existed or not.

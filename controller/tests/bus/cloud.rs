@@ -113,3 +113,44 @@ async fn lists_are_narrowed() {
     assert_eq!(fault(names("green", "", "").await).code, "unknown_network");
     assert_eq!(fault(names("", "two", "").await).code, "unknown_host");
 }
+
+#[tokio::test]
+async fn security_groups_are_shown_with_their_rules_and_survive() {
+    let running = Running::start().await;
+    let mut cloud = running.cloud().await;
+    let request = v1::CreateSecurityGroupRequest { name: "web".into(), ..Default::default() };
+    let made = cloud.0.create_security_group(request).await.unwrap().into_inner();
+    assert!(made.stateful && made.rules.len() == 1 && made.rules[0].direction == "egress");
+    let rule = v1::CreateSecurityGroupRuleRequest {
+        security_group: "web".into(),
+        direction: "ingress".into(),
+        protocol: "tcp".into(),
+        port_range_min: Some(80),
+        remote_group: "default".into(),
+        ..Default::default()
+    };
+    let rule = cloud.0.create_security_group_rule(rule).await.unwrap().into_inner();
+    assert_eq!((rule.port_range_min, rule.port_range_max), (Some(80), Some(80)));
+    cloud.network("blue").await;
+    let port = cloud.port("blue", "web-1").await;
+    assert!(port.port_security_enabled && port.security_groups == [rule.remote_group_id.clone()]);
+    let request = v1::UpdatePortRequest {
+        port: "web-1".into(),
+        security_groups: Some(v1::SecurityGroupChoice { groups: vec!["web".into()] }),
+        ..Default::default()
+    };
+    let port = cloud.0.update_port(request).await.unwrap().into_inner();
+    assert_eq!(port.security_groups, std::slice::from_ref(&made.id));
+    let delete = || v1::DeleteRequest { id: "web".into(), project: String::new() };
+    let refused = fault(cloud.0.delete_security_group(delete()).await);
+    complete(&refused);
+    assert!(refused.problem.contains("\"web-1\""), "{refused}");
+
+    let running = running.restart().await;
+    let mut cloud = running.cloud().await;
+    let groups = cloud.0.list_security_groups(v1::ListSecurityGroupsRequest::default()).await.unwrap().into_inner();
+    let names: Vec<_> = groups.security_groups.iter().map(|group| (group.name.as_str(), group.rules.len())).collect();
+    assert_eq!(names, [("default", 2), ("web", 2)]);
+    assert_eq!(groups.security_groups[1].rules, [made.rules[0].clone(), rule]);
+    assert_eq!(cloud.ports().await, [port]);
+}

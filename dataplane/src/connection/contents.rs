@@ -1,9 +1,10 @@
 //! What connections look at in a packet besides its key.
 
+use super::fragments::Fragment;
 use super::protocol::{Segment, Transport, begin};
 use super::{CtState, Observation, Passing, Tuple};
 use crate::flow::key::FlowKey;
-use crate::packet::header::{protocol, tcp_flag};
+use crate::packet::header::{Ipv4, protocol, tcp_flag, view};
 use crate::packet::parse::Layout;
 
 /// See the module comment.
@@ -13,6 +14,11 @@ pub struct Contents {
     pub transport: Transport,
     /// Of an ICMP error: the tuple of the packet it quotes.
     pub quoted: Option<Tuple>,
+    /// Of a fragment of IPv4: which.
+    pub fragment: Option<Fragment>,
+    /// Of IPv4, if it is known: bytes of the packet, and whether it must not be fragmented. No connection looks
+    /// at it, but traces do.
+    pub size: Option<(u16, bool)>,
 }
 
 impl Contents {
@@ -22,7 +28,10 @@ impl Contents {
         let bytes = head.get(layout.l4 as usize..).filter(|_| layout.l4 != 0).unwrap_or_default();
         let length = layout.end.saturating_sub(layout.l4.into());
         let quoted = is_error(key).then(|| bytes.get(8..)).flatten().and_then(Tuple::quoted);
-        Self { transport: Transport::read(key.ip_proto, bytes, length), quoted }
+        let transport = Transport::read(key.ip_proto, bytes, length);
+        let ip: Option<&Ipv4> = view(head, layout.l3.into()).filter(|_| key.eth_type == [0x08, 0x00]);
+        let size = ip.map(|ip| (ip.total_length.get(), ip.fragment.get() & Ipv4::DONT_FRAGMENT != 0));
+        Self { transport, quoted, fragment: Fragment::read(head, key, layout), size }
     }
 
     /// Of a packet of which only the key is known. A TCP packet without any flag is taken for a SYN.
@@ -37,7 +46,7 @@ impl Contents {
             protocol::SCTP => Transport::Sctp(1),
             _ => Transport::Other,
         };
-        Self { transport, quoted: None }
+        Self { transport, quoted: None, fragment: None, size: None }
     }
 
     /// What rules see if there is no connection.
@@ -52,7 +61,7 @@ impl Contents {
     /// As it counts for its connections.
     #[must_use]
     pub fn passing(&self, bytes: usize) -> Passing {
-        Passing { transport: self.transport, packets: 1, bytes: bytes as u32 }
+        Passing::one(self.transport, bytes)
     }
 }
 

@@ -90,6 +90,14 @@ pub struct Passing {
     pub bytes: u32,
 }
 
+impl Passing {
+    /// One packet of so many bytes.
+    #[must_use]
+    pub fn one(transport: Transport, bytes: usize) -> Self {
+        Self { transport, packets: 1, bytes: bytes as u32 }
+    }
+}
+
 /// The result of `Connections::touch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touched {

@@ -46,6 +46,7 @@
 //! | `record`, `file` | the layout, the mapping |
 //! | `index` | hash → record |
 //! | `nat` | ports and mappings |
+//! | `fragments` | which fragments belong to one datagram |
 //! | `table`, `exchange` | [`Connections`], and what goes in and comes out |
 //! | `directory` | who owns what, among workers |
 
@@ -53,6 +54,7 @@ mod contents;
 mod directory;
 mod exchange;
 mod file;
+pub mod fragments;
 mod index;
 mod nat;
 mod protocol;

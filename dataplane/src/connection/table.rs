@@ -6,6 +6,7 @@ use super::exchange::{
     orientation, seen,
 };
 use super::file::{OpenError, RecordFile};
+use super::fragments::Fragments;
 use super::index::Index;
 use super::nat::{Internal, Nat, Ports, Random, with_destination, with_source};
 use super::protocol::{Progress, State, Transport, Verdict, begin};
@@ -21,6 +22,8 @@ use zerocopy::IntoBytes;
 
 /// See the module comment of [`super`].
 pub struct Connections {
+    /// Which fragments belong to one datagram.
+    pub fragments: Fragments,
     file: RecordFile,
     index: Index,
     hash: RandomState,
@@ -79,6 +82,7 @@ impl Connections {
             tracing::warn!("{sentence}");
         }
         let mut connections = Self {
+            fragments: Fragments::default(),
             index: Index::new(file.records().len() * 2),
             file,
             hash: RandomState::default(),

@@ -1,5 +1,5 @@
-//! What rules can do to a packet: OpenFlow's actions, and four of our own (drop with a cause, connection
-//! tracking, ARP and DHCP replies), in the form the walk uses; and both ways between that and messages, which
+//! What rules can do to a packet: OpenFlow's actions, and those of our own (drop with a cause, connection
+//! tracking, answers by ARP, DHCP and ICMP, MTU), in the form the walk uses; and both ways between that and messages, which
 //! is where they are validated: what comes out of here the engine may trust.
 //!
 //! What an action means to a walk is in `resolve.rs`, what it does to a frame in `program.rs`.
@@ -7,11 +7,14 @@
 mod dhcp;
 
 use super::key::FlowKey;
-use super::message::{field_row, hexadecimal, operand, port_number, prerequisites};
+use super::message::{address, field_row, hexadecimal, operand, port_number, prerequisites};
 use super::rule::RuleId;
 use crate::drop::DropReason;
 use crate::limits::{ACTIONS_PER_RULE, TABLES};
+use crate::packet::fragment::LEAST_MTU;
 use crate::respond::dhcp::DhcpOffer;
+use crate::respond::icmp::{self, Unreachable};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use weft_proto::PORT_IN_PORT;
 use weft_proto::fault::Fault;
@@ -29,7 +32,19 @@ pub enum Action {
     /// Removes the outer tag.
     PopVlan,
     /// Decrements the TTL or hop limit; a packet that has none left is dropped.
-    DecTtl,
+    DecTtl {
+        /// Who tells the sender of an IPv4 packet.
+        answer: Option<Ipv4Addr>,
+    },
+    /// Drops what is too big for what follows.
+    CheckMtu {
+        /// Bytes of an IPv4 packet: at least [`LEAST_MTU`].
+        mtu: u16,
+        /// Who tells the sender of what must not be fragmented.
+        answer: Option<Ipv4Addr>,
+        /// Whether what may be fragmented is, instead.
+        fragment: bool,
+    },
     /// Hands a copy to whoever listens for punts.
     Punt {
         /// At most this many bytes; `u32::MAX` for all.
@@ -45,6 +60,15 @@ pub enum Action {
     ArpReply([u8; 6]),
     /// Answers a DHCP client.
     DhcpReply(Arc<DhcpOffer>),
+    /// Answers an ICMP echo request.
+    IcmpReply,
+    /// Drops an IPv4 packet, and tells its sender why.
+    IcmpUnreachable {
+        /// Why.
+        why: Unreachable,
+        /// From this address.
+        answer: Ipv4Addr,
+    },
 }
 
 impl Action {
@@ -52,8 +76,26 @@ impl Action {
     #[must_use]
     pub fn consumes(&self) -> bool {
         match self {
-            Self::Output(_) | Self::Punt { .. } | Self::Drop(_) | Self::ArpReply(_) | Self::DhcpReply(_) => true,
-            Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::DecTtl | Self::Track(_) => false,
+            Self::Output(_) | Self::Punt { .. } | Self::Drop(_) => true,
+            Self::ArpReply(_) | Self::DhcpReply(_) | Self::IcmpReply | Self::IcmpUnreachable { .. } => true,
+            Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::Track(_) => false,
+            Self::DecTtl { .. } | Self::CheckMtu { .. } => false,
+        }
+    }
+
+    /// Whether the switch may answer the packet here.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        matches!(self, Self::ArpReply(_) | Self::DhcpReply(_) | Self::IcmpReply) || self.answer().is_some()
+    }
+
+    /// The address from which a packet is answered that this action drops.
+    #[must_use]
+    pub fn answer(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::DecTtl { answer } | Self::CheckMtu { answer, .. } => *answer,
+            Self::IcmpUnreachable { answer, .. } => Some(*answer),
+            _ => None,
         }
     }
 }
@@ -181,7 +223,14 @@ pub fn action_to_message(action: &Action) -> Vec<v1::Action> {
         Action::Output(port) => Wire::Output(v1::Output { port: *port }),
         Action::PushVlan(ether_type) => Wire::PushVlan(v1::PushVlan { ether_type: (*ether_type).into() }),
         Action::PopVlan => Wire::PopVlan(v1::PopVlan {}),
-        Action::DecTtl => Wire::DecTtl(v1::DecTtl {}),
+        Action::DecTtl { answer } => Wire::DecTtl(v1::DecTtl { answer: octets(*answer) }),
+        Action::CheckMtu { mtu, answer, fragment } => {
+            Wire::CheckMtu(v1::CheckMtu { mtu: (*mtu).into(), answer: octets(*answer), fragment: *fragment })
+        }
+        Action::IcmpReply => Wire::IcmpReply(v1::IcmpReply {}),
+        Action::IcmpUnreachable { why, answer } => {
+            Wire::IcmpUnreachable(v1::IcmpUnreachable { code: why.code().into(), answer: answer.octets().to_vec() })
+        }
         Action::Punt { max_length, reason } => {
             let max_length = if *max_length == u32::MAX { 0 } else { *max_length };
             Wire::Punt(v1::Punt { max_length, reason: *reason })
@@ -249,7 +298,38 @@ fn action(message: &v1::Action, id: &RuleId) -> Result<Action, Fault> {
             }
         },
         Wire::PopVlan(_) => Action::PopVlan,
-        Wire::DecTtl(_) => Action::DecTtl,
+        Wire::DecTtl(dec_ttl) => Action::DecTtl { answer: answer(&dec_ttl.answer, "dec_ttl.answer")? },
+        Wire::CheckMtu(check) => {
+            let mtu = u16::try_from(check.mtu).ok().filter(|&mtu| mtu >= LEAST_MTU).ok_or_else(|| {
+                Fault::invalid(
+                    "bad_mtu",
+                    "check_mtu.mtu",
+                    format!("an MTU of {} bytes", check.mtu),
+                    format!("Use {LEAST_MTU} to 65535."),
+                )
+            })?;
+            Action::CheckMtu { mtu, answer: answer(&check.answer, "check_mtu.answer")?, fragment: check.fragment }
+        }
+        Wire::IcmpReply(_) => Action::IcmpReply,
+        Wire::IcmpUnreachable(unreachable) => {
+            let why = u8::try_from(unreachable.code).ok().and_then(Unreachable::from_code).ok_or_else(|| {
+                Fault::invalid(
+                    "unknown_code",
+                    "icmp_unreachable.code",
+                    format!("{} is not a code of ICMP's destination unreachable that a router sends", unreachable.code),
+                    "Use 0 (network), 1 (host), 3 (port) or 13 (administratively prohibited).",
+                )
+            })?;
+            let answer = answer(&unreachable.answer, "icmp_unreachable.answer")?.ok_or_else(|| {
+                Fault::invalid(
+                    "missing_field",
+                    "icmp_unreachable.answer",
+                    "nobody is named who tells the sender",
+                    "Give the router's address, or use drop.",
+                )
+            })?;
+            Action::IcmpUnreachable { why, answer }
+        }
         Wire::Punt(punt) => Action::Punt {
             max_length: if punt.max_length == 0 { u32::MAX } else { punt.max_length },
             reason: punt.reason,
@@ -337,6 +417,27 @@ fn drop_cause(reason: DropReason) -> v1::DropCause {
         DropReason::UnknownSegment => v1::DropCause::UnknownSegment,
         _ => v1::DropCause::Policy,
     }
+}
+
+fn octets(address: Option<Ipv4Addr>) -> Vec<u8> {
+    address.map_or(Vec::new(), |address| address.octets().to_vec())
+}
+
+/// The address of a router; none if empty.
+fn answer(bytes: &[u8], place: &str) -> Result<Option<Ipv4Addr>, Fault> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let address = address(bytes, place)?;
+    if icmp::is_host(address.octets()) {
+        return Ok(Some(address));
+    }
+    Err(Fault::invalid(
+        "bad_address",
+        place,
+        format!("{address} cannot be a router's address"),
+        "Use the address of the router's interface towards the sender.",
+    ))
 }
 
 fn mac(bytes: &[u8], place: &str) -> Result<[u8; 6], Fault> {

@@ -67,6 +67,21 @@ impl Effect {
         }
     }
 
+    /// Whether the packet is dropped here, and its sender told so.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        matches!(self, Self::Action { action: Action::IcmpUnreachable { .. }, .. })
+    }
+
+    /// The address from which a packet is answered that is dropped here.
+    #[must_use]
+    pub fn answer(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Action { action, .. } => action.answer(),
+            _ => None,
+        }
+    }
+
     /// The port that it sends by, as far as counting goes.
     #[must_use]
     pub fn output(&self) -> Option<PortSlot> {

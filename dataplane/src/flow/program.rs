@@ -3,23 +3,30 @@
 //! The order is the walk's. A step that sends takes the frame itself if nothing follows that needs it,
 //! otherwise a copy. A frame whose program consumes it nowhere is dropped under the walk's reason; one that a
 //! later step fails for may have left by an earlier one: whether it was dropped is settled by who sends.
+//!
+//! A step that drops the frame may answer it by an ICMP error: a frame of its own, which goes back the way
+//! the packet came. The packet is counted under why it was dropped, or as `ResponderBudget` if that is why
+//! it was not answered.
 
 use super::action::Action;
-use super::effect::Effect;
+use super::effect::{Effect, TunnelOutput};
 use super::key::FlowKey;
-use super::resolve::Resolution;
+use super::resolve::{Back, Resolution};
 use super::rewrite::rewrite;
 use crate::connection::{Connections, Contents, Touched, Track};
 use crate::drop::DropReason;
 use crate::packet::checksum;
-use crate::packet::frame::{Checksum, Frame};
+use crate::packet::fragment::{datagram_bytes, is_unfragmentable};
+use crate::packet::frame::Frame;
 use crate::packet::parse::Layout;
 use crate::packet::segment::complete_checksum;
 use crate::port::PortSlot;
+use crate::respond::icmp::{self, Problem, Received};
 use crate::respond::{arp, dhcp};
 use crate::topology::Topology;
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
+use std::net::Ipv4Addr;
 use weft_proto::{text, v1};
 
 /// See the module comment.
@@ -30,6 +37,12 @@ pub struct Program {
     steps: Box<[Effect]>,
     /// Why, if no step consumes the frame.
     drop: DropReason,
+    /// Whether a step sends it anywhere, beyond telling its sender that it is dropped.
+    sends: bool,
+    /// Whether a step may tell its sender that it is dropped.
+    answers: bool,
+    /// The way that answers go.
+    back: Back,
 }
 
 /// What a program acts on: the worker.
@@ -46,6 +59,12 @@ pub trait Egress {
     fn refuse(&mut self, output: PortSlot, frame: Frame, reason: DropReason);
     /// Hands a packet to a listener.
     fn punt(&mut self, packet: v1::PacketIn, frame: Frame);
+    /// A new frame, charged to this port, if `write` says that it has written it; `None` also without a buffer.
+    /// Where it goes does not count for the frame that is being handled.
+    fn compose(&mut self, port: PortSlot, write: impl FnOnce(&mut Frame) -> bool) -> Option<Frame>;
+    /// Gives the frames that the IPv4 datagram at `l3` leaves as by this output, over a link of this MTU; counted
+    /// if it cannot.
+    fn fragment(&mut self, output: PortSlot, frame: Frame, l3: usize, mtu: u16, each: impl FnMut(&mut Self, Frame));
     /// Whether one more reply may be composed in this batch.
     fn may_reply(&mut self) -> bool;
     /// The slot the frame came in by.
@@ -65,6 +84,9 @@ impl Program {
             tracks: resolution.tracks.as_slice().into(),
             steps: steps.into(),
             drop: resolution.drop.unwrap_or(DropReason::NoOutput),
+            sends: resolution.drop.is_none(),
+            answers: resolution.effects.iter().any(|effect| effect.answer().is_some()),
+            back: resolution.back.clone().unwrap_or(Back::Ingress),
         }
     }
 
@@ -99,12 +121,12 @@ impl Program {
         }
         let contents = Contents::read(frame.head(), key, layout);
         let passing = contents.passing(frame.len());
-        if let ([track], false) = (&*self.tracks, self.steps.is_empty()) {
+        if let ([track], true) = (&*self.tracks, self.sends) {
             return connections.touch(track, &passing, now) == Touched::Passed;
         }
         let passed = |track: &Track| connections.check(track, &contents.transport, now) == Touched::Passed;
         let admitted = self.tracks.iter().all(passed);
-        if admitted && !self.steps.is_empty() {
+        if admitted && self.sends {
             for track in &self.tracks {
                 connections.advance(track, &passing, now);
             }
@@ -115,16 +137,117 @@ impl Program {
     /// Runs it on a frame. `key` and `layout` are what the frame was parsed to.
     pub fn run(&self, mut frame: Frame, key: &FlowKey, mut layout: Layout, egress: &mut impl Egress) {
         let Some((last, before)) = self.steps.split_last() else { return egress.discard(frame, self.drop) };
+        let received = self.answers.then(|| Received::keep(&frame, &layout));
+        let mut mtu = None;
         for step in before {
             if step.consumes() {
                 if let Some(copy) = egress.copy(&frame, step.output()) {
-                    consume(step, copy, key, egress);
+                    self.consume(step, copy, &Passing { key, layout, received: received.as_ref(), mtu }, egress);
                 }
-            } else if let Err(reason) = change(step, &mut frame, &mut layout) {
-                return egress.discard(frame, reason);
+            } else if let Err(refusal) = change(step, &mut frame, &mut layout, &mut mtu) {
+                let passing = Passing { key, layout, received: received.as_ref(), mtu };
+                return self.refuse(frame, refusal, &passing, egress);
             }
         }
-        consume(last, frame, key, egress);
+        self.consume(last, frame, &Passing { key, layout, received: received.as_ref(), mtu }, egress);
+    }
+
+    /// A step that ends the frame's way (or its copy's).
+    fn consume(&self, step: &Effect, mut frame: Frame, passing: &Passing<'_>, egress: &mut impl Egress) {
+        let (action, table, cookie) = match step {
+            Effect::Action { action, table, cookie } => (action, *table, *cookie),
+            Effect::Output { .. } | Effect::Tunnel(_) => {
+                let too_big = |mtu: &u16| datagram_bytes(&frame, &passing.layout) > Some((*mtu).into());
+                return match passing.mtu.filter(too_big) {
+                    None => send(step, frame, passing.key, egress),
+                    Some(mtu) => {
+                        let each = |egress: &mut _, piece| send(step, piece, passing.key, egress);
+                        let output = step.output().unwrap_or(PortSlot::NONE);
+                        egress.fragment(output, frame, passing.layout.l3.into(), mtu, each);
+                    }
+                };
+            }
+            Effect::Undeliverable { reason, .. } => return egress.discard(frame, *reason),
+        };
+        match action {
+            Action::Punt { max_length, reason } => {
+                // Nobody behind a listener can finish a checksum that was left to us.
+                if let Err(reason) = complete_checksum(&mut frame) {
+                    return egress.discard(frame, reason);
+                }
+                let total_length = frame.len() as u32;
+                let mut bytes = vec![0; frame.len().min(*max_length as usize)];
+                frame.copy_range(0, &mut bytes);
+                let in_port = passing.key.port();
+                let table = table.into();
+                let packet = v1::PacketIn { in_port, reason: *reason, table, cookie, total_length, frame: bytes };
+                egress.punt(packet, frame);
+            }
+            Action::ArpReply(mac) => {
+                let reply = arp::reply(&mut frame, *mac);
+                self.answer(reply, frame, passing.key, egress);
+            }
+            Action::DhcpReply(offer) => {
+                let reply = within_budget(egress).and_then(|()| dhcp::reply(&mut frame, offer));
+                self.answer(reply, frame, passing.key, egress);
+            }
+            Action::IcmpReply => {
+                // A later fragment is part of a reply that is accounted for.
+                let budget = if passing.layout.l4 == 0 { Ok(()) } else { within_budget(egress) };
+                let reply = budget.and_then(|()| icmp::echo_reply(&mut frame, &passing.layout));
+                self.answer(reply, frame, passing.key, egress);
+            }
+            Action::IcmpUnreachable { why, answer } => {
+                let refusal = Refusal { reason: why.reason(), answer: Some((Problem::Unreachable(*why), *answer)) };
+                self.refuse(frame, refusal, passing, egress);
+            }
+            // Those that leave the frame to what follows, and those that the walk carries out.
+            Action::Output(_)
+            | Action::Drop(_)
+            | Action::Track(_)
+            | Action::SetField(_)
+            | Action::PushVlan(_)
+            | Action::PopVlan
+            | Action::CheckMtu { .. }
+            | Action::DecTtl { .. } => egress.discard(frame, DropReason::NoOutput),
+        }
+    }
+
+    /// Sends a request that has become its reply.
+    fn answer(&self, composed: Result<(), DropReason>, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
+        match composed {
+            Ok(()) => self.send_back(frame, key, egress),
+            Err(reason) => egress.discard(frame, reason),
+        }
+    }
+
+    fn send_back(&self, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
+        match &self.back {
+            Back::Ingress => egress.send(egress.ingress(), frame),
+            Back::Tunnel(output) => send_by_tunnel(output, frame, key, egress),
+            Back::Nowhere(reason) => egress.discard(frame, *reason),
+        }
+    }
+
+    /// Drops a frame, and tells its sender so if that is asked for and possible.
+    fn refuse(&self, mut frame: Frame, refusal: Refusal, passing: &Passing<'_>, egress: &mut impl Egress) {
+        let (Refusal { mut reason, answer }, mut error) = (refusal, None);
+        if let (Some((problem, from)), Some(received)) = (answer, passing.received)
+            && !matches!(self.back, Back::Nowhere(_))
+            && received.may_be_answered()
+        {
+            if egress.may_reply() {
+                let port = frame.charged();
+                let write = |out: &mut Frame| received.error(problem, from, &mut frame, &passing.layout, out);
+                error = egress.compose(port, write);
+            } else {
+                reason = DropReason::ResponderBudget;
+            }
+        }
+        egress.discard(frame, reason);
+        if let Some(error) = error {
+            self.send_back(error, passing.key, egress);
+        }
     }
 
     /// What it does, in the words of a trace.
@@ -138,11 +261,58 @@ impl Program {
     }
 }
 
+/// What is known of a frame beside its bytes.
+struct Passing<'a> {
+    /// As received.
+    key: &'a FlowKey,
+    /// As it is now.
+    layout: Layout,
+    /// Kept if it may have to be quoted.
+    received: Option<&'a Received>,
+    /// What it is to be fragmented to, where it leaves.
+    mtu: Option<u16>,
+}
+
+/// Why a frame goes no further, and what its sender is told from which address.
+struct Refusal {
+    reason: DropReason,
+    answer: Option<(Problem, Ipv4Addr)>,
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Self { reason, answer: None }
+    }
+}
+
+fn within_budget(egress: &mut impl Egress) -> Result<(), DropReason> {
+    if egress.may_reply() { Ok(()) } else { Err(DropReason::ResponderBudget) }
+}
+
+fn send(step: &Effect, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
+    match step {
+        Effect::Output { slot, .. } => egress.send(*slot, frame),
+        Effect::Tunnel(output) => send_by_tunnel(output, frame, key, egress),
+        Effect::Action { .. } | Effect::Undeliverable { .. } => egress.discard(frame, DropReason::NoOutput),
+    }
+}
+
+fn send_by_tunnel(output: &TunnelOutput, mut frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
+    match output.header.push(&mut frame, tunnel_entropy(key)) {
+        Ok(()) => egress.send_wrapped(output.slot, output.underlay, frame),
+        Err(reason) => egress.refuse(output.slot, frame, reason),
+    }
+}
+
 /// A step that changes the frame and leaves it.
-fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout) -> Result<(), DropReason> {
+fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Option<u16>) -> Result<(), Refusal> {
     let Effect::Action { action, .. } = step else { return Ok(()) };
     match action {
-        Action::SetField(set) => return rewrite(frame, layout, set).then_some(()).ok_or(DropReason::BadAction),
+        Action::SetField(set) => {
+            if !rewrite(frame, layout, set) {
+                return Err(DropReason::BadAction.into());
+            }
+        }
         Action::PushVlan(ether_type) => {
             let head = frame.push_front(4).ok_or(DropReason::NoHeadroom)?;
             head.copy_within(4..16, 0);
@@ -153,22 +323,42 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout) -> Result<(), D
         Action::PopVlan => {
             let head = frame.head_mut();
             if layout.vlan_tags == 0 || head.len() < 18 {
-                return Err(DropReason::BadAction);
+                return Err(DropReason::BadAction.into());
             }
             head.copy_within(0..12, 4);
             if !frame.pull_front(4) {
-                return Err(DropReason::BadAction);
+                return Err(DropReason::BadAction.into());
             }
             move_layout(layout, -4);
         }
-        Action::DecTtl => decrement_ttl(frame, layout.l3 as usize)?,
+        Action::DecTtl { answer } => {
+            decrement_ttl(frame, layout.l3 as usize).map_err(|reason| {
+                let answer = answer.filter(|_| reason == DropReason::TtlExpired);
+                Refusal { reason, answer: answer.map(|from| (Problem::TimeExceeded, from)) }
+            })?;
+        }
+        Action::CheckMtu { mtu: limit, answer, fragment } => {
+            let bytes = datagram_bytes(frame, layout).ok_or(DropReason::BadAction)?;
+            if bytes > usize::from(*limit) {
+                if is_unfragmentable(frame, layout) {
+                    let answer = answer.map(|from| (Problem::TooBig(*limit), from));
+                    return Err(Refusal { reason: DropReason::TooBig, answer });
+                }
+                if !fragment {
+                    return Err(DropReason::TooBig.into());
+                }
+                *mtu = Some(mtu.map_or(*limit, |before| before.min(*limit)));
+            }
+        }
         // Those that consume, and those that the walk carries out.
         Action::Output(_)
         | Action::Punt { .. }
         | Action::Drop(_)
         | Action::Track(_)
         | Action::ArpReply(_)
-        | Action::DhcpReply(_) => {}
+        | Action::DhcpReply(_)
+        | Action::IcmpReply
+        | Action::IcmpUnreachable { .. } => {}
     }
     Ok(())
 }
@@ -200,64 +390,6 @@ fn decrement_ttl(frame: &mut Frame, l3: usize) -> Result<(), DropReason> {
         head[l3 + 10..l3 + 12].copy_from_slice(&updated);
     }
     Ok(())
-}
-
-/// A step that ends the frame's way (or its copy's).
-fn consume(step: &Effect, mut frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
-    let (action, table, cookie) = match step {
-        Effect::Action { action, table, cookie } => (action, *table, *cookie),
-        Effect::Output { slot, .. } => return egress.send(*slot, frame),
-        Effect::Tunnel(output) => {
-            return match output.header.push(&mut frame, tunnel_entropy(key)) {
-                Ok(()) => egress.send_wrapped(output.slot, output.underlay, frame),
-                Err(reason) => egress.refuse(output.slot, frame, reason),
-            };
-        }
-        Effect::Undeliverable { reason, .. } => return egress.discard(frame, *reason),
-    };
-    match action {
-        Action::Punt { max_length, reason } => {
-            // Nobody behind a listener can finish a checksum that was left to us.
-            if let Err(reason) = complete_checksum(&mut frame) {
-                return egress.discard(frame, reason);
-            }
-            let total_length = frame.len() as u32;
-            let mut bytes = vec![0; frame.len().min(*max_length as usize)];
-            frame.copy_range(0, &mut bytes);
-            let in_port = key.port();
-            let table = table.into();
-            let packet = v1::PacketIn { in_port, reason: *reason, table, cookie, total_length, frame: bytes };
-            egress.punt(packet, frame);
-        }
-        Action::ArpReply(mac) => answer(arp::reply(&mut frame, *mac), frame, egress),
-        Action::DhcpReply(offer) => {
-            if egress.may_reply() {
-                answer(dhcp::reply(&mut frame, offer), frame, egress);
-            } else {
-                egress.discard(frame, DropReason::ResponderBudget);
-            }
-        }
-        // Those that leave the frame to what follows, and those that the walk carries out.
-        Action::Output(_)
-        | Action::Drop(_)
-        | Action::Track(_)
-        | Action::SetField(_)
-        | Action::PushVlan(_)
-        | Action::PopVlan
-        | Action::DecTtl => egress.discard(frame, DropReason::NoOutput),
-    }
-}
-
-fn answer(composed: Result<(), DropReason>, mut frame: Frame, egress: &mut impl Egress) {
-    match composed {
-        Ok(()) => {
-            // It is a new packet: what was known of the request's checksum and size is not true of it.
-            frame.checksum = Checksum::Complete;
-            frame.gso = None;
-            egress.send(egress.ingress(), frame);
-        }
-        Err(reason) => egress.discard(frame, reason),
-    }
 }
 
 /// What the outer source port is made of: the inner flow (RFC 7348, 5).

@@ -24,8 +24,10 @@ use super::key::FlowKey;
 use super::log::{Passed, TOPOLOGY, partition};
 use super::rule::Rule;
 use super::state::FlowState;
-use crate::connection::{ConnectionId, Connections, Contents, Observation, Prepared, Track};
+use crate::connection::fragments::Seen;
+use crate::connection::{ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
 use crate::drop::DropReason;
+use crate::packet::parse::LATER_FRAGMENT;
 use crate::packet::tunnel::VxlanHeader;
 use crate::topology::{Path, PortKind, Topology};
 use std::net::Ipv4Addr;
@@ -33,7 +35,10 @@ use std::sync::Arc;
 use weft_proto::PORT_IN_PORT;
 use weft_proto::v1::Field;
 
+mod answer;
 mod track;
+
+pub use answer::Back;
 
 /// What is walked: the state under its read lock, at a version.
 pub struct View<'a> {
@@ -100,8 +105,16 @@ pub struct Resolution {
     pub rules: Vec<Arc<Rule>>,
     /// Tables passed, and topology used.
     pub passed: Vec<Passed>,
-    /// Set if no effect consumes the packet.
+    /// Set if no effect sends the packet anywhere.
     pub drop: Option<DropReason>,
+    /// Where an answer to the packet goes, if an effect may give one.
+    pub back: Option<Back>,
+    /// Set of a fragment that a `ct` has seen: to be noted.
+    pub fragment: Option<Seen>,
+    /// Whether it came before its first one: it is to wait, and walk again.
+    pub early: bool,
+    /// What the packet is to its connections: of a later fragment what its first one was.
+    pub transport: Transport,
     /// Connections the packet belongs to, as they are after it.
     pub tracks: Vec<Track>,
     /// Connections it begins, if it is output: all or none.
@@ -130,6 +143,8 @@ struct PassedTable {
 struct Walk<'a> {
     view: &'a View<'a>,
     packet: &'a Packet<'a>,
+    /// What connections look at besides; of a later fragment, once `ct` knows it, that of its first.
+    contents: Contents,
     /// The packet as it is now.
     key: FlowKey,
     in_port: u32,
@@ -155,6 +170,9 @@ struct Walk<'a> {
     refused: Vec<ConnectionId>,
     others: Vec<Passed>,
     cacheable: bool,
+    back: Option<Back>,
+    fragment: Option<Seen>,
+    early: bool,
 }
 
 /// OpenFlow's action set: at most one action of each kind [1.3.5, 5.10].
@@ -162,8 +180,9 @@ struct Walk<'a> {
 struct ActionSet {
     pop_vlan: bool,
     push_vlan: Option<u16>,
-    dec_ttl: bool,
+    dec_ttl: Option<Action>,
     set_field: Option<SetField>,
+    check_mtu: Option<Action>,
     /// Output, or what stands in its place, and the rule that wrote it.
     last: Option<(Action, Arc<Rule>)>,
 }
@@ -177,6 +196,7 @@ impl<'a> Walk<'a> {
         Self {
             view,
             packet,
+            contents: packet.contents,
             key: *key,
             in_port: key.port(),
             consulted,
@@ -195,6 +215,9 @@ impl<'a> Walk<'a> {
             refused: Vec::new(),
             others: Vec::new(),
             cacheable: true,
+            back: None,
+            fragment: None,
+            early: false,
         }
     }
 
@@ -257,11 +280,14 @@ impl<'a> Walk<'a> {
         if let Some(ether_type) = set.push_vlan {
             self.apply(&Action::PushVlan(ether_type), rule)?;
         }
-        if set.dec_ttl {
-            self.apply(&Action::DecTtl, rule)?;
+        if let Some(dec_ttl) = set.dec_ttl {
+            self.apply(&dec_ttl, rule)?;
         }
         if let Some(set_field) = set.set_field {
             self.apply(&Action::SetField(Box::new(set_field)), rule)?;
+        }
+        if let Some(check_mtu) = set.check_mtu {
+            self.apply(&check_mtu, rule)?;
         }
         set.last.map_or(Ok(()), |(action, rule)| self.apply(&action, &rule))
     }
@@ -294,12 +320,17 @@ impl<'a> Walk<'a> {
                 self.key.vlan_tci = self.key.vlan_inner_tci;
                 self.key.vlan_inner_tci = self.deeper_tags.pop().unwrap_or_default();
             }
-            Action::DecTtl => self.decrement_ttl()?,
+            Action::DecTtl { .. } => self.decrement_ttl()?,
+            Action::CheckMtu { .. } | Action::IcmpUnreachable { .. } => self.needs_ipv4()?,
+            Action::IcmpReply => self.echo()?,
             Action::ArpReply(_) => self.consult(Field::EthType),
             Action::Punt { .. } | Action::DhcpReply(_) => {}
         }
+        if action.answers() {
+            self.find_back();
+        }
         self.effects.push(Effect::Action { action: action.clone(), table: rule.id.table, cookie: rule.cookie });
-        Ok(())
+        if let Action::IcmpUnreachable { why, .. } = action { Err(why.reason()) } else { Ok(()) }
     }
 
     fn decrement_ttl(&mut self) -> Result<(), DropReason> {
@@ -376,9 +407,9 @@ impl<'a> Walk<'a> {
                 return false;
             }
             if prerequisite.field == Field::IpProto {
-                // Later fragments have no transport header.
+                // Later fragments have no transport header, but may be known to follow one.
                 self.consult(Field::IpFrag);
-                if self.key.ip_frag == 3 {
+                if self.key.ip_frag == LATER_FRAGMENT && !self.follows_first() {
                     return false;
                 }
             }
@@ -412,12 +443,24 @@ impl<'a> Walk<'a> {
     }
 
     fn tunnel(&mut self, port: u32, tunnel: &PortKind) -> Result<TunnelOutput, DropReason> {
-        let PortKind::Vxlan { slot, local, udp_port, .. } = tunnel else { return Err(DropReason::NoSuchPort) };
         if self.written.tun_dst != [0xff; 4] {
             return Err(DropReason::NoTunnelDestination);
         }
         self.consult(Field::TunId);
-        let destination = Ipv4Addr::from(self.key.tun_dst);
+        let own = (self.written.tun_src == [0xff; 4]).then(|| self.key.tun_src.into());
+        self.encapsulation(port, tunnel, self.key.tun_dst.into(), u64::from_be_bytes(self.key.tun_id), own)
+    }
+
+    /// What a packet is wrapped in towards a remote end; `own` is our address, if rules choose it.
+    fn encapsulation(
+        &mut self,
+        port: u32,
+        tunnel: &PortKind,
+        destination: Ipv4Addr,
+        id: u64,
+        own: Option<Ipv4Addr>,
+    ) -> Result<TunnelOutput, DropReason> {
+        let PortKind::Vxlan { slot, local, udp_port, .. } = tunnel else { return Err(DropReason::NoSuchPort) };
         self.pass_topology(&destination.octets());
         let path = self.view.topology.paths.get(&destination);
         let (underlay, source_mac, destination_mac, source) = match path {
@@ -427,8 +470,7 @@ impl<'a> Walk<'a> {
                 (*underlay, *source_mac, *destination_mac, *source)
             }
         };
-        let source = if self.written.tun_src == [0xff; 4] { self.key.tun_src.into() } else { local.unwrap_or(source) };
-        let id = u64::from_be_bytes(self.key.tun_id);
+        let source = own.or(*local).unwrap_or(source);
         // Of the outer TOS, ECN is each packet's own (RFC 6040) and DSCP stays 0.
         let header = VxlanHeader::new(
             source_mac,
@@ -444,7 +486,7 @@ impl<'a> Walk<'a> {
     }
 
     fn finish(mut self, verdict: Result<(), DropReason>) -> Resolution {
-        let consumed = self.effects.iter().any(Effect::consumes);
+        let consumed = self.effects.iter().any(|effect| effect.consumes() && !effect.refuses());
         let undeliverable = self.effects.iter().find_map(|effect| match effect {
             Effect::Undeliverable { reason, .. } => Some(*reason),
             _ => None,
@@ -484,6 +526,10 @@ impl<'a> Walk<'a> {
             commits: self.commits,
             refused: self.refused,
             cacheable: self.cacheable,
+            back: self.back,
+            fragment: self.fragment,
+            early: self.early,
+            transport: self.contents.transport,
         }
     }
 }
@@ -493,7 +539,8 @@ impl ActionSet {
         match action {
             Action::PopVlan => self.pop_vlan = true,
             Action::PushVlan(ether_type) => self.push_vlan = Some(*ether_type),
-            Action::DecTtl => self.dec_ttl = true,
+            Action::DecTtl { .. } => self.dec_ttl = Some(action.clone()),
+            Action::CheckMtu { .. } => self.check_mtu = Some(action.clone()),
             Action::SetField(new) => match &mut self.set_field {
                 None => self.set_field = Some((**new).clone()),
                 Some(old) => old.merge(new),

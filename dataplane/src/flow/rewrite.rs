@@ -5,6 +5,7 @@ use super::action::SetField;
 use super::key::{FlowKey, PACKET_WORDS, place};
 use crate::packet::checksum;
 use crate::packet::frame::{Checksum, Frame};
+use crate::packet::header::{Ipv4, view};
 use crate::packet::parse::Layout;
 use weft_proto::v1::Field;
 
@@ -55,7 +56,8 @@ fn write(frame: &mut Frame, layout: &Layout, field: Field, value: &FlowKey, mask
         Field::IpTtl => (l3 + 8, Covered::Header),
         Field::IpTos if version6 => return write_traffic_class(frame, l3, value.ip_tos, mask.ip_tos),
         Field::IpTos => (l3 + 1, Covered::Header),
-        _ if l4 == 0 => return false,
+        // A later fragment, whose ports the walk knows from its first: that one is rewritten.
+        _ if l4 == 0 => return view::<Ipv4>(head, l3).is_some_and(|ip| ip.fragment.get() & Ipv4::OFFSET_MASK != 0),
         Field::TcpSrc | Field::UdpSrc | Field::SctpSrc => (l4, Covered::Transport),
         Field::TcpDst | Field::UdpDst | Field::SctpDst => (l4 + 2, Covered::Transport),
         Field::IcmpType | Field::Icmpv6Type => (l4, Covered::Transport),

@@ -378,7 +378,7 @@ impl Tables {
         let mut trace = Trace::default();
         let view = View { state: &state, version, topology: &topology, connections, now: crate::clock::now() };
         let resolution = resolve(&view, packet, &mut trace);
-        trace.reply(&state, packet.key, &topology, &resolution)
+        trace.reply(&state, packet, &topology, &resolution)
     }
 }
 

@@ -2,9 +2,8 @@
 
 use super::action::Action;
 use super::effect::Effect;
-use super::key::FlowKey;
 use super::message;
-use super::resolve::{Observer, Resolution};
+use super::resolve::{Back, Observer, Packet, Resolution};
 use super::rule::Rule;
 use super::state::FlowState;
 use crate::drop::DropReason;
@@ -44,30 +43,30 @@ impl Trace {
     pub fn reply(
         &self,
         state: &FlowState,
-        key: &FlowKey,
+        packet: &Packet<'_>,
         topology: &Topology,
         resolution: &Resolution,
     ) -> v1::TraceReply {
-        let now = crate::clock::now();
+        let (key, now) = (packet.key, crate::clock::now());
         let steps = self.steps.iter().map(|(table, rule)| {
             let settings = state.table(*table).and_then(|table| table.settings.as_ref());
             let table_name = settings.map_or_else(String::new, |settings| settings.name.to_string());
             let rule = rule.as_ref().map(|rule| rule_state(rule, &table_name, now));
             v1::TraceStep { table: (*table).into(), table_name, rule }
         });
-        // The program checks the TTL when it runs; a trace knows the packet's and can say so.
         let mut effects = Vec::new();
-        let mut ttl = key.ip_ttl;
-        let mut drop = resolution.drop;
+        let (mut ttl, mut drop) = (key.ip_ttl, resolution.drop);
         for effect in &resolution.effects {
-            if let Effect::Action { action: Action::DecTtl, .. } = effect {
-                if ttl <= 1 {
-                    drop = Some(DropReason::TtlExpired);
-                    break;
-                }
-                ttl -= 1;
-            }
             effects.extend(effect.to_messages(topology));
+            let Effect::Action { action, .. } = effect else { continue };
+            let failed = fails(action, &mut ttl, packet.contents.size);
+            if failed.is_some_and(|(_, answered)| answered) || action.consumes() {
+                effects.extend(way_back(resolution, key.port(), topology, action));
+            }
+            if let Some((reason, _)) = failed {
+                drop = Some(reason);
+                break;
+            }
         }
         v1::TraceReply {
             steps: steps.collect(),
@@ -77,4 +76,37 @@ impl Trace {
             consulted: message::matches(key, &resolution.consulted),
         }
     }
+}
+
+/// What the program would find out when it runs, and whether it would tell the sender: a trace knows the
+/// packet's TTL, and its size if it was given whole.
+fn fails(action: &Action, ttl: &mut u8, size: Option<(u16, bool)>) -> Option<(DropReason, bool)> {
+    match action {
+        Action::DecTtl { answer } if *ttl <= 1 => Some((DropReason::TtlExpired, answer.is_some())),
+        Action::DecTtl { .. } => {
+            *ttl -= 1;
+            None
+        }
+        Action::CheckMtu { mtu, answer, fragment } => {
+            let (bytes, whole) = size?;
+            (bytes > *mtu && (whole || !fragment)).then_some((DropReason::TooBig, whole && answer.is_some()))
+        }
+        _ => None,
+    }
+}
+
+/// Where an answer goes. That one leaves by the port the packet came in by goes without saying, unless the
+/// packet is dropped: then it says that there is an answer.
+fn way_back(resolution: &Resolution, in_port: u32, topology: &Topology, action: &Action) -> Vec<v1::Effect> {
+    let effect = match &resolution.back {
+        _ if !action.answers() => return Vec::new(),
+        Some(Back::Tunnel(output)) => Effect::Tunnel(output.clone()),
+        Some(Back::Nowhere(reason)) => Effect::Undeliverable { port: in_port, reason: *reason },
+        Some(Back::Ingress) if action.answer().is_some() => match topology.ports.get(&in_port) {
+            Some(info) => Effect::Output { port: in_port, slot: info.kind.slot() },
+            None => Effect::Undeliverable { port: in_port, reason: DropReason::NoSuchPort },
+        },
+        _ => return Vec::new(),
+    };
+    effect.to_messages(topology)
 }

@@ -63,6 +63,12 @@ pub struct Departure {
     pub tunnel: PortSlot,
 }
 
+impl Departure {
+    /// `received` of a frame that leaves on nobody's behalf: it tells a sender that its packet is dropped, and
+    /// does not undo that.
+    pub const OWN: u32 = u32::MAX;
+}
+
 /// One frame. See the module comment for who must free it.
 #[derive(Debug)]
 #[must_use = "a frame owns buffers: free it through the pool or hand it to a port"]

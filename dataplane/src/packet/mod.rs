@@ -4,10 +4,12 @@
 //! - [`checksum`]: Internet checksums, whole and incremental.
 //! - [`header`]: views of protocol headers.
 //! - [`parse`]: a frame to a `FlowKey`.
+//! - [`fragment`]: datagrams to fragments.
 //! - [`segment`]: large frames to wire-sized ones; completing partial checksums.
 //! - [`tunnel`]: VXLAN encapsulation and decapsulation.
 
 pub mod checksum;
+pub mod fragment;
 pub mod frame;
 pub mod header;
 pub mod memory;

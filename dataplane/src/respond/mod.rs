@@ -1,9 +1,10 @@
-//! Answers that the switch itself gives, so that no agent or helper process is needed: ARP and DHCP.
-//! Each takes the request's frame and turns it into the reply in place. Called by workers, DHCP within
-//! `limits::REPLIES_PER_BATCH`; nothing here allocates, and no bytes from outside make it panic.
+//! Answers that the switch itself gives, so that no agent or helper process is needed: ARP, DHCP and ICMP.
+//! Each takes the request's frame and turns it into the reply in place; only ICMP's errors are frames of their
+//! own. Called by workers, DHCP and ICMP within `limits::REPLIES_PER_BATCH`; nothing here allocates, and no bytes from outside make it panic.
 
 pub mod arp;
 pub mod dhcp;
+pub mod icmp;
 
 /// Where the network header begins, behind at most two VLAN tags, and its type. `None` if the frame is
 /// too short for that.

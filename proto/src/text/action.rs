@@ -1,10 +1,10 @@
 //! Actions and instructions: `dec_ttl,set_field:02:00:00:00:00:01->eth_dst,output:2,goto_table:10`.
 
-use super::dhcp;
 use super::matching::part_number;
 use super::name::{Context, PARTS, Target, check_prerequisites, resolve};
 use super::scan::{Word, did_you_mean, words};
 use super::value::{self, Masked, format_mac, mac, parse_number, to_bytes, to_number};
+use super::{dhcp, icmp};
 use crate::fault::Fault;
 use crate::field::{FieldInfo, info};
 use crate::v1::{self, DropCause, Field, FieldMatch, Instructions, action::Action as Kind};
@@ -19,7 +19,7 @@ const CAUSES: [(&str, DropCause); 4] = [
 ];
 
 /// Every action and instruction that is understood.
-const ACTIONS: [&str; 31] = [
+const ACTIONS: [&str; 34] = [
     "output",
     "in_port",
     "IN_PORT",
@@ -41,6 +41,9 @@ const ACTIONS: [&str; 31] = [
     "pop_vlan",
     "strip_vlan",
     "dec_ttl",
+    "check_mtu",
+    "icmp_reply",
+    "icmp_unreachable",
     "controller",
     "punt",
     "ct",
@@ -272,7 +275,10 @@ fn one(word: Word<'_>, matches: &[FieldMatch]) -> Result<v1::Action, Fault> {
             Kind::PopVlan(v1::PopVlan {})
         }
         "dec_ttl" => {
-            argument.nothing(word, "dec_ttl")?;
+            let dec_ttl = match argument {
+                Argument::Call(inner) => icmp::dec_ttl(word, inner)?,
+                _ => argument.nothing(word, "dec_ttl or dec_ttl(answer=10.0.0.1)").map(|()| v1::DecTtl::default())?,
+            };
             if !matches!(Context::of(matches).eth_type, Some(0x0800 | 0x86dd)) {
                 return Err(word.fault(
                     "missing_prerequisite",
@@ -280,7 +286,22 @@ fn one(word: Word<'_>, matches: &[FieldMatch]) -> Result<v1::Action, Fault> {
                     "Add ip or ipv6 to the rule's match.",
                 ));
             }
-            Kind::DecTtl(v1::DecTtl {})
+            Kind::DecTtl(dec_ttl)
+        }
+        "check_mtu" => {
+            let inner = argument.call_argument(word, "check_mtu(1450,answer=10.0.0.1,fragment)")?;
+            needs_ip(word, name, matches)?;
+            Kind::CheckMtu(icmp::check_mtu(word, inner)?)
+        }
+        "icmp_reply" => {
+            argument.nothing(word, "icmp_reply")?;
+            needs_ip(word, name, matches)?;
+            Kind::IcmpReply(v1::IcmpReply {})
+        }
+        "icmp_unreachable" => {
+            let inner = argument.call_argument(word, "icmp_unreachable(code=host,answer=10.0.0.1)")?;
+            needs_ip(word, name, matches)?;
+            Kind::IcmpUnreachable(icmp::unreachable(word, inner)?)
         }
         "controller" | "CONTROLLER" | "punt" => Kind::Punt(punt(word, argument)?),
         "ct" => {
@@ -311,6 +332,13 @@ fn one(word: Word<'_>, matches: &[FieldMatch]) -> Result<v1::Action, Fault> {
         },
     };
     Ok(v1::Action { action: Some(kind) })
+}
+
+fn needs_ip(word: Word<'_>, name: Word<'_>, matches: &[FieldMatch]) -> Result<(), Fault> {
+    if Context::of(matches).eth_type == Some(0x0800) {
+        return Ok(());
+    }
+    Err(word.fault("missing_prerequisite", format!("{} needs ip", name.text), "Add ip to the rule's match."))
 }
 
 fn output(port: u32) -> v1::Action {
@@ -463,7 +491,10 @@ pub fn format_action(action: &v1::Action) -> String {
         Some(Kind::SetField(set)) => format_set_field(set),
         Some(Kind::PushVlan(push)) => format!("push_vlan:{:#06x}", push.ether_type),
         Some(Kind::PopVlan(_)) => "pop_vlan".to_owned(),
-        Some(Kind::DecTtl(_)) => "dec_ttl".to_owned(),
+        Some(Kind::DecTtl(dec_ttl)) => icmp::format_dec_ttl(dec_ttl),
+        Some(Kind::CheckMtu(check)) => icmp::format_check_mtu(check),
+        Some(Kind::IcmpReply(_)) => "icmp_reply".to_owned(),
+        Some(Kind::IcmpUnreachable(unreachable)) => icmp::format_unreachable(unreachable),
         Some(Kind::Punt(punt)) => match (punt.max_length, punt.reason) {
             (0, 0) => "controller".to_owned(),
             (length, 0) => format!("controller:{length}"),

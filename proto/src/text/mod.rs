@@ -4,7 +4,7 @@
 //!
 //! In reading order: `scan` cuts a line into words with their columns; `value` reads and writes one
 //! field's value; `name` finds fields by any of their names; `matching` does lists of matches and
-//! described packets; `action` actions and instructions, with `dhcp` for the one long action;
+//! described packets; `action` actions and instructions, with `dhcp` and `icmp` for the longer ones;
 //! `rule` whole rules and filters; `effect` what a trace reports.
 //!
 //! Invariants: for every valid rule, `parse_rule(format_rule(rule))` is `digest::canonical(rule)`.
@@ -15,11 +15,12 @@
 //! Where the syntax is stricter than `ovs-ofctl`'s: instructions must be written in the order in which
 //! they are executed; a masked value's other bits are dropped as there. Where it is wider: every field
 //! takes a mask, `ip_src=@name` matches an address set, and there are `drop(cause)`, `punt(…)`,
-//! `arp_reply:MAC` and `dhcp_reply(…)`.
+//! `arp_reply:MAC`, `dhcp_reply(…)`, `icmp_reply`, `icmp_unreachable(…)` and `check_mtu(…)`.
 
 mod action;
 mod dhcp;
 mod effect;
+mod icmp;
 mod matching;
 mod name;
 mod rule;

@@ -31,6 +31,11 @@ fn lines_come_back_as_they_were_written() {
         "table=0,priority=1,udp,ip_src=10.0.0.0/255.0.255.0,udp_dst=0x40/0xffc0,actions=punt(max_len=64,reason=2)",
         "table=0,priority=1,actions=push_vlan:0x8100,set_field:0x1005->vlan_tci,IN_PORT",
         "table=0,priority=1,actions=output:1,clear_actions,write_actions(set_field:0x1->reg0,output:2),write_metadata:0x1/0xf,goto_table:9",
+        "table=0,priority=1,ip,actions=dec_ttl(answer=10.0.0.1),check_mtu(1450,answer=10.0.0.1,fragment),output:2",
+        "table=0,priority=1,ip,actions=check_mtu(68),check_mtu(1450,fragment),check_mtu(1450,answer=10.0.0.1),output:2",
+        "table=0,priority=1,icmp,icmp_type=8,actions=icmp_reply",
+        "table=0,priority=1,udp,actions=icmp_unreachable(code=port,answer=10.0.0.1)",
+        "table=0,priority=1,ip,actions=write_actions(icmp_unreachable(code=admin,answer=10.0.0.1))",
         "table=0,priority=1,udp,udp_dst=67,actions=dhcp_reply(address=10.0.0.5/24,server=10.0.0.2,mac=02:00:00:00:00:02,router=10.0.0.1,dns=1.1.1.1;9.9.9.9,mtu=1450,lease=86400,host=web-1,domain=a.example,route=10.1.0.0/16>10.0.0.1;0.0.0.0/0>10.0.0.1)",
     ] {
         assert_eq!(round(line), line);
@@ -143,6 +148,22 @@ fn errors_name_place_problem_and_remedy() {
             "\"drop\" stands for no actions at all, but others are written beside it. Remove the others, or drop under a cause: drop(policy).",
         ),
         ("actions=dec_ttl", 9, "dec_ttl needs ip or ipv6. Add ip or ipv6 to the rule's match."),
+        ("ipv6,actions=check_mtu(1450)", 14, "check_mtu needs ip. Add ip to the rule's match."),
+        (
+            "ip,actions=check_mtu(67)",
+            22,
+            "an MTU of 67 bytes is less than any IPv4 link has. Write 68 or more (RFC 791).",
+        ),
+        (
+            "ip,actions=dec_ttl(10.0.0.1)",
+            12,
+            "\"dec_ttl(10.0.0.1)\" is not how this action is written. Write dec_ttl or dec_ttl(answer=10.0.0.1).",
+        ),
+        (
+            "ip,actions=icmp_unreachable(code=hots,answer=10.0.0.1)",
+            34,
+            "\"hots\" is not a code of ICMP's destination unreachable that a router sends. Write one of net, host, port, admin. Did you mean \"host\"?",
+        ),
         ("actions=set_field:1.2.3.4->ip_src", 9, "setting ip_src needs ip. Add ip to the rule's match."),
         ("actions=set_field:1->in_port", 9, "in_port cannot be set. Match it instead, or leave this out."),
         (
@@ -327,11 +348,25 @@ fn any_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
         });
     let port = prop_oneof![1..=crate::PORT_MAX, Just(crate::PORT_IN_PORT)];
     let ip = info(Field::IpTtl).is_some_and(|row| allowed(row, &matches));
+    let ip4 = info(Field::Ipv4Src).is_some_and(|row| allowed(row, &matches));
+    let address = || prop_oneof![Just(Vec::new()), any::<[u8; 4]>().prop_map(Vec::from)];
+    let router = (0..4, any::<[u8; 4]>(), address(), 68..=0xffff_u32, any::<bool>()).prop_map(
+        move |(which, from, answer, mtu, fragment)| match which {
+            _ if !ip => Kind::PopVlan(v1::PopVlan {}),
+            1 if ip4 => Kind::CheckMtu(v1::CheckMtu { mtu, answer, fragment }),
+            2 if ip4 => Kind::IcmpReply(v1::IcmpReply {}),
+            3 if ip4 => Kind::IcmpUnreachable(v1::IcmpUnreachable {
+                code: [0, 1, 3, 13][mtu as usize % 4],
+                answer: from.to_vec(),
+            }),
+            _ => Kind::DecTtl(v1::DecTtl { answer }),
+        },
+    );
     prop_oneof![
         port.prop_map(|port| Kind::Output(v1::Output { port })),
         set,
         prop_oneof![Just(0x8100_u32), Just(0x88a8)].prop_map(|ether_type| Kind::PushVlan(v1::PushVlan { ether_type })),
-        Just(if ip { Kind::DecTtl(v1::DecTtl {}) } else { Kind::PopVlan(v1::PopVlan {}) }),
+        router,
         (any::<u32>(), any::<u32>()).prop_map(|(max_length, reason)| Kind::Punt(v1::Punt { max_length, reason })),
         any::<u32>().prop_map(|max_length| Kind::Punt(v1::Punt { max_length, reason: 0 })),
         (0..4_i32).prop_map(|cause| Kind::Drop(v1::Drop { cause })),

@@ -42,6 +42,9 @@ fn set_groups(cloud: &Cloud, port: &str, groups: &[&str]) -> Result<()> {
 }
 
 fn guarded(cloud: &Cloud) -> Result<String> {
+    let group =
+        v1::CreateSecurityGroupRequest { name: GROUP.into(), project: PROJECTS[0].into(), ..Default::default() };
+    cloud.controller.cloud(|mut cloud| async move { cloud.create_security_group(group).await })?;
     let (from, to) = blue_pair(cloud);
     let address = SocketAddrV4::new(to.plan.address, GUARDED_PORT);
     let listener = namespace::inside(&to.namespace, move || TcpListener::bind(address).context("cannot listen"))?;
@@ -53,10 +56,6 @@ fn guarded(cloud: &Cloud) -> Result<String> {
             Ok(TcpStream::connect_timeout(&address.into(), Duration::from_millis(300)).ok())
         })
     };
-
-    let group =
-        v1::CreateSecurityGroupRequest { name: GROUP.into(), project: PROJECTS[0].into(), ..Default::default() };
-    cloud.controller.cloud(|mut cloud| async move { cloud.create_security_group(group).await })?;
     let outcome = tell(cloud, &to.plan.name, &connect);
     stop.store(true, Ordering::Release);
     namespace::finish(echo)?;

@@ -272,8 +272,8 @@ fn a_new_member_is_one_small_message_to_each_host_that_has_the_set() {
         touched.extend(guarded.0.cloud.model.touched(change));
     }
     assert_eq!(touched, guarded.0.hosts[..2].iter().copied().collect());
-    for host in 0..4 {
-        let bundle = before[host].bundle_to(&guarded.0.state(host));
+    for (host, before) in before.iter().enumerate() {
+        let bundle = before.bundle_to(&guarded.0.state(host));
         if host > 1 {
             assert!(is_empty(&bundle));
             continue;

@@ -32,7 +32,7 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
         (format!("host-{host}"), u8::try_from(host).unwrap())
     });
     match random.below(36) {
-        24..=26 => return random_group_change(model, random, id),
+        24..=26 => random_group_change(model, random, id),
         27..=30 => {
             let groups = (0..random.below(3)).map(|_| random.name("group", 3)).collect();
             let pair = v1::AddressPair { ip_address: format!("10.0.{}.0/26", random.below(3)), ..Default::default() };

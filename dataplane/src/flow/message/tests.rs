@@ -181,7 +181,7 @@ fn offer() -> v1::DhcpReply {
 #[test]
 fn wrong_actions_are_refused() {
     let place = |matches: Vec<v1::FieldMatch>, action: v1::Action| {
-        let (_, field) = refused(&manual(matches, vec![wire(Wire::DecTtl(v1::DecTtl {})), action]));
+        let (_, field) = refused(&manual(matches, vec![wire(Wire::DecTtl(v1::DecTtl::default())), action]));
         field.strip_prefix("instructions.apply_actions[1]").expect("the action is named").to_owned()
     };
     let output = |port| wire(Wire::Output(v1::Output { port }));

@@ -3,16 +3,23 @@
 
 use super::{Connected, Packet, View, Walk};
 use super::{Passed, Unobserved};
+use crate::connection::fragments::{Datagram, First, Seen, Standing};
 use crate::connection::{ConnectionId, Connections, Contents, CtState, Nat, New, Observation, Tuple, flag};
 use crate::drop::DropReason;
 use crate::flow::action::ConnectionTrack;
 use crate::flow::key::FlowKey;
+use crate::packet::parse::{FIRST_FRAGMENT, LATER_FRAGMENT};
 
 impl Walk<'_> {
     /// Looks the connection up, lets rules see it, and notes what is to be remembered.
     pub(super) fn track(&mut self, track: &ConnectionTrack) -> Result<(), DropReason> {
         self.consult_tuple();
-        let tuple = Tuple::of(&self.key, self.key.icmp_identifier);
+        self.join_fragments(track.zone)?;
+        let mut key = self.key;
+        if self.follows_first() {
+            key.ip_frag = FIRST_FRAGMENT;
+        }
+        let tuple = Tuple::of(&key, key.icmp_identifier);
         let known = self.zones.iter().find(|(zone, _)| *zone == track.zone).map(|(_, seen)| *seen);
         let seen = match known {
             Some(seen) => seen,
@@ -34,10 +41,14 @@ impl Walk<'_> {
         if seen.track.is_some() || !seen.state.has(CtState::NEW) || known.is_some_and(|_| self.begins(track.zone)) {
             return Ok(());
         }
+        if self.follows_first() {
+            // Had the first one begun a connection, this would belong to it.
+            return Ok(());
+        }
         let new = New {
             zone: track.zone,
             tuple,
-            transport: self.packet.contents.transport,
+            transport: self.contents.transport,
             first: self.packet.key,
             nat: Nat::default(),
             mark: commit.mark,
@@ -47,13 +58,64 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Finds a fragment's datagram, in the first zone that it comes to: what it learns of its first fragment
+    /// holds from then on. Nothing of it is to be cached, for what is known of it stands nowhere in its key.
+    fn join_fragments(&mut self, zone: u32) -> Result<(), DropReason> {
+        let (Some(fragment), None, Connected::Now(connections)) =
+            (self.contents.fragment, self.fragment, self.view.connections)
+        else {
+            return Ok(());
+        };
+        self.cacheable = false;
+        let key = &self.key;
+        let first = (key.ip_frag != LATER_FRAGMENT).then_some(First {
+            ports: [key.l4_src, key.l4_dst],
+            icmp_identifier: key.icmp_identifier,
+            tcp_flags: key.tcp_flags,
+            transport: self.contents.transport,
+            quoted: self.contents.quoted,
+        });
+        let datagram = Datagram {
+            zone,
+            source: key.ipv4_src,
+            destination: key.ipv4_dst,
+            protocol: key.ip_proto,
+            identification: fragment.identification,
+        };
+        let seen = Seen { datagram, fragment, in_port: self.in_port, first };
+        self.fragment = Some(seen);
+        match connections.fragments.look(&seen, self.view.now) {
+            Standing::Refused(reason) => return Err(reason),
+            Standing::Early => {
+                self.early = true;
+                return Err(DropReason::FragmentTimeout);
+            }
+            Standing::Follows(first) if seen.first.is_none() => {
+                let (mut value, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
+                [value.l4_src, value.l4_dst] = first.ports;
+                (value.icmp_identifier, value.tcp_flags) = (first.icmp_identifier, first.tcp_flags);
+                (mask.l4_src, mask.l4_dst) = ([0xff; 2], [0xff; 2]);
+                (mask.icmp_identifier, mask.tcp_flags) = ([0xff; 2], [0xff; 2]);
+                self.write(&value, &mask);
+                (self.contents.transport, self.contents.quoted) = (first.transport, first.quoted);
+            }
+            Standing::Follows(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether it is a later fragment whose first one is known.
+    pub(super) fn follows_first(&self) -> bool {
+        !self.early && self.fragment.is_some_and(|seen| seen.first.is_none())
+    }
+
     /// Whether a commit in this zone was prepared before.
     fn begins(&self, zone: u32) -> bool {
         self.commits.iter().any(|prepared| prepared.zone() == zone)
     }
 
     fn observe(&mut self, zone: u32, tuple: Option<&Tuple>) -> Observation {
-        let contents = &self.packet.contents;
+        let contents = self.contents;
         let connections = match self.view.connections {
             Connected::Now(connections) => connections,
             Connected::AsNew => return contents.as_new(tuple),

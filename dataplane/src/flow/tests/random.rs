@@ -125,7 +125,7 @@ fn action(act: &Act) -> Option<Action> {
         }
         Act::Push => Action::PushVlan(0x8100),
         Act::Pop => Action::PopVlan,
-        Act::DecTtl => Action::DecTtl,
+        Act::DecTtl => Action::DecTtl { answer: None },
         Act::Punt => Action::Punt { max_length: 60, reason: 1 },
         Act::Drop => Action::Drop(DropReason::Policy),
         Act::Arp => Action::ArpReply([2, 0, 0, 0, 0, 1]),
