@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "weft/v1/bus.proto",
         "weft/v1/cloud.proto",
         "weft/v1/fault.proto",
+        "weft/v1/membership.proto",
     ];
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

@@ -1,6 +1,7 @@
 //! Who may call what: one table, by method. A method that is not in it is refused to everybody; a test
 //! compares the table with the services' descriptors.
 
+use crate::identity::Fingerprint;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
 
@@ -16,10 +17,22 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The only caller until there are identities: whoever can open the Unix socket, or has the token.
+    /// Until there are users: whoever can open the Unix socket, or has the token.
     #[must_use]
     pub fn built_in_admin() -> Self {
         Self { user: "admin".to_owned(), project: None, roles: vec![Role::Admin] }
+    }
+
+    /// A host that has shown a certificate which it may use.
+    #[must_use]
+    pub fn of_host(key: HostKey) -> Self {
+        Self { user: format!("host {}", key.host), project: None, roles: vec![Role::Host(key)] }
+    }
+
+    /// Which host it is, if it is one.
+    #[must_use]
+    pub fn host(&self) -> Option<HostKey> {
+        self.roles.iter().find_map(|role| if let Role::Host(key) = role { Some(*key) } else { None })
     }
 }
 
@@ -28,6 +41,17 @@ impl Caller {
 pub enum Role {
     /// Everything.
     Admin,
+    /// What a host does for itself.
+    Host(HostKey),
+}
+
+/// A host, and the certificate by which it is known to be it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostKey {
+    /// Its id.
+    pub host: Uuid,
+    /// The certificate's.
+    pub certificate: Fingerprint,
 }
 
 /// What a method asks of its caller.
@@ -37,6 +61,8 @@ pub enum Rule {
     Anyone,
     /// [`Role::Admin`].
     Admin,
+    /// [`Role::Host`]; or [`Role::Admin`], who may attach as any.
+    Host,
 }
 
 /// The table: gRPC paths and what they ask.
@@ -65,6 +91,8 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/weft.v1.Cloud/CreateHost", Rule::Admin),
     ("/weft.v1.Cloud/ListHosts", Rule::Admin),
     ("/weft.v1.Cloud/DeleteHost", Rule::Admin),
+    ("/weft.v1.Cloud/CreateJoinToken", Rule::Admin),
+    ("/weft.v1.Cloud/RevokeHost", Rule::Admin),
     ("/weft.v1.Cloud/GetControllerStatus", Rule::Admin),
     ("/weft.v1.Switch/GetStatus", Rule::Admin),
     ("/weft.v1.Switch/ApplyBundle", Rule::Admin),
@@ -80,8 +108,10 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/weft.v1.Switch/ListConnections", Rule::Admin),
     ("/weft.v1.Switch/FlushConnections", Rule::Admin),
     ("/weft.v1.Switch/WatchPunts", Rule::Admin),
-    // A host's program acts for its whole host; until hosts have identities, it needs the admin's key.
-    ("/weft.v1.Bus/Attach", Rule::Admin),
+    ("/weft.v1.Bus/Attach", Rule::Host),
+    // The token in the request says who may.
+    ("/weft.v1.Membership/Join", Rule::Anyone),
+    ("/weft.v1.Membership/Renew", Rule::Host),
     ("/grpc.health.v1.Health/Check", Rule::Anyone),
     ("/grpc.health.v1.Health/List", Rule::Anyone),
     ("/grpc.health.v1.Health/Watch", Rule::Anyone),
@@ -89,18 +119,13 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Rule::Anyone),
 ];
 
-/// Whether the caller, if there is a known one, may call the method.
-pub fn authorise(path: &str, caller: Option<&Caller>) -> Result<(), Fault> {
+/// Whether the caller may call the method; where none is known, the door says why.
+pub fn authorise(path: &str, caller: Result<&Caller, &Fault>) -> Result<(), Fault> {
     match (RULES.iter().find(|(known, _)| *known == path).map(|(_, rule)| rule), caller) {
         (Some(Rule::Anyone), _) => Ok(()),
-        (Some(Rule::Admin), Some(caller)) if caller.roles.contains(&Role::Admin) => Ok(()),
-        (Some(Rule::Admin), None) => Err(Fault::invalid(
-            "unauthenticated",
-            "authorization",
-            "the call does not say who calls",
-            "Send the metadata \"authorization: Bearer TOKEN\" with the token of admin.token, or call by the Unix socket.",
-        )
-        .with_status(tonic::Code::Unauthenticated)),
+        (Some(Rule::Admin | Rule::Host), Ok(caller)) if caller.roles.contains(&Role::Admin) => Ok(()),
+        (Some(Rule::Host), Ok(caller)) if caller.host().is_some() => Ok(()),
+        (Some(_), Err(unknown)) => Err(unknown.clone()),
         (known, _) => Err(Fault::invalid(
             "not_allowed",
             "",
@@ -165,11 +190,21 @@ mod tests {
     #[test]
     fn what_is_not_in_the_table_is_refused_to_all() {
         let admin = Caller::built_in_admin();
-        assert_eq!(authorise("/weft.v1.Cloud/Unheard", Some(&admin)).unwrap_err().code, "not_allowed");
-        assert_eq!(authorise("/weft.v1.Cloud/CreateNetwork", Some(&admin)), Ok(()));
-        assert_eq!(authorise("/weft.v1.Cloud/CreateNetwork", None).unwrap_err().code, "unauthenticated");
-        let nobody = Caller { roles: Vec::new(), ..admin };
-        assert_eq!(authorise("/weft.v1.Cloud/CreateNetwork", Some(&nobody)).unwrap_err().code, "not_allowed");
-        assert_eq!(authorise("/grpc.health.v1.Health/Check", None), Ok(()));
+        let stranger = Fault::invalid("unauthenticated", "", "nobody", "Be somebody.");
+        let code = |path: &str, caller| authorise(path, caller).unwrap_err().code;
+        assert_eq!(code("/weft.v1.Cloud/Unheard", Ok(&admin)), "not_allowed");
+        assert_eq!(authorise("/weft.v1.Cloud/CreateNetwork", Ok(&admin)), Ok(()));
+        assert_eq!(code("/weft.v1.Cloud/CreateNetwork", Err(&stranger)), "unauthenticated");
+        let nobody = Caller { roles: Vec::new(), ..admin.clone() };
+        assert_eq!(code("/weft.v1.Cloud/CreateNetwork", Ok(&nobody)), "not_allowed");
+        assert_eq!(authorise("/grpc.health.v1.Health/Check", Err(&stranger)), Ok(()));
+    }
+
+    #[test]
+    fn a_host_may_do_nothing_but_be_one() {
+        let host = Caller::of_host(HostKey { host: Uuid::new_v4(), certificate: [1; 32] });
+        for (path, rule) in RULES {
+            assert_eq!(authorise(path, Ok(&host)).is_ok(), *rule != Rule::Admin, "{path}");
+        }
     }
 }

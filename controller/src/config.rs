@@ -5,6 +5,7 @@ use clap::Parser;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use weft_proto::join::valid_address;
 use weft_proto::program::log;
 use weft_proto::program::settings::{Said, SettingsError, Source};
 
@@ -26,7 +27,14 @@ pub struct Flags {
     /// [default: 127.0.0.1:9460]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
-    /// Keep the store and the token here [default: /var/lib/weft/controller]
+    /// Listen on this address for hosts on other machines, by TLS with certificates; "none": do not
+    /// [default: none]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub bus_listen: Option<String>,
+    /// Where hosts reach that address, as join tokens say [default: bus_listen, unless that is 0.0.0.0 or ::]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub bus_address: Option<String>,
+    /// Keep the store, the token and the certificate authority here [default: /var/lib/weft/controller]
     #[arg(long, value_name = "DIRECTORY")]
     pub state_directory: Option<PathBuf>,
     /// Copy the token to this file; "none": do not [default: /run/weft/admin.token]
@@ -43,6 +51,8 @@ pub struct Flags {
 struct File {
     socket: Option<PathBuf>,
     listen: Option<String>,
+    bus_listen: Option<String>,
+    bus_address: Option<String>,
     state_directory: Option<PathBuf>,
     token_file: Option<PathBuf>,
     log: Option<String>,
@@ -56,7 +66,11 @@ pub struct Config {
     pub socket: PathBuf,
     /// The loopback address, if any.
     pub listen: Option<SocketAddr>,
-    /// Where the store and the token are.
+    /// Where the bus listens for other machines, if anywhere.
+    pub bus_listen: Option<SocketAddr>,
+    /// Where they reach it, if that is known.
+    pub bus_address: Option<String>,
+    /// Where the store, the token and the certificate authority are.
     pub state_directory: PathBuf,
     /// Where the token is copied to, if anywhere.
     pub token_file: Option<PathBuf>,
@@ -74,6 +88,8 @@ impl Config {
         let file: File = source.parse()?;
         let listen = source.text("listen", flags.listen, file.listen);
         let listen = listen.unwrap_or_else(|| Said { value: "127.0.0.1:9460".to_owned(), place: String::new() });
+        let bus_listen = bus_listen_address(source.text("bus_listen", flags.bus_listen, file.bus_listen))?;
+        let bus_address = bus_address(source.text("bus_address", flags.bus_address, file.bus_address), bus_listen)?;
         let path = |flag: Option<PathBuf>, file: Option<PathBuf>, default: &str| {
             flag.or(file).unwrap_or_else(|| PathBuf::from(default))
         };
@@ -81,6 +97,8 @@ impl Config {
         Ok(Self {
             socket: path(flags.socket, file.socket, "/run/weft/controller.sock"),
             listen: listen_address(&listen)?,
+            bus_listen,
+            bus_address,
             state_directory: path(flags.state_directory, file.state_directory, "/var/lib/weft/controller"),
             token_file: (token_file.as_os_str() != "none").then_some(token_file),
             log: log::Settings::of(flags.log, file.log, file.log_format, &source)?,
@@ -97,11 +115,34 @@ fn listen_address(said: &Said) -> Result<Option<SocketAddr>, SettingsError> {
         return Err(SettingsError::new(&said.place, problem, "Write 127.0.0.1:9460, or none."));
     };
     if !address.ip().is_loopback() {
-        let problem = format!("{address} is not on the loopback, and calls are not encrypted yet");
-        let remedy = format!("Write 127.0.0.1:{}, and reach it from elsewhere through SSH.", address.port());
+        let problem = format!("{address} is not on the loopback, and calls there are not encrypted");
+        let remedy = format!(
+            "Write 127.0.0.1:{}, and reach it from elsewhere through SSH. Hosts connect to bus_listen.",
+            address.port()
+        );
         return Err(SettingsError::new(&said.place, problem, remedy));
     }
     Ok(Some(address))
+}
+
+fn bus_listen_address(said: Option<Said>) -> Result<Option<SocketAddr>, SettingsError> {
+    let Some(said) = said.filter(|said| said.value != "none") else { return Ok(None) };
+    said.value.parse().map(Some).map_err(|_| {
+        let problem = format!("\"{}\" is not an address with a port", said.value);
+        SettingsError::new(&said.place, problem, "Write 0.0.0.0:9461, [::]:9461, one address of this machine, or none.")
+    })
+}
+
+/// What join tokens say: as it is set, or the address listened on, if that is one address.
+fn bus_address(said: Option<Said>, listen: Option<SocketAddr>) -> Result<Option<String>, SettingsError> {
+    match said {
+        None => Ok(listen.filter(|listen| !listen.ip().is_unspecified()).map(|listen| listen.to_string())),
+        Some(said) if valid_address(&said.value) => Ok(Some(said.value)),
+        Some(said) => {
+            let problem = format!("\"{}\" is not an address with a port", said.value);
+            Err(SettingsError::new(&said.place, problem, "Write one as in controller.example:9461."))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -128,6 +169,19 @@ mod tests {
         assert_eq!((config.socket, config.listen), ("/two".into(), None));
         assert_eq!(load("token_file = \"none\"").unwrap().token_file, None);
         assert_eq!(config.state_directory, Path::new("/var/lib/weft/controller"));
+    }
+
+    #[test]
+    fn tokens_say_where_the_bus_listens_if_that_is_one_place() {
+        assert_eq!(load("").unwrap().bus_listen, None);
+        let one = load("bus_listen = \"192.0.2.1:9461\"").unwrap();
+        assert_eq!(one.bus_address.as_deref(), Some("192.0.2.1:9461"));
+        assert_eq!(load("bus_listen = \"[::]:9461\"").unwrap().bus_address, None);
+        let named = load("bus_listen = \"[::]:9461\"\nbus_address = \"c.example:1\"").unwrap();
+        assert_eq!(named.bus_address.as_deref(), Some("c.example:1"));
+        assert!(load("bus_listen = \"9461\"").unwrap_err().contains("line 1 (bus_listen)"));
+        let wrong = load("bus_listen = \"0.0.0.0:9461\"\nbus_address = \"x\"").unwrap_err();
+        assert!(wrong.contains("line 2 (bus_address)") && wrong.contains("controller.example:9461"), "{wrong}");
     }
 
     #[test]

@@ -7,11 +7,12 @@
 
 use crate::bus::{Links, link::PortState};
 use crate::compile;
+use crate::identity::{self, HostIdentity, Identities, membership::Membership};
 use crate::model::{Change, DEFAULT_PROJECT, Host, HostReport, Model, Object as _, Planned, Port, SecurityGroup};
 use crate::store::{Store, StoreError, record, term};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 use tonic::Code;
 use uuid::Uuid;
@@ -29,6 +30,10 @@ pub struct Controller {
     pub term: u64,
     /// To the hosts.
     pub links: Links,
+    /// What hosts on other machines are known by.
+    pub identities: Arc<Identities>,
+    /// With what machines join; set once, before serving, if the bus listens for other machines.
+    pub membership: OnceLock<Membership>,
     /// How long a switch may take to acknowledge a bundle, or to answer a comparison.
     pub patience: Duration,
     started: Instant,
@@ -49,12 +54,17 @@ impl Controller {
             store.transact(&[term.still_ours()], &operations)?;
             changes.iter().for_each(|change| model.apply(change));
         }
+        let mut identities = identity::record::load(&*store)?;
+        // A controller that ended between deleting a host and forgetting it left a record of nobody.
+        identities.retain(|&host, _| model.hosts.get(host).is_some());
         Ok(Arc::new(Self {
             model: RwLock::new(model),
             store,
             writer: tokio::sync::Mutex::new(term),
             term: term.number,
             links: Links::default(),
+            identities: Arc::new(Identities::new(identities)),
+            membership: OnceLock::new(),
             patience,
             started: Instant::now(),
         }))
@@ -83,6 +93,26 @@ impl Controller {
             }
             Ok(result)
         }));
+        transaction.await.unwrap_or_else(|_| Err(broken()))
+    }
+
+    /// One transaction on the record of a host's identity: `plan` reads the model and records, and gives the host,
+    /// its record as it shall be (an empty one is removed), and the result.
+    pub async fn transact_identity<T: Send + 'static>(
+        self: &Arc<Self>,
+        plan: impl FnOnce(&Model, &dyn Fn(Uuid) -> HostIdentity) -> Result<(Uuid, HostIdentity, T), Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let controller = Arc::clone(self);
+        let transaction = tokio::spawn(async move {
+            let term = controller.writer.lock().await;
+            let (host, record, result) = plan(&controller.model(), &|host| controller.identities.of(host))?;
+            let record = Some(record).filter(|record| *record != HostIdentity::default());
+            let operation = identity::record::operation(host, record.as_ref());
+            let (store, compare) = (Arc::clone(&controller.store), term.still_ours());
+            blocking(move || store.transact(&[compare], &[operation])).await?;
+            controller.identities.set(host, record);
+            Ok(result)
+        });
         transaction.await.unwrap_or_else(|_| Err(broken()))
     }
 
@@ -168,6 +198,7 @@ impl Controller {
     pub fn describe_host(&self, host: &Host) -> v1::Host {
         let mut message = host.record();
         self.links.of(host.id).describe(&mut message);
+        message.certificate_expires = self.identities.of(host.id).expires();
         message
     }
 

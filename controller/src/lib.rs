@@ -29,6 +29,8 @@ pub mod bus;
 pub mod compile;
 pub mod config;
 pub mod controller;
+pub mod identity;
 pub mod limits;
 pub mod model;
+pub mod private_file;
 pub mod store;

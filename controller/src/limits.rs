@@ -92,6 +92,33 @@ pub const GROUP_MILLISECONDS: u64 = 3;
 /// Seconds a switch has to acknowledge a bundle, or to answer a comparison, before it is disconnected.
 pub const ACKNOWLEDGE_SECONDS: u64 = 30;
 
+/// Connections to the bus by TLS, those included that have not shown a certificate yet: two for each host, and as many
+/// again for hosts that connect anew.
+pub const BUS_CONNECTIONS: usize = 4 * HOSTS;
+
+/// Those of them that have shown no certificate: machines that join.
+pub const JOINING_CONNECTIONS: usize = 64;
+
+/// Seconds that a machine has to join once it is connected.
+pub const JOINING_SECONDS: u64 = 30;
+
+/// Seconds a TLS handshake may take.
+pub const HANDSHAKE_SECONDS: u64 = 10;
+
+/// Calls under way on one connection to the bus.
+pub const BUS_STREAMS: u32 = 16;
+
+/// Bytes of one request to join or to renew.
+pub const MEMBERSHIP_BYTES: usize = 4096;
+
+/// Days that a host's certificate is valid. Hosts renew it when half of them are over.
+pub const CERTIFICATE_DAYS: u64 = 365;
+
+/// Seconds a join token lives unless said otherwise, and at most.
+pub const JOIN_TOKEN_SECONDS: u64 = 3600;
+/// See [`JOIN_TOKEN_SECONDS`].
+pub const JOIN_TOKEN_SECONDS_MOST: u64 = 7 * 86_400;
+
 /// Seconds a program has to say Hello.
 pub const HELLO_SECONDS: u64 = 10;
 

@@ -5,19 +5,20 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use weft_controller::api::server::{Socket, serve};
+use weft_controller::api::server::{BusListener, Socket, serve};
 use weft_controller::config::{Config, Flags};
 use weft_controller::controller::Controller;
-use weft_controller::limits;
+use weft_controller::identity::{Authority, membership::Membership};
 use weft_controller::store::FileStore;
+use weft_controller::{limits, private_file};
 use weft_proto::program::log::{self, Log};
 use weft_proto::program::settings::run_directory;
 
@@ -77,15 +78,33 @@ async fn run(config: &Config) -> anyhow::Result<()> {
             Some((listener, Arc::clone(&token)))
         }
     };
+    let bus = match config.bus_listen {
+        None => None,
+        Some(address) => {
+            let listener = TcpListener::bind(address).await.with_context(|| {
+                format!("cannot listen on {address} for hosts: choose another with --bus-listen, or none")
+            })?;
+            Some((listener, Authority::open(&config.state_directory)?))
+        }
+    };
     let controller = Controller::start(Arc::new(store), Duration::from_secs(limits::ACKNOWLEDGE_SECONDS))?;
+    let bus = match bus {
+        None => None,
+        Some((listener, authority)) => {
+            let tls = authority.server_config()?;
+            controller.membership.get_or_init(|| Membership { authority, address: config.bus_address.clone() });
+            Some(BusListener { listener, tls })
+        }
+    };
     // Last: whoever finds the token finds us listening.
     if let Some(copy) = &config.token_file {
-        write_private(copy, &token).with_context(|| format!("cannot copy the token to {}", copy.display()))?;
+        private_file::write(copy, &token).with_context(|| format!("cannot copy the token to {}", copy.display()))?;
     }
     tracing::info!(
         version = weft_proto::VERSION,
         term = controller.term,
         socket = %config.socket.display(),
+        bus_listen = %config.bus_listen.map_or_else(|| "none".to_owned(), |address| address.to_string()),
         listen = %config.listen.map_or_else(|| "none".to_owned(), |address| address.to_string()),
         "serving"
     );
@@ -96,7 +115,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         }
         tracing::info!("stopping");
     };
-    serve(controller, socket, tcp, stop).await
+    serve(controller, socket, tcp, bus, stop).await
 }
 
 /// Makes a directory that only its owner can enter. One that exists keeps its rights: it may be shared.
@@ -124,25 +143,9 @@ fn token(path: &Path) -> anyhow::Result<Arc<str>> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let bytes: [u8; 32] = rand::random();
             let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            write_private(path, &token).with_context(|| format!("cannot write {}", path.display()))?;
+            private_file::write(path, &token).with_context(|| format!("cannot write {}", path.display()))?;
             Ok(token.into())
         }
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
-}
-
-/// Writes a file, mode 0600, that appears whole.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    let fresh = path.with_extension(format!("{}.new", std::process::id()));
-    match std::fs::remove_file(&fresh) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)
 }

@@ -8,22 +8,31 @@
 //! 2. Bundles and comparisons are worked off one after the other, each answered.
 //! 3. Calls run side by side, bounded, and can be cancelled.
 //! 4. Each change of ports is reported. If the underlay's address changes, the agent says Hello anew.
+//!
+//! A controller on this machine is reached by its Unix socket; one on another by TLS, where each end shows a
+//! certificate of the controller's authority ([`tls`]). This host's lies in a file ([`identity`]) that joining makes
+//! ([`join`]); it is read anew for each connection.
 
 mod calls;
+pub mod identity;
+pub mod join;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use crate::switch::Switch;
 use hyper_util::rt::TokioIo;
+use identity::Identity;
 use std::hash::{BuildHasher, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Uri};
 use weft_proto::fault::Fault;
+use weft_proto::join::valid_address;
 
 /// First and longest pause between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -37,23 +46,41 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub enum Endpoint {
     /// `unix:PATH`
     Unix(PathBuf),
-    /// `http://HOST:PORT`
-    Http(Uri),
+    /// `https://HOST:PORT`
+    Tls {
+        /// "HOST:PORT".
+        address: String,
+        /// Where this host's certificate is.
+        certificate_directory: PathBuf,
+    },
 }
 
-impl std::str::FromStr for Endpoint {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
+impl Endpoint {
+    /// Reads an address; what is by TLS needs the directory of this host's certificate.
+    ///
+    /// # Errors
+    /// What is wrong, and in a second sentence what to do.
+    pub fn parse(text: &str, certificate_directory: &Path) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path {
                 "" => Err("no path after unix:. Write unix:/run/weft/controller.sock.".to_owned()),
                 path => Ok(Self::Unix(path.into())),
             };
         }
-        let uri = text.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
-        uri.map(Self::Http)
-            .ok_or_else(|| format!("\"{text}\" is no controller's address. Write unix:PATH or http://HOST:PORT."))
+        if let Some(rest) = text.strip_prefix("http://") {
+            return Err(format!(
+                "\"{text}\" is neither encrypted nor verified, so no bus is there. Write https://{}, with the port of the \
+                 controller's bus_listen, or unix:PATH of the controller's socket on this machine.",
+                rest.trim_end_matches('/')
+            ));
+        }
+        let address = text.strip_prefix("https://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+        match address.filter(|address| valid_address(address)) {
+            Some(address) => {
+                Ok(Self::Tls { address: address.to_owned(), certificate_directory: certificate_directory.to_owned() })
+            }
+            None => Err(format!("\"{text}\" is no controller's address. Write unix:PATH or https://HOST:PORT.")),
+        }
     }
 }
 
@@ -61,36 +88,40 @@ impl std::fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
-            Self::Http(uri) => write!(formatter, "{}", uri.to_string().trim_end_matches('/')),
+            Self::Tls { address, .. } => write!(formatter, "https://{address}"),
         }
     }
 }
 
 impl Endpoint {
-    async fn connect(&self) -> Result<Channel, String> {
-        let uri = match self {
-            // The name is not looked up: the connector below goes to the socket.
-            Self::Unix(_) => Uri::from_static("http://controller"),
-            Self::Http(uri) => uri.clone(),
-        };
-        let endpoint = tonic::transport::Endpoint::from(uri)
-            .connect_timeout(CONNECT)
-            .http2_keep_alive_interval(KEEPALIVE.0)
-            .keep_alive_timeout(KEEPALIVE.1)
-            .keep_alive_while_idle(true);
-        let connected = match self {
-            Self::Http(_) => endpoint.connect().await,
+    async fn connect(&self) -> Result<Channel, End> {
+        let lost = |reason| End::Lost { reason, welcomed: false };
+        match self {
             Self::Unix(path) => {
                 let path = path.clone();
                 let connector = tower::service_fn(move |_: Uri| {
                     let path = path.clone();
                     async move { UnixStream::connect(path).await.map(TokioIo::new) }
                 });
-                endpoint.connect_with_connector(connector).await
+                // The name is not looked up: the connector goes to the socket.
+                let connected = transport("http://controller").connect_with_connector(connector).await;
+                connected.map_err(|error| lost(deepest(&error)))
             }
-        };
-        connected.map_err(|error| deepest(&error))
+            Self::Tls { address, certificate_directory } => {
+                let config = Identity::read(certificate_directory).and_then(|identity| tls::of_host(&identity));
+                tls::connect(address, config.map_err(End::Unready)?).await.map_err(lost)
+            }
+        }
     }
+}
+
+/// A connection's settings; where it leads is its connector's matter.
+fn transport(name: &'static str) -> tonic::transport::Endpoint {
+    tonic::transport::Endpoint::from_static(name)
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(KEEPALIVE.0)
+        .keep_alive_timeout(KEEPALIVE.1)
+        .keep_alive_while_idle(true)
 }
 
 /// What an error comes down to: "connection refused" rather than "transport error".
@@ -99,7 +130,7 @@ fn deepest(error: &dyn std::error::Error) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    tls::explained(error.to_string())
 }
 
 /// How a session ended.
@@ -110,6 +141,8 @@ enum End {
     Renew,
     /// The controller does not want us, for this reason.
     Refused(Fault),
+    /// There is nothing to show the controller, for this reason.
+    Unready(Fault),
     /// The connection is gone; whether the controller had let us in.
     Lost { reason: String, welcomed: bool },
 }
@@ -118,6 +151,12 @@ enum End {
 pub async fn run(switch: Arc<Switch>, endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
     let mut pause = PAUSES.0;
     let mut logged = String::new();
+    let _renewal = match &endpoint {
+        Endpoint::Tls { address, certificate_directory } => {
+            Some(Renewal(tokio::spawn(join::keep_fresh(address.clone(), certificate_directory.clone()))))
+        }
+        Endpoint::Unix(_) => None,
+    };
     switch.set_controller_status(format!("connecting: {endpoint}"));
     loop {
         let end = tokio::select! {
@@ -136,6 +175,14 @@ pub async fn run(switch: Arc<Switch>, endpoint: Endpoint, mut stop: watch::Recei
                     tracing::error!(controller = %endpoint, code = fault.code, "the controller refuses this switch: {fault}");
                 }
                 // A person must act first: no use in asking often.
+                pause = PAUSES.1;
+                status
+            }
+            End::Unready(fault) => {
+                let status = format!("not connected: {}: {fault}", fault.code);
+                if logged != status {
+                    tracing::error!(controller = %endpoint, code = fault.code, "no controller: {fault}");
+                }
                 pause = PAUSES.1;
                 status
             }
@@ -160,10 +207,19 @@ pub async fn run(switch: Arc<Switch>, endpoint: Endpoint, mut stop: watch::Recei
     }
 }
 
+/// Ends with the agent.
+struct Renewal(tokio::task::JoinHandle<()>);
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 async fn attempt(switch: &Arc<Switch>, endpoint: &Endpoint) -> End {
     match endpoint.connect().await {
         Ok(channel) => session::run(switch, endpoint, channel).await,
-        Err(reason) => End::Lost { reason, welcomed: false },
+        Err(end) => end,
     }
 }
 

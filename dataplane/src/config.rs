@@ -3,7 +3,7 @@
 
 use crate::agent::Endpoint;
 use crate::limits;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use std::path::PathBuf;
 use weft_proto::program::log;
@@ -12,6 +12,9 @@ use weft_proto::v1::AfXdpMode;
 
 /// The API's socket unless the settings say otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/weft/switch.sock";
+
+/// Where this host's certificate is unless the settings say otherwise.
+pub const DEFAULT_CERTIFICATE_DIRECTORY: &str = "/var/lib/weft/switch";
 
 /// Workers at most.
 const WORKERS: usize = 64;
@@ -26,8 +29,11 @@ const MOST_RUNS: usize = 1 << 20;
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "weft-switch", version = weft_proto::VERSION, about, max_term_width = 100)]
 pub struct Flags {
+    /// What to do instead of switching
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Read settings from this TOML file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Check the settings, say what is wrong with them, and exit
     #[arg(long)]
@@ -35,9 +41,13 @@ pub struct Flags {
     /// Name of this host for the controller
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
-    /// Where the controller is: unix:PATH or http://HOST:PORT; without it the switch runs on its own
+    /// Where the controller is: unix:PATH, or https://HOST:PORT from another machine, which must have joined; without
+    /// it the switch runs on its own
     #[arg(long, value_name = "ENDPOINT")]
     pub controller: Option<String>,
+    /// Where this host's key and certificate are, for https [default: /var/lib/weft/switch]
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    pub certificate_directory: Option<PathBuf>,
     /// Socket of the switch's own API [default: /run/weft/switch.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
@@ -70,6 +80,18 @@ pub struct Flags {
     pub log: log::LogFlags,
 }
 
+/// What the program does instead of switching.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Join a controller on another machine: make a key and get a certificate for it
+    ///
+    /// `weft host join-token NAME`, where the controller is, prints the token. It works once.
+    Join {
+        /// The token; -: read it from standard input, so that it does not show in lists of processes
+        token: String,
+    },
+}
+
 /// How AF_XDP is attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -99,6 +121,7 @@ impl From<Mode> for AfXdpMode {
 struct File {
     host: Option<String>,
     controller: Option<String>,
+    certificate_directory: Option<PathBuf>,
     socket: Option<PathBuf>,
     underlay: FileUnderlay,
     memory: FileMemory,
@@ -137,6 +160,8 @@ pub struct Settings {
     pub host: String,
     /// `None`: the switch runs on its own.
     pub controller: Option<Endpoint>,
+    /// Where this host's certificate is, or will be.
+    pub certificate_directory: PathBuf,
     /// Of the API.
     pub socket: PathBuf,
     /// `None`: no tunnels, unless somebody adds an af_xdp port.
@@ -177,8 +202,11 @@ impl Settings {
     fn of(flags: Flags, source: &Source) -> Result<Self, SettingsError> {
         let parsed: File = source.parse()?;
         let host = source.text("host", flags.host, parsed.host).unwrap_or_default();
+        let certificate_directory = flags.certificate_directory.or(parsed.certificate_directory);
+        let certificate_directory = certificate_directory.unwrap_or_else(|| DEFAULT_CERTIFICATE_DIRECTORY.into());
         let controller = source.text("controller", flags.controller, parsed.controller).map(|text| {
-            text.value.parse::<Endpoint>().map_err(|problem| SettingsError::of_sentence(&text.place, &problem))
+            let endpoint = Endpoint::parse(&text.value, &certificate_directory);
+            endpoint.map_err(|problem| SettingsError::of_sentence(&text.place, &problem))
         });
         let controller = controller.transpose()?;
         check_host(&host, controller.is_some(), source)?;
@@ -224,6 +252,7 @@ impl Settings {
         Ok(Self {
             host: host.value,
             controller,
+            certificate_directory,
             socket: flags.socket.or(parsed.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
             underlay: interface.map(|interface| UnderlaySettings {
                 interface: interface.value,
@@ -284,18 +313,20 @@ mod tests {
 
     #[test]
     fn every_setting_stands_in_the_file_and_flags_go_first() {
-        let text = "log = \"debug\"\nlog_format = \"json\"\nhost = \"one\"\ncontroller = \"unix:/c.sock\"\nsocket = \"/s.sock\"\n[underlay]\ninterface = \
+        let text = "log = \"debug\"\nlog_format = \"json\"\nhost = \"one\"\ncontroller = \"https://c:9\"\ncertificate_directory = \"/c\"\nsocket = \"/s.sock\"\n[underlay]\ninterface = \
                     \"eth1\"\nmode = \"generic\"\nqueues = 2\n[memory]\nchunks = 1024\nruns = 128\n[workers]\ncount = \
                     2\ncores = [0, 1]\nspin = true\n";
         let file = load(text, &[]).unwrap();
-        assert_eq!(file.controller, Some(Endpoint::Unix("/c.sock".into())));
+        let endpoint = Endpoint::Tls { address: "c:9".to_owned(), certificate_directory: "/c".into() };
+        assert_eq!(file.controller, Some(endpoint));
         let underlay = UnderlaySettings { interface: "eth1".to_owned(), mode: Mode::Generic, queues: 2 };
         assert_eq!(file.underlay, Some(underlay));
         assert_eq!((file.memory, file.workers, file.cores, file.spin), ((1024, 128), 2, vec![0, 1], true));
         assert_eq!((file.log.level.as_str(), file.log.format), ("debug", log::Format::Json));
         let flags = [
             "--host=two",
-            "--controller=http://c:9460",
+            "--controller=https://c:9460",
+            "--certificate-directory=/d",
             "--socket=/t.sock",
             "--underlay-interface=eth2",
             "--underlay-mode=native",
@@ -310,7 +341,8 @@ mod tests {
         ];
         let both = load(text, &flags).unwrap();
         assert_eq!((both.host.as_str(), both.socket.to_str()), ("two", Some("/t.sock")));
-        assert_eq!(both.controller.unwrap().to_string(), "http://c:9460");
+        let endpoint = Endpoint::Tls { address: "c:9460".to_owned(), certificate_directory: "/d".into() };
+        assert_eq!(both.controller, Some(endpoint));
         let underlay = UnderlaySettings { interface: "eth2".to_owned(), mode: Mode::Native, queues: 1 };
         assert_eq!(both.underlay, Some(underlay));
         assert_eq!((both.memory, both.workers, both.cores, both.spin), ((2048, 256), 1, vec![3], false));
@@ -343,8 +375,14 @@ mod tests {
         let error = refused("host = \"a\"\ncontroller = \"tcp://x\"\n", &[]);
         assert_eq!(
             error,
-            "weft.toml, line 2 (controller): \"tcp://x\" is no controller's address. Write unix:PATH or http://HOST:PORT."
+            "weft.toml, line 2 (controller): \"tcp://x\" is no controller's address. Write unix:PATH or https://HOST:PORT."
         );
+        let error = refused("controller = \"http://10.0.0.1:9460\"\n", &[]);
+        assert!(
+            error.starts_with("weft.toml, line 1 (controller): \"http://10.0.0.1:9460\" is neither encrypted"),
+            "{error}"
+        );
+        assert!(error.contains(". Write https://10.0.0.1:9460, with the port"), "{error}");
         assert!(refused("controller = \"unix:/c\"\n", &[]).contains("but no host"));
         assert!(
             refused("[workers]\ncores = [1, 2]\n", &[]).starts_with("weft.toml, line 2 (workers.cores): 2 cores for 1")

@@ -9,12 +9,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use weft_dataplane::config::{Flags, Settings, UnderlaySettings};
+use weft_dataplane::config::{Command, Flags, Settings, UnderlaySettings};
 use weft_dataplane::packet::memory::Memory;
 use weft_dataplane::switch::{KernelPorts, Switch, SwitchSettings, UnderlayState, follow_underlay};
 use weft_dataplane::underlay::Underlay;
 use weft_dataplane::worker::WorkerSettings;
 use weft_dataplane::{agent, api};
+use weft_proto::join::JoinToken;
 use weft_proto::program::log::{self, Log};
 use weft_proto::v1;
 
@@ -31,6 +32,18 @@ fn main() -> ExitCode {
         println!("the settings are right");
         return ExitCode::SUCCESS;
     }
+    if let Some(Command::Join { token }) = &flags.command {
+        return match join(&settings, token) {
+            Ok(text) => {
+                println!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("weft-switch: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let log = log::start(&settings.log);
     match run(settings, flags, log) {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,6 +52,33 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Joins, and says what comes next; an error is a sentence.
+fn join(settings: &Settings, token: &str) -> Result<String, String> {
+    let text = match token {
+        "-" => std::io::read_to_string(std::io::stdin()).map_err(|error| format!("standard input: {error}."))?,
+        token => token.to_owned(),
+    };
+    let token: JoinToken = text.parse()?;
+    if !settings.host.is_empty() && settings.host != token.host {
+        return Err(format!(
+            "the token is for host {:?}, the settings say host {:?}. Correct the settings, or make a token for that host.",
+            token.host, settings.host
+        ));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start: {error}."))?;
+    let joined = runtime.block_on(agent::join::join(&token, &settings.certificate_directory));
+    let file = joined.map_err(|fault| fault.to_string())?;
+    Ok(format!(
+        "This machine has joined as host {}; its key and certificate are in {}.\nweft-switch connects with these \
+         settings:\n\n    host = {:?}\n    controller = \"https://{}\"",
+        token.host,
+        file.display(),
+        token.host,
+        token.address
+    ))
 }
 
 fn run(settings: Settings, flags: Flags, log: Log) -> anyhow::Result<()> {

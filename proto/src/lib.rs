@@ -5,12 +5,14 @@
 //! - [`field`]: the one table of match fields: name, width, prerequisites.
 //! - [`text`]: rules as a person reads and writes them.
 //! - [`fault`]: errors that name a field and a remedy, to and from gRPC statuses.
+//! - [`join`]: the token with which a machine becomes a host.
 //! - [`digest`]: order-free sums by which two ends compare what they hold.
 //! - `program`: what the servers do alike (with the feature of this name): settings, logs, requests.
 
 pub mod digest;
 pub mod fault;
 pub mod field;
+pub mod join;
 #[cfg(feature = "program")]
 pub mod program;
 pub mod text;

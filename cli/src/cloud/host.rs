@@ -3,8 +3,9 @@
 use super::{Cloud, Object, deleted, find};
 use crate::connect::Connection;
 use crate::failure::Failure;
-use crate::output::{Output, Table, properties, write};
+use crate::output::{Output, Table, duration, properties, write};
 use crate::{json, port_kind};
+use std::time::{SystemTime, UNIX_EPOCH};
 use weft_proto::v1;
 
 /// The commands of `weft host`.
@@ -22,7 +23,26 @@ pub enum Command {
         /// Its name or id.
         host: String,
     },
-    /// Deletes a host that has no plugged ports.
+    /// Makes a token with which a machine joins as this host, once: weft-switch join TOKEN.
+    ///
+    /// It takes the place of one made before. Joining makes all certificates of the host worthless that were
+    /// issued before.
+    JoinToken {
+        /// The host's name or id.
+        host: String,
+        /// How long it works: 30s, 10m, 1h, 7d.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
+        expires: u32,
+        /// Where the machine reaches the controller's bus, unless the controller's settings say so.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        address: Option<String>,
+    },
+    /// Accepts no certificate of a host any more, and disconnects it; the host and its ports stay.
+    Revoke {
+        /// Its name or id.
+        host: String,
+    },
+    /// Deletes a host that has no plugged ports; its certificates are accepted no more.
     Delete {
         /// Its name or id.
         host: String,
@@ -52,7 +72,11 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
     match command {
         Command::Create { name } => {
             let host = cloud.create_host(v1::CreateHostRequest { name }).await?.into_inner();
-            let text = format!("Host {} created. Next: start weft-switch there with this host name.", host.name);
+            let text = format!(
+                "Host {0} created. Next: start weft-switch with this host name; on another machine than the \
+                 controller's after it has joined: weft host join-token {0}",
+                host.name
+            );
             output.say(&text, &json::host(&host))
         }
         Command::List => {
@@ -83,6 +107,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("underlay", host.underlay_address.clone()),
                 ("underlay mtu", if host.underlay_mtu == 0 { String::new() } else { host.underlay_mtu.to_string() }),
                 ("version", host.switch_version.clone()),
+                ("certificate", certificate(host.certificate_expires, now())),
                 ("fault", host.fault.clone()),
                 ("note", host.note.clone()),
             ];
@@ -94,6 +119,24 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 format!("port {}  {} ({}) {}\n", spec.number, spec.name, port_kind::format(&spec), port.state)
             });
             write(&(properties(&lines) + &ports.collect::<String>()))
+        }
+        Command::JoinToken { host, expires, address } => {
+            let address = address.unwrap_or_default();
+            let request = v1::CreateJoinTokenRequest { host, lifetime_seconds: expires, address };
+            let made = cloud.create_join_token(request).await?.into_inner();
+            let text = format!(
+                "On the machine that is to be host {}, as root, within {}:\n\n    weft-switch join {}\n",
+                made.host,
+                duration(expires.into()),
+                made.token
+            );
+            output.say(&text, &json::of(&made))
+        }
+        Command::Revoke { host } => {
+            let host = cloud.revoke_host(v1::RevokeHostRequest { host }).await?.into_inner();
+            let text =
+                format!("Host {0} revoked. To let a machine join as it again: weft host join-token {0}", host.name);
+            output.say(&text, &json::host(&host))
         }
         Command::Delete { host } => {
             cloud.delete_host(v1::DeleteRequest { id: host.clone(), project: String::new() }).await?;
@@ -115,5 +158,59 @@ fn state(host: &v1::Host) -> String {
         (false, _) if host.underlay_address.is_empty() => "never connected",
         (false, _) => "disconnected",
     };
-    state.to_owned()
+    let now = now();
+    match host.certificate_expires {
+        0 => state.to_owned(),
+        expires if expires < now + WARN_SECONDS => format!("{state}, certificate {}", certificate(expires, now)),
+        _ => state.to_owned(),
+    }
+}
+
+/// How long before a certificate expires its host's state says so: one that is renewed never comes so far.
+const WARN_SECONDS: u64 = 30 * 86_400;
+
+/// How long a certificate is valid; "" if there is none.
+fn certificate(expires: u64, now: u64) -> String {
+    match expires.checked_sub(now) {
+        _ if expires == 0 => String::new(),
+        None | Some(0) => "expired: the host must join again".to_owned(),
+        Some(left) => format!("expires in {}", duration(left)),
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// "1h" in seconds.
+fn lifetime(text: &str) -> Result<u32, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    let seconds = units.iter().find_map(|(unit, seconds)| {
+        let number: u32 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*seconds)
+    });
+    seconds.filter(|&seconds| seconds > 0).ok_or_else(|| "write a number and s, m, h or d: 30s, 10m, 1h, 7d".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_have_units() {
+        assert_eq!(lifetime("90m"), Ok(5400));
+        assert_eq!(lifetime("7d"), Ok(604_800));
+        for wrong in ["", "1", "h", "0s", "-1h", "1y", "99999999d", "1 h", "é"] {
+            assert!(lifetime(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_told() {
+        let host = |expires| v1::Host { connected: true, certificate_expires: expires, ..v1::Host::default() };
+        assert_eq!(state(&host(0)), "connected");
+        assert_eq!(state(&host(now() + 31 * 86_400)), "connected");
+        assert!(state(&host(now() + 3 * 86_400)).starts_with("connected, certificate expires in 2d"));
+        assert!(state(&host(now() - 1)).contains("expired: the host must join again"));
+    }
 }

@@ -501,6 +501,19 @@ impl Cloud for Service {
         Ok(Response::new(ListHostsReply { hosts: vec![host] }))
     }
 
+    async fn create_join_token(&self, request: Request<CreateJoinTokenRequest>) -> Result<Response<JoinToken>, Status> {
+        let request = self.note(request);
+        let expires = request.lifetime_seconds.into();
+        let token =
+            JoinToken { host: request.host, token: "weft-join-1/…".into(), expires, address: request.address };
+        Ok(Response::new(token))
+    }
+
+    async fn revoke_host(&self, request: Request<RevokeHostRequest>) -> Result<Response<Host>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
     async fn delete_host(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
         self.note(request);
         Err(Status::unimplemented("not built in this fake"))

@@ -269,7 +269,17 @@ impl v1::cloud_server::Cloud for CloudService {
     async fn delete_host(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
         let host = self.change(request, |model, request| model.delete_host(&request.id)).await?;
         self.controller.links.remove(host.id);
+        self.controller.forget_host(host.id).await?;
         reply(v1::DeleteReply {})
+    }
+
+    async fn create_join_token(&self, request: Request<v1::CreateJoinTokenRequest>) -> Reply<v1::JoinToken> {
+        reply(self.controller.create_join_token(request.into_inner()).await?)
+    }
+
+    async fn revoke_host(&self, request: Request<v1::RevokeHostRequest>) -> Reply<v1::Host> {
+        let host = self.controller.revoke_host(request.into_inner().host).await?;
+        reply(self.controller.describe_host(&host))
     }
 
     async fn get_controller_status(

@@ -1,6 +1,8 @@
 //! Before any handler: who calls, and may they call this? The answer goes to the handler as a [`Caller`].
 
-use crate::authorise::{Caller, authorise};
+use super::tls::Peer;
+use crate::authorise::{Caller, HostKey, authorise};
+use crate::identity::{Identities, membership::revoked};
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,19 +17,50 @@ pub enum Door {
     Socket,
     /// TCP: the token says it.
     Token(Arc<str>),
+    /// TLS: the host's certificate says it.
+    Certificate(Arc<Identities>),
 }
 
 impl Door {
-    fn caller(&self, headers: &http::HeaderMap) -> Option<Caller> {
+    fn caller<In>(&self, request: &http::Request<In>) -> Result<Caller, Fault> {
         match self {
-            Self::Socket => Some(Caller::built_in_admin()),
+            Self::Socket => Ok(Caller::built_in_admin()),
             Self::Token(token) => {
-                let given = headers.get(http::header::AUTHORIZATION)?.as_bytes();
-                let (scheme, given) = given.split_at_checked("Bearer ".len())?;
-                (scheme.eq_ignore_ascii_case(b"Bearer ") && same(given, token.as_bytes())).then(Caller::built_in_admin)
+                let given = request.headers().get(http::header::AUTHORIZATION);
+                let given = given.and_then(|given| given.as_bytes().split_at_checked("Bearer ".len()));
+                let right = given.is_some_and(|(scheme, given)| {
+                    scheme.eq_ignore_ascii_case(b"Bearer ") && same(given, token.as_bytes())
+                });
+                if right { Ok(Caller::built_in_admin()) } else { Err(no_token()) }
+            }
+            Self::Certificate(identities) => {
+                let shown = request.extensions().get::<Peer>().and_then(|peer| peer.certificate);
+                let certificate = shown.ok_or_else(no_certificate)?;
+                let host = identities.holder(&certificate).ok_or_else(revoked)?;
+                Ok(Caller::of_host(HostKey { host, certificate }))
             }
         }
     }
+}
+
+fn no_token() -> Fault {
+    Fault::invalid(
+        "unauthenticated",
+        "authorization",
+        "the call does not say who calls",
+        "Send the metadata \"authorization: Bearer TOKEN\" with the token of admin.token, or call by the Unix socket.",
+    )
+    .with_status(tonic::Code::Unauthenticated)
+}
+
+fn no_certificate() -> Fault {
+    Fault::invalid(
+        "no_certificate",
+        "",
+        "the host shows no certificate",
+        "Make a token with `weft host join-token NAME` where the controller is, and run `weft-switch join TOKEN` here.",
+    )
+    .with_status(tonic::Code::Unauthenticated)
 }
 
 /// Compares in a time that does not tell how much is right.
@@ -78,13 +111,14 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<In>) -> Self::Future {
-        let caller = self.door.caller(request.headers());
-        tracing::debug!(method = request.uri().path(), user = caller.as_ref().map(|caller| &caller.user), "call");
+        let caller = self.door.caller(&request);
+        let user = caller.as_ref().ok().map(|caller| &caller.user);
+        tracing::debug!(method = request.uri().path(), user, "call");
         if let Err(fault) = authorise(request.uri().path(), caller.as_ref()) {
             return futures_util::future::Either::Right(ready(Ok(fault.into_status().into_http())));
         }
         request.extensions_mut().remove::<Caller>();
-        if let Some(caller) = caller {
+        if let Ok(caller) = caller {
             request.extensions_mut().insert(caller);
         }
         futures_util::future::Either::Left(self.inner.call(request))
@@ -99,15 +133,17 @@ mod tests {
     fn only_the_right_token_opens() {
         let door = Door::Token("secret".into());
         let with = |value: &'static str| {
-            let mut headers = http::HeaderMap::new();
-            headers.insert(http::header::AUTHORIZATION, http::HeaderValue::from_static(value));
-            door.caller(&headers)
+            door.caller(&http::Request::builder().header(http::header::AUTHORIZATION, value).body(()).unwrap())
         };
-        assert_eq!(with("Bearer secret"), Some(Caller::built_in_admin()));
+        assert_eq!(with("Bearer secret"), Ok(Caller::built_in_admin()));
         for wrong in ["Bearer secres", "Bearer secre", "Bearer secrets", "secret", "Basic secret", "Bearer", ""] {
-            assert_eq!(with(wrong), None, "{wrong}");
+            assert_eq!(with(wrong).unwrap_err().code, "unauthenticated", "{wrong}");
         }
-        assert_eq!(door.caller(&http::HeaderMap::new()), None);
-        assert_eq!(Door::Socket.caller(&http::HeaderMap::new()), Some(Caller::built_in_admin()));
+        let bare = http::Request::new(());
+        assert!(door.caller(&bare).is_err());
+        assert_eq!(Door::Socket.caller(&bare), Ok(Caller::built_in_admin()));
+        // The token is worth nothing where certificates are asked for.
+        let asked = http::Request::builder().header(http::header::AUTHORIZATION, "Bearer secret").body(()).unwrap();
+        assert_eq!(Door::Certificate(Arc::default()).caller(&asked).unwrap_err().code, "no_certificate");
     }
 }

@@ -1,8 +1,11 @@
-//! The sockets: a Unix socket that only its owner can open, and TCP on the loopback where the token is asked for.
+//! The sockets: a Unix socket that only its owner can open, TCP on the loopback where the token is asked for, and the
+//! bus for other machines, by TLS, where a host's certificate is.
 
 use super::cloud::CloudService;
 use super::door::{Door, DoorLayer};
+use super::membership::MembershipService;
 use super::switch::SwitchService;
+use super::tls;
 use crate::bus::BusService;
 use crate::controller::Controller;
 use crate::limits;
@@ -12,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_rustls::rustls::ServerConfig;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::server::Router;
 use tower::layer::util::{Identity, Stack};
@@ -55,6 +59,14 @@ impl Drop for Socket {
     }
 }
 
+/// The bus for other machines.
+pub struct BusListener {
+    /// Bound.
+    pub listener: TcpListener,
+    /// [`crate::identity::Authority::server_config`].
+    pub tls: Arc<ServerConfig>,
+}
+
 type Layers = Stack<DoorLayer, Stack<RequestLayer, Identity>>;
 
 fn router(controller: &Arc<Controller>, door: Door) -> anyhow::Result<Router<Layers>> {
@@ -71,13 +83,7 @@ fn router(controller: &Arc<Controller>, door: Door) -> anyhow::Result<Router<Lay
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let most = limits::MESSAGE_BYTES;
-    let keepalive = Duration::from_secs(limits::KEEPALIVE_SECONDS);
-    Ok(tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(keepalive))
-        .http2_keepalive_timeout(Some(keepalive))
-        .tcp_nodelay(true)
-        .layer(RequestLayer)
-        .layer(DoorLayer(door))
+    Ok(builder(door)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -94,11 +100,31 @@ fn router(controller: &Arc<Controller>, door: Door) -> anyhow::Result<Router<Lay
         ))
 }
 
+/// What hosts on other machines may reach: the bus, and joining; nothing else.
+fn bus_router(controller: &Arc<Controller>) -> Router<Layers> {
+    let bus = v1::bus_server::BusServer::new(BusService::new(Arc::clone(controller)));
+    let membership = v1::membership_server::MembershipServer::new(MembershipService::new(Arc::clone(controller)));
+    builder(Door::Certificate(Arc::clone(&controller.identities)))
+        .max_concurrent_streams(Some(limits::BUS_STREAMS))
+        .add_service(bus.max_decoding_message_size(limits::MESSAGE_BYTES))
+        .add_service(membership.max_decoding_message_size(limits::MEMBERSHIP_BYTES))
+}
+
+fn builder(door: Door) -> tonic::transport::Server<Layers> {
+    let keepalive = Duration::from_secs(limits::KEEPALIVE_SECONDS);
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(keepalive))
+        .http2_keepalive_timeout(Some(keepalive))
+        .layer(RequestLayer)
+        .layer(DoorLayer(door))
+}
+
 /// Serves until `shutdown` ends; then sessions and calls are cut, for hosts keep their traffic without us.
 pub async fn serve(
     controller: Arc<Controller>,
     mut socket: Socket,
     tcp: Option<(TcpListener, Arc<str>)>,
+    bus: Option<BusListener>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let unix = socket.listener.take().ok_or_else(|| anyhow::anyhow!("the socket is served already"))?;
@@ -112,7 +138,16 @@ pub async fn serve(
             None => std::future::pending::<anyhow::Result<()>>().await,
         }
     };
+    let by_tls = async {
+        match bus {
+            Some(BusListener { listener, tls }) => {
+                Ok(bus_router(&controller).serve_with_incoming(tls::incoming(listener, tls)).await?)
+            }
+            None => std::future::pending::<anyhow::Result<()>>().await,
+        }
+    };
     tokio::select! {
+        ended = by_tls => ended,
         ended = by_socket => Ok(ended?),
         ended = by_tcp => ended,
         () = shutdown => Ok(()),

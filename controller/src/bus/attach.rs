@@ -2,7 +2,9 @@
 
 use super::link::{Ending, Link, Outbound, Session};
 use super::session;
+use crate::authorise::Caller;
 use crate::controller::Controller;
+use crate::identity::membership::revoked;
 use crate::limits;
 use crate::model::{Host, HostReport};
 use std::net::Ipv4Addr;
@@ -12,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
+use uuid::Uuid;
 use weft_proto::fault::Fault;
 use weft_proto::v1::{self, FromSwitch, Hello, ToSwitch, Welcome, from_switch, to_switch};
 
@@ -35,9 +38,10 @@ impl v1::bus_server::Bus for BusService {
         let (outbound, stream) = mpsc::channel(limits::OUTBOUND_MESSAGES);
         let controller = Arc::clone(&self.controller);
         // The reply's headers go at once: a switch may wait for them before it says Hello.
+        let caller = request.extensions().get::<Caller>().cloned();
         tokio::spawn(async move {
             let mut inbound = request.into_inner();
-            match greet(&controller, &mut inbound, &outbound).await {
+            match greet(&controller, caller.as_ref(), &mut inbound, &outbound).await {
                 Ok(admitted) => session::run(controller, admitted, inbound).await,
                 Err(fault) => {
                     tracing::warn!(%fault, "a switch was refused");
@@ -64,10 +68,16 @@ pub struct Admitted {
 
 async fn greet(
     controller: &Arc<Controller>,
+    caller: Option<&Caller>,
     inbound: &mut Streaming<FromSwitch>,
     outbound: &Outbound,
 ) -> Result<Admitted, Fault> {
     let hello = first_message(inbound).await?;
+    // Before anything is noted of the host that is named.
+    let key = caller.and_then(Caller::host);
+    if let Some(key) = key {
+        own_name(controller, key.host, &hello)?;
+    }
     // A switch of another protocol may mean something else by any other field: this comes first.
     if hello.protocol != weft_proto::PROTOCOL {
         let fault = protocol_mismatch(&hello);
@@ -94,11 +104,32 @@ async fn greet(
     if controller.model().hosts.get(host.id).is_none() {
         link.dismiss();
     }
+    // Likewise one that was revoked.
+    if key.is_some_and(|key| controller.identities.holder(&key.certificate) != Some(host.id)) {
+        link.end(revoked());
+    }
     let welcome = Welcome { controller_version: weft_proto::VERSION.to_owned(), term: controller.term };
     // If the stream is closed, the session finds out.
     let _ = outbound.send(Ok(ToSwitch { message: Some(to_switch::Message::Welcome(welcome)) })).await;
     tracing::info!(host = host.name, version = hello.version, boot_id = hello.boot_id, "a switch has connected");
     Ok(Admitted { hello, host, link, session })
+}
+
+/// A host that shows a certificate is the one that it is of.
+fn own_name(controller: &Controller, certified: Uuid, hello: &Hello) -> Result<(), Fault> {
+    let model = controller.model();
+    let own = model.hosts.get(certified).ok_or_else(revoked)?;
+    if model.find::<Host>(&hello.host, "", "hello.host").is_ok_and(|named| named.id == own.id) {
+        return Ok(());
+    }
+    let said: String = hello.host.chars().take(limits::NAME_CHARACTERS).collect();
+    Err(Fault::invalid(
+        "certificate_mismatch",
+        "hello.host",
+        format!("the switch says it is host {said:?}, its certificate is that of host {:?}", own.name),
+        format!("Set host = {:?} in its settings, or join as the other with a token of that host.", own.name),
+    )
+    .with_status(Code::PermissionDenied))
 }
 
 /// Remembers why a switch was not let in. If the host is connected, that is about another switch than its own, and

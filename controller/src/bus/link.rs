@@ -158,19 +158,24 @@ impl Link {
         self.status.send_modify(|count| *count = count.wrapping_add(1));
     }
 
+    /// Ends the session, if there is one, for this reason.
+    pub fn end(&self, fault: Fault) {
+        if let Some(session) = &self.lock().session {
+            session.end.end(fault);
+        }
+    }
+
     /// Ends the session: the host is no more.
     pub(super) fn dismiss(&self) {
-        if let Some(session) = &self.lock().session {
-            session.end.end(
-                Fault::invalid(
-                    "unknown_host",
-                    "host",
-                    "the host was deleted",
-                    "Create it again with `weft host create NAME`, or stop its switch.",
-                )
-                .with_status(tonic::Code::NotFound),
-            );
-        }
+        self.end(
+            Fault::invalid(
+                "unknown_host",
+                "host",
+                "the host was deleted",
+                "Create it again with `weft host create NAME`, or stop its switch.",
+            )
+            .with_status(tonic::Code::NotFound),
+        );
     }
 
     /// Fills in what is known of the host.

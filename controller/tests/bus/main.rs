@@ -7,14 +7,17 @@ mod fake_switch;
 mod relay;
 mod standing;
 mod sync;
+mod tls;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint};
-use weft_controller::api::server::{Socket, serve};
+use weft_controller::api::server::{BusListener, Socket, serve};
 use weft_controller::controller::Controller;
+use weft_controller::identity::{Authority, membership::Membership};
 use weft_controller::store::{FileStore, StoreError};
 use weft_proto::fault::Fault;
 use weft_proto::v1;
@@ -28,6 +31,8 @@ pub(crate) struct Running {
     directory: Option<tempfile::TempDir>,
     runtime: Option<tokio::runtime::Runtime>,
     pub(crate) port: u16,
+    /// The bus for other machines.
+    pub(crate) bus: SocketAddr,
 }
 
 impl Running {
@@ -43,6 +48,7 @@ impl Running {
     async fn on(directory: tempfile::TempDir, patience: Duration) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (socket, file) = (directory.path().join("controller.sock"), directory.path().join("controller.redb"));
+        let state = directory.path().to_owned();
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         runtime.spawn(async move {
             // The one before may not be quite gone.
@@ -55,11 +61,17 @@ impl Running {
             let controller = Controller::start(Arc::new(store), patience).unwrap();
             let socket = Socket::bind(&socket).await.unwrap();
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            ready.send(tcp.local_addr().unwrap().port()).unwrap();
-            serve(controller, socket, Some((tcp, TOKEN.into())), std::future::pending()).await.unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let bus = listener.local_addr().unwrap();
+            let authority = Authority::open(&state).unwrap();
+            let tls = authority.server_config().unwrap();
+            controller.membership.get_or_init(|| Membership { authority, address: Some(bus.to_string()) });
+            ready.send((tcp.local_addr().unwrap().port(), bus)).unwrap();
+            let bus = Some(BusListener { listener, tls });
+            serve(controller, socket, Some((tcp, TOKEN.into())), bus, std::future::pending()).await.unwrap();
         });
-        let port = tokio::time::timeout(Duration::from_secs(20), is_ready).await.unwrap().unwrap();
-        Self { directory: Some(directory), runtime: Some(runtime), port }
+        let (port, bus) = tokio::time::timeout(Duration::from_secs(20), is_ready).await.unwrap().unwrap();
+        Self { directory: Some(directory), runtime: Some(runtime), port, bus }
     }
 
     /// Stops it, and starts another on the same store.
@@ -70,6 +82,10 @@ impl Running {
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.as_ref().unwrap().path().join("controller.sock")
+    }
+
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.as_ref().unwrap().path()
     }
 
     pub(crate) async fn channel(&self) -> Channel {

@@ -246,11 +246,16 @@ async fn a_refusal_is_shown_in_full() {
 
 #[test]
 fn endpoints_are_read_as_they_are_written() {
-    for text in ["unix:/run/weft/controller.sock", "http://127.0.0.1:9460", "http://controller:9460"] {
-        assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+    let parse = |text| Endpoint::parse(text, Path::new("/certificates"));
+    for text in
+        ["unix:/run/weft/controller.sock", "https://127.0.0.1:9461", "https://controller:9461", "https://[::1]:9"]
+    {
+        assert_eq!(parse(text).unwrap().to_string(), text);
     }
-    for text in ["", "unix:", "/run/weft/controller.sock", "https://host", "http://", "127.0.0.1:9460"] {
-        assert!(text.parse::<Endpoint>().unwrap_err().contains(". Write "), "{text}");
+    let wrong =
+        ["", "unix:", "/run/weft/controller.sock", "https://host", "http://", "http://h:9460", "127.0.0.1:9460"];
+    for text in wrong {
+        assert!(parse(text).unwrap_err().contains(". Write "), "{text}");
     }
 }
 
