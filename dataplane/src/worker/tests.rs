@@ -402,6 +402,11 @@ fn a_full_port_costs_a_broadcast_one_copy_and_a_frame_its_life() {
             std::thread::yield_now();
         }
     }
+    // All of them are in the ring before the broadcast comes.
+    let deadline = Instant::now() + PATIENCE;
+    while bench.worker.report().packets < RING as u64 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     bench.send(3, tcp_frame());
     assert_eq!((bench.receive(1), bench.receive(4)), (tcp_frame(), tcp_frame()));
     assert_eq!((bench.drops(), bench.unsent()), (vec![], vec![(2, "transmit_full", 1)]));
