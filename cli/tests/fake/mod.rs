@@ -423,6 +423,51 @@ impl Cloud for Service {
         Err(Status::unimplemented("not built in this fake"))
     }
 
+    async fn list_routers(&self, request: Request<ListRoutersRequest>) -> Result<Response<ListRoutersReply>, Status> {
+        self.note(request);
+        let router = Router { id: "r1".into(), name: "main".into(), project_id: "p1".into(), ..Router::default() };
+        Ok(Response::new(ListRoutersReply { routers: vec![router] }))
+    }
+
+    async fn create_router(&self, request: Request<CreateRouterRequest>) -> Result<Response<Router>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn delete_router(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn add_router_interface(
+        &self,
+        request: Request<AddRouterInterfaceRequest>,
+    ) -> Result<Response<Router>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn remove_router_interface(
+        &self,
+        request: Request<RemoveRouterInterfaceRequest>,
+    ) -> Result<Response<Router>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn add_router_route(&self, request: Request<AddRouterRouteRequest>) -> Result<Response<Router>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn remove_router_route(
+        &self,
+        request: Request<RemoveRouterRouteRequest>,
+    ) -> Result<Response<Router>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
     async fn create_security_group(
         &self,
         request: Request<CreateSecurityGroupRequest>,
