@@ -77,7 +77,7 @@ fn answer_unreachable(code: u32, answer: Ipv4Addr) -> Vec<Action> {
     vec![act(action::Action::IcmpUnreachable(v1::IcmpUnreachable { code, answer }))]
 }
 
-/// What the address is answered for to everybody, and what the router itself answers.
+/// What the router itself answers at one of its addresses, whichever network asks.
 fn own_address(state: &mut HostState, router: &Router, interface: &Interface<'_>) {
     let (number, address) = (router.number.to_be_bytes(), interface.address);
     let what = format!("its address {address}");
