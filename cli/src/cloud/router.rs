@@ -75,7 +75,8 @@ pub enum InterfaceCommand {
 pub enum RouteCommand {
     /// Adds a route by way of an instance.
     ///
-    /// For example: weft router route add main 10.9.0.0/16 10.0.0.9
+    /// For example: weft router route add main 10.9.0.0/16 10.0.0.9. For what the instance sends from there its port
+    /// needs address pairs, or port security off.
     Add {
         /// The router, by name or id.
         router: String,
