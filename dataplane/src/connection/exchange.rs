@@ -133,6 +133,8 @@ pub struct Observation {
     pub track: Option<Track>,
     /// Its tuple after the connection's NAT.
     pub translated: Option<Tuple>,
+    /// Of an ICMP error: the connection it is about, and what its NAT makes of it.
+    pub related: Option<Related>,
     /// What this worker has of its tuple: that connection, or one that is over, or that the packet contradicts.
     pub record: Option<ConnectionId>,
 }
