@@ -156,6 +156,8 @@ pub struct New<'a> {
     pub mark: u32,
     /// See [`flag::FOLLOW_POLICY`].
     pub follow_policy: bool,
+    /// The connection of the same tuple that rules no longer admit: it is closed before this one is committed.
+    pub replaces: Option<ConnectionId>,
 }
 
 /// A connection that could begin: everything is chosen, nothing is changed.

@@ -309,7 +309,8 @@ impl Connections {
             .filter(|_| original.may_begin())
             .ok_or(DropReason::InvalidState)?;
         let replaced = self.find(new.zone, &original).map(|(slot, _)| slot);
-        if replaced.is_some_and(|slot| self.blocks(slot, now)) {
+        let blocks = |slot| self.blocks(slot, now) && Some(self.id(slot)) != new.replaces;
+        if replaced.is_some_and(blocks) {
             return Err(DropReason::ConnectionClash);
         }
         if replaced.is_none() {
@@ -347,7 +348,7 @@ impl Connections {
             }
         }
         let reply = out.inverse();
-        if self.find(new.zone, &reply).is_some_and(|(slot, _)| self.blocks(slot, now)) {
+        if self.find(new.zone, &reply).is_some_and(|(slot, _)| blocks(slot)) {
             return Err(DropReason::ConnectionClash);
         }
         Ok(Prepared { zone: new.zone, original, reply, progress, flags, mark: new.mark, first: *new.first })

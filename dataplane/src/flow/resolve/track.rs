@@ -10,6 +10,10 @@ use crate::flow::action::ConnectionTrack;
 use crate::flow::key::FlowKey;
 use crate::packet::parse::{FIRST_FRAGMENT, LATER_FRAGMENT};
 
+fn is_of(connections: &Connections, id: ConnectionId, zone: u32) -> bool {
+    connections.get(id).is_some_and(|record| record.zone == zone)
+}
+
 impl Walk<'_> {
     /// Looks the connection up, lets rules see it, and notes what is to be remembered.
     pub(super) fn track(&mut self, track: &ConnectionTrack) -> Result<(), DropReason> {
@@ -69,6 +73,7 @@ impl Walk<'_> {
             nat: commit.translate,
             mark: commit.mark,
             follow_policy: commit.follow_policy,
+            replaces: self.refused.iter().copied().find(|id| is_of(connections, *id, track.zone)),
         };
         if self.zones.iter().all(|(_, seen)| seen.record.is_none()) {
             self.owner = connections.mapped_elsewhere(&new);
