@@ -10,7 +10,7 @@
 //! 4. Each change of ports is reported. If the underlay's address changes, the agent says Hello anew.
 //!
 //! A controller on this machine is reached by its Unix socket; one on another by TLS, where each end shows a
-//! certificate of the controller's authority ([`tls`]). This host's lies in a file ([`identity`]) that joining makes
+//! certificate of the controller's authority (`agent/tls.rs`). This host's lies in a file ([`identity`]) that joining makes
 //! ([`join`]); it is read anew for each connection.
 
 mod calls;

@@ -1,7 +1,7 @@
 //! What becomes of the frames of a worker's batch: the account that `drop.rs` explains.
 //!
 //! Outputs take their frames only at the end of the batch, so until then each received frame has an open
-//! [`Outcome`], which copies and segments name by their [`Departure`]. [`Outcomes::settle`] closes the batch.
+//! `Outcome`, which copies and segments name by their [`Departure`]. [`Outcomes::settle`] closes the batch.
 //! Kept by `egress.rs`; nobody else writes.
 
 use crate::drop::{DropCounters, DropReason};

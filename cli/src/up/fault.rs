@@ -110,10 +110,11 @@ pub fn wrong_segment(cloud: &Cloud) -> Result<()> {
     install(cloud, from.plan.host, rule(TABLE_L2, fields, tunnel(cloud, to.plan.host, WRONG_SEGMENT).to_vec(), None))
 }
 
-/// TCP to the second host goes to the third.
+/// The transfer to the second host goes to the third.
 pub fn wrong_host(cloud: &Cloud) -> Result<()> {
     let (from, to) = traffic::blue_pair(cloud);
     let mut fields = vec![field(Field::Reg0, from.segment.to_be_bytes()), field(Field::EthDst, to.mac)];
+    fields.push(field(Field::TcpDst, traffic::TRANSFER_PORT.to_be_bytes()));
     fields.extend(ipv4(TCP));
     let third = cloud.hosts.len() - 1;
     install(cloud, from.plan.host, rule(TABLE_L2, fields, tunnel(cloud, third, from.segment).to_vec(), None))

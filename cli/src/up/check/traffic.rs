@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 /// The UDP port of the stream that runs while the controller is restarted.
 pub const STREAM_PORT: u16 = 7001;
-const TRANSFER_PORT: u16 = 7002;
+/// The TCP port of the transfer across hosts.
+pub const TRANSFER_PORT: u16 = 7002;
 const TRANSFER_BYTES: usize = 8 << 20;
 
 /// The first project's instances, on different hosts.
