@@ -164,6 +164,17 @@ fn errors_name_place_problem_and_remedy() {
             34,
             "\"hots\" is not a code of ICMP's destination unreachable that a router sends. Write one of net, host, port, admin. Did you mean \"host\"?",
         ),
+        ("actions=ct(zone=1,nat)", 9, "nat needs ip. Add ip to the rule's match."),
+        (
+            "ip,actions=ct(commit,zone=1,nat(src=10.0.0.1:9-5))",
+            37,
+            "there is no port from 9 to 5. Write the smaller number first.",
+        ),
+        (
+            "ip,actions=ct(zone=1,nat(dst=10.0.0.1))",
+            12,
+            "follow_policy, mark and the addresses of nat are of the connection that ct begins. Add commit.",
+        ),
         ("actions=set_field:1.2.3.4->ip_src", 9, "setting ip_src needs ip. Add ip to the rule's match."),
         ("actions=set_field:1->in_port", 9, "in_port cannot be set. Match it instead, or leave this out."),
         (
