@@ -120,7 +120,7 @@ fn verdict(reply: &TraceReply) -> String {
                 Some(Kind::ArpReply(_) | Kind::DhcpReply(_) | Kind::IcmpReply(_)) => answered = true,
                 _ => {}
             },
-            None => {}
+            Some(EffectKind::Translation(_)) | None => {}
         }
     }
     let mut parts = Vec::new();

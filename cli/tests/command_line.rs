@@ -296,6 +296,31 @@ fn every_option_of_a_subnet_and_a_port_reaches_the_controller() {
 }
 
 #[test]
+fn routers_are_joined_and_shown() {
+    let fake = Fake::start();
+    let controller = fake.host();
+    let words = |line: &str| -> String {
+        let words: Vec<&str> = ["--controller", &controller].into_iter().chain(line.split(' ')).collect();
+        done(&words)
+    };
+    // The fake gives what it was asked as the router's name.
+    let joined = words("router interface add main inner --address 10.0.0.9");
+    assert_eq!(joined, "Subnet inner joined to router main inner 10.0.0.9.\n");
+    assert_eq!(words("router interface remove main inner"), "Subnet inner taken off router main inner.\n");
+    let added = words("router route add main 10.9.0.0/16 10.0.0.5");
+    assert_eq!(added, "Router main 10.9.0.0/16 10.0.0.5 has a route to 10.9.0.0/16 by 10.0.0.5.\n");
+    assert!(words("router route remove main 10.9.0.0/16").starts_with("Router main 10.9.0.0/16 has no route"));
+    let list = words("router list");
+    assert!(list.starts_with("NAME ") && list.contains("main") && list.contains("10.0.0.1"), "{list}");
+    let shown = words("router show main");
+    for part in ["number", "10.9.0.0/16=10.0.0.5", "inner", "02:00:00:00:00:09"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let value = json(&["--controller", &controller, "router", "show", "main", "--json"]);
+    assert_eq!(value["interfaces"][0]["ip_address"], "10.0.0.1");
+}
+
+#[test]
 fn programs_get_errors_as_json() {
     let error = failed(&["flows", "add", "web", "nw_src=1.2.3.4,actions=drop", "--json"], 1);
     let error: serde_json::Value = serde_json::from_str(&error).expect("one object");

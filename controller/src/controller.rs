@@ -8,7 +8,9 @@
 use crate::bus::{Links, link::PortState};
 use crate::compile;
 use crate::identity::{self, HostIdentity, Identities, membership::Membership};
-use crate::model::{Change, DEFAULT_PROJECT, Host, HostReport, Model, Object as _, Planned, Port, SecurityGroup};
+use crate::model::{
+    Change, DEFAULT_PROJECT, Host, HostReport, Model, Object as _, Planned, Port, Router, SecurityGroup,
+};
 use crate::store::{Store, StoreError, record, term};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -160,6 +162,11 @@ impl Controller {
     /// A port as the API shows it.
     pub fn describe_port(&self, port: &Port) -> v1::Port {
         let mut message = port.record();
+        if port.router.is_some() {
+            // It is on no host in particular, and there is nothing that could fail.
+            message.status = "ACTIVE".to_owned();
+            return message;
+        }
         let network = self.model().networks.get(port.network).cloned();
         let spec = network.and_then(|network| compile::network::spec_of(&network, port));
         let host = port.plug.as_ref().and_then(|plug| self.model().hosts.get(plug.host).cloned());
@@ -191,6 +198,24 @@ impl Controller {
             let remote = (rule.remote_ip_prefix.clone(), rule.remote_group_id.clone());
             (rule.direction.clone(), rule.protocol.clone(), ports, remote, rule.id.clone())
         });
+        message
+    }
+
+    /// A router as the API shows it, with its interfaces.
+    pub fn describe_router(&self, router: &Router) -> v1::Router {
+        let mut message = router.record();
+        let model = self.model();
+        let mut joined: Vec<_> = model.router_subnets(router.id).collect();
+        joined.sort_by_key(|(port, subnet)| (subnet.prefix, port.id));
+        for (port, subnet) in joined {
+            message.interfaces.push(v1::RouterInterface {
+                port_id: port.id.to_string(),
+                subnet_id: subnet.id.to_string(),
+                network_id: subnet.network.to_string(),
+                ip_address: port.addresses.first().map_or(String::new(), |fixed| fixed.address.to_string()),
+                mac_address: port.mac.to_string(),
+            });
+        }
         message
     }
 

@@ -29,6 +29,18 @@ pub const HOSTS_PER_NETWORK: usize = 380;
 
 const _: () = assert!(PORTS_PER_NETWORK_AND_HOST + 1 + 2 * HOSTS_PER_NETWORK <= 1024);
 
+/// Routers of one cloud.
+pub const ROUTERS: usize = 10_000;
+
+/// Subnets joined to one router, and its extra routes: a host has a rule for each pair of a subnet that a packet may
+/// come from and a subnet or route that it may take.
+pub const INTERFACES_PER_ROUTER: usize = 64;
+/// See [`INTERFACES_PER_ROUTER`].
+pub const ROUTES_PER_ROUTER: usize = 64;
+
+/// Routers' interfaces in one network. A change of a port touches the hosts of all networks that they lead to.
+pub const ROUTERS_PER_NETWORK: usize = 16;
+
 /// Fixed addresses of one port.
 pub const ADDRESSES_PER_PORT: usize = 16;
 

@@ -7,6 +7,7 @@ pub mod host;
 pub mod network;
 pub mod port;
 pub mod project;
+pub mod router;
 pub mod subnet;
 
 use crate::connect::{Connection, Transport};
@@ -47,6 +48,8 @@ commands! {
     Group in group,
     /// Ports of networks: a MAC, its addresses, and where it is plugged.
     Port in port,
+    /// Routers: what joins subnets.
+    Router in router,
     /// Hosts: machines with a switch that the controller programs.
     Host in host,
 }

@@ -1,6 +1,6 @@
 //! `weft port`: ports of networks, and where they are plugged.
 
-use super::{Cloud, Names, Object, Scope, deleted, find, group, host, network, project};
+use super::{Cloud, Names, Object, Scope, deleted, find, group, host, network, project, router};
 use crate::connect::Connection;
 use crate::failure::Failure;
 use crate::json;
@@ -204,6 +204,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 "number",
                 "mac",
                 "addresses",
+                "owner",
                 "host",
                 "interface",
                 "status",
@@ -218,6 +219,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                     port.number.to_string(),
                     port.mac_address.clone(),
                     addresses(port),
+                    owner(port, &names),
                     names.of(&port.host_id),
                     port.interface.clone(),
                     port.status.clone(),
@@ -244,6 +246,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("number", port.number.to_string()),
                 ("mac", port.mac_address.clone()),
                 ("addresses", addresses(&port)),
+                ("owner", owner(&port, &names)),
                 ("port security", if port.port_security_enabled { "on" } else { "off" }.to_owned()),
                 ("groups", groups(&port, &names)),
                 ("address pairs", pairs(&port)),
@@ -300,7 +303,7 @@ async fn names(cloud: &mut Cloud, output: Output) -> Result<Names, Failure> {
     if output.json {
         return Ok(Names::default());
     }
-    let names = Names::default().add(&project::all(cloud).await?);
+    let names = Names::default().add(&project::all(cloud).await?).add(&router::all(cloud, String::new()).await?);
     Ok(names.add(&network::all(cloud, String::new()).await?).add(&host::all(cloud).await?))
 }
 
@@ -355,6 +358,11 @@ fn pairs(port: &v1::Port) -> String {
         }
     };
     port.allowed_address_pairs.iter().map(pair).collect::<Vec<_>>().join(" ")
+}
+
+/// Whose it is, if it is no instance's.
+fn owner(port: &v1::Port, names: &Names) -> String {
+    if port.device_id.is_empty() { String::new() } else { format!("router {}", names.of(&port.device_id)) }
 }
 
 fn addresses(port: &v1::Port) -> String {

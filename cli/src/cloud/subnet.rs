@@ -27,7 +27,7 @@ pub enum Command {
         #[command(flatten)]
         scope: Scope,
     },
-    /// Deletes a subnet that no port has an address of.
+    /// Deletes a subnet that no port has an address of and no router is joined to.
     Delete {
         /// Its name or id.
         subnet: String,
@@ -87,6 +87,12 @@ impl Object for v1::Subnet {
     }
 }
 
+/// The subnets of a project, or all.
+pub(super) async fn all(cloud: &mut Cloud, project: String) -> Result<Vec<v1::Subnet>, Failure> {
+    let request = v1::ListSubnetsRequest { project, network: String::new() };
+    Ok(cloud.list_subnets(request).await?.into_inner().subnets)
+}
+
 /// Runs one of the commands.
 pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut cloud = connection.cloud().await?;
@@ -134,8 +140,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             output.table(&table, empty, subnets.iter().map(json::of).collect())
         }
         Command::Show { subnet, scope } => {
-            let request = v1::ListSubnetsRequest { project: scope.name(), network: String::new() };
-            let subnets = cloud.list_subnets(request).await?.into_inner().subnets;
+            let subnets = all(&mut cloud, scope.name()).await?;
             let subnet = find(&subnet, subnets)?;
             let routes = subnet.host_routes.iter().map(|route| format!("{}={}", route.destination, route.nexthop));
             let names = names(&mut cloud, output).await?;

@@ -1,7 +1,7 @@
 //! Faults for `weft up --check --break NAME`: hand-made rules that make exactly one line of the check wrong.
 //! They rely on the names of the fabric's tables and ports, not on how the controller fills them.
 
-use super::check::{address, firewall, separation, traffic};
+use super::check::{address, firewall, routing, separation, traffic};
 use super::cloud::Cloud;
 use super::instance::Instance;
 use anyhow::{Context, Result};
@@ -14,6 +14,8 @@ const TABLE_PORT_SECURITY: u32 = 10;
 const TABLE_RESPOND: u32 = 20;
 /// Where it chooses the way.
 const TABLE_L2: u32 = 40;
+/// Where a router finds the MAC of who it sends to.
+const TABLE_NEIGHBOUR: u32 = 62;
 /// Where security groups say what may enter a port.
 const TABLE_INGRESS_FIREWALL: u32 = 71;
 /// Where it is delivered.
@@ -157,6 +159,14 @@ pub fn open_firewall(cloud: &Cloud) -> Result<()> {
         vec![field(Field::Reg1, to.number.to_be_bytes()), field(Field::TcpDst, firewall::GUARDED_PORT.to_be_bytes())];
     fields.extend(ipv4(TCP));
     install(cloud, to.plan.host, rule(TABLE_INGRESS_FIREWALL, fields, Vec::new(), Some(TABLE_OUTPUT)))
+}
+
+/// The router does not know the instance of the second network, on the host of the first.
+pub fn no_neighbour(cloud: &Cloud) -> Result<()> {
+    let (from, _) = traffic::blue_pair(cloud);
+    let fields = vec![field(Field::EthType, IPV4.to_be_bytes()), field(Field::Ipv4Dst, routing::LAB_ADDRESS.octets())];
+    let rule = rule(TABLE_NEIGHBOUR, fields, vec![drop_as(v1::DropCause::UnknownDestination)], None);
+    install(cloud, from.plan.host, rule)
 }
 
 /// A switch that forwards only while it has a controller: planted when the controller is killed.

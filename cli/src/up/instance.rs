@@ -51,13 +51,16 @@ pub struct InstancePlan {
     pub host: usize,
     /// The address that is asked for.
     pub address: Ipv4Addr,
+    /// The network, by name.
+    pub network: &'static str,
 }
 
 impl InstancePlan {
-    /// The plan of `project`'s port of this number, from 1.
+    /// The plan of `project`'s port of this number, from 1, in [`NETWORK`].
     #[must_use]
     pub fn new(project: &'static str, number: u8, host: usize) -> Self {
-        Self { name: format!("{project}-{number}"), project, host, address: Ipv4Addr::new(10, 0, 0, 10 + number) }
+        let address = Ipv4Addr::new(10, 0, 0, 10 + number);
+        Self { name: format!("{project}-{number}"), project, host, address, network: NETWORK }
     }
 }
 
@@ -146,7 +149,7 @@ impl Instance {
         let create = v1::CreatePortRequest {
             name: name.clone(),
             project: plan.project.into(),
-            network: NETWORK.into(),
+            network: plan.network.into(),
             fixed_ips: vec![v1::FixedIp { ip_address: plan.address.to_string(), ..Default::default() }],
             ..Default::default()
         };

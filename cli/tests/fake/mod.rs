@@ -376,7 +376,8 @@ impl Cloud for Service {
 
     async fn list_subnets(&self, request: Request<ListSubnetsRequest>) -> Result<Response<ListSubnetsReply>, Status> {
         self.note(request);
-        Err(Status::unimplemented("not built in this fake"))
+        let subnet = Subnet { id: "s1".into(), name: "inner".into(), project_id: "p1".into(), ..Subnet::default() };
+        Ok(Response::new(ListSubnetsReply { subnets: vec![subnet] }))
     }
 
     async fn delete_subnet(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
@@ -421,6 +422,69 @@ impl Cloud for Service {
     async fn delete_port(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
         self.note(request);
         Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn list_routers(&self, request: Request<ListRoutersRequest>) -> Result<Response<ListRoutersReply>, Status> {
+        self.note(request);
+        let interface = RouterInterface {
+            subnet_id: "s1".into(),
+            ip_address: "10.0.0.1".into(),
+            mac_address: "02:00:00:00:00:09".into(),
+            ..RouterInterface::default()
+        };
+        let route = HostRoute { destination: "10.9.0.0/16".into(), nexthop: "10.0.0.5".into() };
+        let router = Router {
+            id: "r1".into(),
+            name: "main".into(),
+            project_id: "p1".into(),
+            number: 3,
+            routes: vec![route],
+            interfaces: vec![interface],
+        };
+        Ok(Response::new(ListRoutersReply { routers: vec![router] }))
+    }
+
+    async fn create_router(&self, request: Request<CreateRouterRequest>) -> Result<Response<Router>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn delete_router(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
+        self.note(request);
+        Err(Status::unimplemented("not built in this fake"))
+    }
+
+    async fn add_router_interface(
+        &self,
+        request: Request<AddRouterInterfaceRequest>,
+    ) -> Result<Response<Router>, Status> {
+        let request = self.note(request);
+        let asked = format!("{} {} {}", request.router, request.subnet, request.ip_address);
+        Ok(Response::new(Router { id: "r1".into(), name: asked, ..Router::default() }))
+    }
+
+    async fn remove_router_interface(
+        &self,
+        request: Request<RemoveRouterInterfaceRequest>,
+    ) -> Result<Response<Router>, Status> {
+        let request = self.note(request);
+        let asked = format!("{} {}", request.router, request.subnet);
+        Ok(Response::new(Router { id: "r1".into(), name: asked, ..Router::default() }))
+    }
+
+    async fn add_router_route(&self, request: Request<AddRouterRouteRequest>) -> Result<Response<Router>, Status> {
+        let request = self.note(request);
+        let asked = format!("{} {} {}", request.router, request.destination, request.nexthop);
+        Ok(Response::new(Router { id: "r1".into(), name: asked, ..Router::default() }))
+    }
+
+    async fn remove_router_route(
+        &self,
+        request: Request<RemoveRouterRouteRequest>,
+    ) -> Result<Response<Router>, Status> {
+        let request = self.note(request);
+        let asked = format!("{} {}", request.router, request.destination);
+        Ok(Response::new(Router { id: "r1".into(), name: asked, ..Router::default() }))
     }
 
     async fn create_security_group(

@@ -4,7 +4,7 @@ use super::door::caller;
 use crate::authorise::Caller;
 use crate::controller::Controller;
 use crate::limits;
-use crate::model::{Host, Model, Network, Object, Planned, Port, Project, SecurityGroup, Stored, Subnet};
+use crate::model::{Host, Model, Network, Object, Planned, Port, Project, Router, SecurityGroup, Stored, Subnet};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -253,6 +253,40 @@ impl v1::cloud_server::Cloud for CloudService {
     async fn delete_port(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
         self.change(request, |model, request| model.delete_port(&request.id, &request.project)).await?;
         reply(v1::DeleteReply {})
+    }
+
+    async fn create_router(&self, request: Request<v1::CreateRouterRequest>) -> Reply<v1::Router> {
+        let plan = |model: &Model, request: &_| model.create_router(request, Uuid::new_v4());
+        reply(self.controller.describe_router(&self.change(request, plan).await?))
+    }
+
+    async fn list_routers(&self, request: Request<v1::ListRoutersRequest>) -> Reply<v1::ListRoutersReply> {
+        let routers = self.list::<Router>(&caller(&request)?, &request.get_ref().project, every)?;
+        let routers = routers.iter().map(|router| self.controller.describe_router(router)).collect();
+        reply(v1::ListRoutersReply { routers })
+    }
+
+    async fn delete_router(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
+        self.change(request, |model, request| model.delete_router(&request.id, &request.project)).await?;
+        reply(v1::DeleteReply {})
+    }
+
+    async fn add_router_interface(&self, request: Request<v1::AddRouterInterfaceRequest>) -> Reply<v1::Router> {
+        let plan = |model: &Model, request: &_| model.add_router_interface(request, Uuid::new_v4());
+        reply(self.controller.describe_router(&self.change(request, plan).await?))
+    }
+
+    async fn remove_router_interface(&self, request: Request<v1::RemoveRouterInterfaceRequest>) -> Reply<v1::Router> {
+        let router = self.change(request, Model::remove_router_interface).await?;
+        reply(self.controller.describe_router(&router))
+    }
+
+    async fn add_router_route(&self, request: Request<v1::AddRouterRouteRequest>) -> Reply<v1::Router> {
+        reply(self.controller.describe_router(&self.change(request, Model::add_router_route).await?))
+    }
+
+    async fn remove_router_route(&self, request: Request<v1::RemoveRouterRouteRequest>) -> Reply<v1::Router> {
+        reply(self.controller.describe_router(&self.change(request, Model::remove_router_route).await?))
     }
 
     async fn create_host(&self, request: Request<v1::CreateHostRequest>) -> Reply<v1::Host> {

@@ -186,7 +186,12 @@ fn members(model: &Model, group: Uuid) -> v1::AddressSet {
 
 /// The zone of a port's connections, looked up in; what begins one is remembered.
 fn track(port: &Port) -> v1::Action {
-    act(action::Action::Ct(v1::ConnectionTrack { zone: port.number, commit: true, follow_policy: true, mark: 0 }))
+    act(action::Action::Ct(v1::ConnectionTrack {
+        zone: port.number,
+        commit: true,
+        follow_policy: true,
+        ..Default::default()
+    }))
 }
 
 /// Adds what concerns one port of this host.

@@ -10,20 +10,23 @@
 //! | | without port security, anything untagged: on | 100 |
 //! | respond | ARP for the port's own address (a probe, an announcement): on, unanswered | 300 |
 //! | | ARP for any address of the network; DHCP: answered | 200 |
-//! | l2 | to a MAC here: its port's number to reg1, on through its firewall | 400 |
-//! | | from the tunnel, ARP to a group: to every port here, never back to the tunnel | 360 |
+//! | l2 | from the tunnel, ARP to a group: to every port here, never back to the tunnel | 360 |
 //! | | from the tunnel, anything else to a group: to every port here that has no port security | 350 |
-//! | | from the tunnel, to anything else: dropped | 300 |
-//! | | to a MAC elsewhere: through the tunnel to its host | 200 |
+//! | | from the tunnel, to anything else: on to deliver | 300 |
+//! | | to a router's MAC: see `router.rs` | 200 |
 //! | | ARP to a group: to every port here, and one copy to each host that has ports (head-end replication) | 160 |
 //! | | anything else to a group: likewise, but only for ports that have no port security | 150 |
+//! | | to anything else: on to deliver | 0 |
+//! | deliver | to a MAC here: its port's number to reg1, on through its firewall | 400 |
+//! | | from the tunnel, to anything else: dropped | 300 |
+//! | | to a MAC elsewhere: through the tunnel to its host | 200 |
 //! | | to anything else: dropped as unknown | 0 |
 //!
 //! A packet to several ports would have to pass each port's firewall on its own way, and a walk has one way. Until
 //! it can branch, ports with port security get no broadcast and no multicast but ARP, whatever their groups say.
 
 use super::firewall::{Policies, guard};
-use super::pipeline::{CLASSIFY, INGRESS_TRACK, L2, PORT_SECURITY, RESPOND, TUNNEL_PORT};
+use super::pipeline::{CLASSIFY, DELIVER, INGRESS_TRACK, L2, PORT_SECURITY, RESPOND, TUNNEL_PORT};
 use super::rule::{RuleBuilder, act, cookie, output, set};
 use super::state::HostState;
 use crate::model::{Host, Mac, Model, Network, Port, Subnet, host_label};
@@ -94,6 +97,21 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
         }
     }
     whole_network(state, network, tunnel, &all, &open);
+    unknown(state, network);
+}
+
+/// Adds what it takes to send to the ports of a network that has none here.
+pub(super) fn reach(state: &mut HostState, model: &Model, network: &Network, host: Uuid) {
+    unknown(state, network);
+    if !state.ports.contains_key(&TUNNEL_PORT) {
+        return;
+    }
+    for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {
+        let Some(underlay) = remote.underlay.filter(|_| remote.id != host) else { continue };
+        for port in model.ports_plugged(network.id, remote.id) {
+            remote_port(state, network, port, remote, underlay);
+        }
+    }
 }
 
 fn of_port(state: &mut HostState, network: &Network, port: &Port, kind: &str, what: &str) -> u64 {
@@ -118,6 +136,7 @@ fn whole_network(state: &mut HostState, network: &Network, tunnel: bool, all: &F
         "flood",
         "broadcast and multicast other than ARP, which only ports without port security take",
     );
+    let unicast = of_network(state, network, "unicast", "to one station");
     let or_drop = |rule: RuleBuilder, actions: Vec<Action>| {
         if actions.is_empty() { rule.drop(DropCause::Policy) } else { rule.apply(actions) }
     };
@@ -133,17 +152,25 @@ fn whole_network(state: &mut HostState, network: &Network, tunnel: bool, all: &F
             |priority, cookie| RuleBuilder::new(L2, priority, cookie).in_port(TUNNEL_PORT).segment(segment);
         state.add(from_tunnel(360, arp).arp().group().apply(all.here.clone()));
         state.add(or_drop(from_tunnel(350, group).group(), open.here.clone()));
+        state.add(from_tunnel(300, unicast).goto(DELIVER));
         let stray = of_network(state, network, "tunnel-stray", "from other hosts, to a MAC that is not here");
-        state.add(from_tunnel(300, stray).drop(DropCause::UnknownDestination));
+        let stray = RuleBuilder::new(DELIVER, 300, stray).in_port(TUNNEL_PORT).segment(segment);
+        state.add(stray.drop(DropCause::UnknownDestination));
     }
     let from_here = |priority, cookie| RuleBuilder::new(L2, priority, cookie).segment(segment);
     state.add(from_here(160, arp).arp().group().apply(all.actions(network)));
     state.add(or_drop(from_here(150, group).group(), open.actions(network)));
-    let unknown = of_network(state, network, "unknown-unicast", "to a MAC that no port of it has");
-    state.add(from_here(0, unknown).drop(DropCause::UnknownDestination));
+    state.add(from_here(0, unicast).goto(DELIVER));
 }
 
-fn arp_answer(cookie: u64, network: &Network, address: Ipv4Addr, mac: Mac) -> v1::Rule {
+/// What is for nobody.
+fn unknown(state: &mut HostState, network: &Network) {
+    let unknown = of_network(state, network, "unknown-unicast", "to a MAC that no port of it has");
+    let rule = RuleBuilder::new(DELIVER, 0, unknown).segment(network.segment);
+    state.add(rule.drop(DropCause::UnknownDestination));
+}
+
+pub(super) fn arp_answer(cookie: u64, network: &Network, address: Ipv4Addr, mac: Mac) -> v1::Rule {
     let reply = act(action::Action::ArpReply(v1::ArpReply { mac: mac.0.to_vec() }));
     RuleBuilder::new(RESPOND, 200, cookie).segment(network.segment).arp_request(address).apply(vec![reply])
 }
@@ -158,7 +185,8 @@ fn answer_arp(state: &mut HostState, network: &Network, port: &Port) {
 fn remote_port(state: &mut HostState, network: &Network, port: &Port, host: &Host, underlay: Ipv4Addr) {
     let what = format!("delivery through the tunnel to host {}", host.name);
     let cookie = of_port(state, network, port, "delivery", &what);
-    state.add(RuleBuilder::new(L2, 200, cookie).segment(network.segment).with(Field::EthDst, port.mac.0).apply(vec![
+    let to = RuleBuilder::new(DELIVER, 200, cookie).segment(network.segment).with(Field::EthDst, port.mac.0);
+    state.add(to.apply(vec![
         set(Field::TunId, u64::from(network.segment).to_be_bytes()),
         set(Field::TunDst, underlay.octets()),
         output(TUNNEL_PORT),
@@ -205,7 +233,7 @@ fn local_port(state: &mut HostState, model: &Model, network: &Network, port: &Po
     respond(state, model, network, port);
     let delivery = of_port(state, network, port, "delivery", "delivery");
     state.add(
-        RuleBuilder::new(L2, 400, delivery)
+        RuleBuilder::new(DELIVER, 400, delivery)
             .segment(network.segment)
             .with(Field::EthDst, port.mac.0)
             .apply_goto(vec![set(Field::Reg1, port.number.to_be_bytes())], INGRESS_TRACK),

@@ -2,9 +2,13 @@
 //!
 //! A frame enters at `classify`, which writes its network's segment id into `reg0`. Frames of instances
 //! pass `port_security`, `respond` and the firewall of the port they come from; frames from the tunnel did so where
-//! they came from and go straight to `l2`. What `l2` delivers here goes with the port's number in `reg1` through
-//! that port's firewall to `output`. `reg2` holds the policy in force, see `firewall.rs`. The numbers 50 and 60
-//! are kept for the tables that routers and NAT bring.
+//! they came from and go straight to `l2`. What is for a router goes through `route` and `neighbour`, and comes out
+//! with another network's segment in `reg0`; all unicast ends in `deliver`. What is delivered here goes with the port's
+//! number in `reg1` through that port's firewall to `output`.
+//!
+//! Registers: `reg0` the segment that the frame is on; `reg1` the destination port, from `deliver` on; `reg2` the policy
+//! in force, see `firewall.rs`; `reg3` the router's number, from `l2` on, 0 if no router has the packet. The rest is
+//! free. The numbers 45 and 60 are kept for the tables that NAT brings.
 
 use super::rule::{RuleBuilder, cookie};
 use super::state::HostState;
@@ -21,8 +25,14 @@ pub const RESPOND: u32 = 20;
 pub const EGRESS_TRACK: u32 = 30;
 /// What may leave a guarded port.
 pub const EGRESS_FIREWALL: u32 = 31;
-/// Delivers within a network.
+/// Floods; and tells what is for a router from what is for a port.
 pub const L2: u32 = 40;
+/// Where a router sends a packet on.
+pub const ROUTE: u32 = 50;
+/// From the address of the next hop to its MAC.
+pub const NEIGHBOUR: u32 = 62;
+/// Delivers unicast within a network.
+pub const DELIVER: u32 = 65;
 /// Looks up the connection of what a guarded port is sent.
 pub const INGRESS_TRACK: u32 = 70;
 /// What may enter a guarded port.
@@ -58,7 +68,15 @@ pub fn tables() -> Vec<v1::TableConfig> {
             Field::InPort,
         ),
         table(EGRESS_FIREWALL, "egress_firewall", "Security groups: what may leave the port.", Field::Reg2),
-        table(L2, "l2", "Delivery within the network: to ports here, or to the host that has the MAC.", Field::Reg0),
+        table(L2, "l2", "Broadcasts are flooded; what is for a router gets its number in reg3.", Field::Reg0),
+        table(ROUTE, "route", "The router of reg3 answers, or sends on to the next network: its segment.", Field::Reg3),
+        table(NEIGHBOUR, "neighbour", "Routed: the MAC of who has the address in the network.", Field::Reg0),
+        table(
+            DELIVER,
+            "deliver",
+            "Delivery within the network: to ports here, or to the host that has the MAC.",
+            Field::Reg0,
+        ),
         table(
             INGRESS_TRACK,
             "ingress_track",

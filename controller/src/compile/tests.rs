@@ -5,6 +5,7 @@
 
 mod firewall;
 mod incremental;
+mod routing;
 
 use super::rule::output;
 use super::state::{HostState, cut, is_empty, matched};
@@ -24,11 +25,24 @@ type Packet = BTreeMap<i32, Vec<u8>>;
 #[derive(Clone, Debug, PartialEq)]
 enum Fate {
     Port(u32),
-    Tunnel { segment: u64, host: Ipv4Addr },
+    Tunnel {
+        segment: u64,
+        host: Ipv4Addr,
+    },
     Arp(Mac),
     Dhcp(Box<v1::DhcpReply>),
     Dropped(DropCause),
     Missed(u32),
+    /// One less to live; who is told, is told from this address.
+    Aged(Ipv4Addr),
+    /// Measured by this MTU, likewise.
+    Measured(u32, Ipv4Addr),
+    Echo,
+    Unreachable(u32, Ipv4Addr),
+}
+
+fn address(bytes: &[u8]) -> Ipv4Addr {
+    <[u8; 4]>::try_from(bytes).expect("an address").into()
 }
 
 fn matches(state: &HostState, rule: &v1::Rule, packet: &Packet) -> bool {
@@ -50,6 +64,12 @@ fn matches(state: &HostState, rule: &v1::Rule, packet: &Packet) -> bool {
 }
 
 fn walk(state: &HostState, packet: &Packet) -> (Vec<Fate>, String) {
+    let (fates, origin, _) = journey(state, packet);
+    (fates, origin)
+}
+
+/// A walk, and the packet as it was in the end.
+fn journey(state: &HostState, packet: &Packet) -> (Vec<Fate>, String, Packet) {
     let mut packet = packet.clone();
     let in_port = packet[&(Field::InPort as i32)].clone();
     let mut fates = Vec::new();
@@ -58,7 +78,7 @@ fn walk(state: &HostState, packet: &Packet) -> (Vec<Fate>, String) {
         let candidates = state.rules.values().filter(|rule| rule.table == table && matches(state, rule, &packet));
         let Some(rule) = candidates.max_by_key(|rule| rule.priority) else {
             fates.push(Fate::Missed(table));
-            return (fates, String::new());
+            return (fates, String::new(), packet);
         };
         let origin = state.origins.get(&rule.cookie).cloned().expect("every cookie has an origin");
         let instructions = rule.instructions.clone().unwrap();
@@ -83,6 +103,15 @@ fn walk(state: &HostState, packet: &Packet) -> (Vec<Fate>, String) {
                 action::Action::ArpReply(reply) => fates.push(Fate::Arp(Mac(reply.mac.try_into().unwrap()))),
                 action::Action::DhcpReply(reply) => fates.push(Fate::Dhcp(Box::new(reply))),
                 action::Action::Drop(drop) => fates.push(Fate::Dropped(drop.cause())),
+                action::Action::DecTtl(ttl) => fates.push(Fate::Aged(address(&ttl.answer))),
+                action::Action::CheckMtu(check) => {
+                    assert!(check.fragment);
+                    fates.push(Fate::Measured(check.mtu, address(&check.answer)));
+                }
+                action::Action::IcmpReply(_) => fates.push(Fate::Echo),
+                action::Action::IcmpUnreachable(unreachable) => {
+                    fates.push(Fate::Unreachable(unreachable.code, address(&unreachable.answer)));
+                }
                 other => panic!("the fabric does not use {other:?}"),
             }
         }
@@ -91,7 +120,7 @@ fn walk(state: &HostState, packet: &Packet) -> (Vec<Fate>, String) {
                 assert!(next > table, "goto goes forward");
                 table = next;
             }
-            None => return (fates, origin),
+            None => return (fates, origin, packet),
         }
     }
 }

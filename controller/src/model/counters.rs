@@ -11,11 +11,13 @@ pub struct Counters {
     pub next_port: u32,
     /// Of segments.
     pub next_segment: u32,
+    /// Of routers.
+    pub next_router: u32,
 }
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { next_port: 1, next_segment: 1000 }
+        Self { next_port: 1, next_segment: 1000, next_router: 1 }
     }
 }
 
@@ -28,6 +30,9 @@ pub struct CountersRecord {
     /// See [`Counters`].
     #[prost(uint32, tag = "2")]
     pub next_segment: u32,
+    /// See [`Counters`]; 0 in records from before there were routers.
+    #[prost(uint32, tag = "3")]
+    pub next_router: u32,
 }
 
 impl Object for Counters {
@@ -42,11 +47,11 @@ impl Object for Counters {
     }
 
     fn record(&self) -> CountersRecord {
-        CountersRecord { next_port: self.next_port, next_segment: self.next_segment }
+        CountersRecord { next_port: self.next_port, next_segment: self.next_segment, next_router: self.next_router }
     }
 
     fn from_record(record: CountersRecord) -> Result<Self, String> {
-        Ok(Self { next_port: record.next_port, next_segment: record.next_segment })
+        Ok(Self { next_port: record.next_port, next_segment: record.next_segment, next_router: record.next_router })
     }
 }
 

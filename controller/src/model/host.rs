@@ -74,7 +74,7 @@ impl Object for Host {
     /// Itself, and who sends to it.
     fn touches(&self, model: &Model) -> BTreeSet<Uuid> {
         let networks = model.networks_on(self.id);
-        networks.into_iter().flat_map(|network| model.hosts_of(network)).chain([self.id]).collect()
+        networks.into_iter().flat_map(|network| model.hosts_reaching(network)).chain([self.id]).collect()
     }
 
     fn missing(named: &str) -> String {

@@ -1,4 +1,4 @@
-//! What the cloud is: projects, networks, subnets, ports, security groups and hosts, and what must hold between
+//! What the cloud is: projects, networks, subnets, ports, security groups, routers and hosts, and what must hold between
 //! them. Plain types: no I/O, no clocks, no async.
 //!
 //! A change is made in two steps, so that a refused one changes nothing and a stored one cannot fail:
@@ -10,8 +10,9 @@
 //!
 //! Invariants, kept by the planners: names are well-formed, and unique among the objects of a kind in a
 //! project; a port's addresses lie in subnets of its network and belong to no other port; MACs are unique in a
-//! network, segment ids and port numbers in the cloud; a port without port security has neither security groups nor
-//! address pairs; nothing is removed that is in use.
+//! network, segment ids, port and router numbers in the cloud; a port without port security has neither security
+//! groups nor address pairs; a router's port is never plugged, and its subnets do not overlap; nothing is removed that
+//! is in use.
 //!
 //! Called by `controller.rs` (planners, `apply`), `store/` (records), `compile/` (reading) and `api/` (reading).
 
@@ -28,6 +29,8 @@ mod port;
 mod port_security;
 mod project;
 mod record;
+mod router;
+mod router_interface;
 mod security_group;
 mod security_group_rule;
 mod subnet;
@@ -44,6 +47,7 @@ pub use network::{Network, NetworkIndex};
 pub use object::{Change, Object, Stored};
 pub use port::{AddressPair, FixedAddress, Plug, Port, PortIndex};
 pub use project::Project;
+pub use router::{Router, RouterIndex};
 pub use security_group::{DEFAULT_GROUP, SecurityGroup, SecurityGroupIndex};
 pub use security_group_rule::{Direction, Ports, Protocol, Remote, SecurityGroupRule, SecurityGroupRuleIndex};
 pub use subnet::{HostRoute, Subnet, SubnetIndex};
@@ -66,5 +70,6 @@ object::objects! {
     subnets: Subnet,
     security_groups: SecurityGroup,
     security_group_rules: SecurityGroupRule,
+    routers: Router,
     ports: Port,
 }

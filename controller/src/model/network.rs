@@ -81,7 +81,7 @@ impl Object for Network {
     }
 
     fn touches(&self, model: &Model) -> BTreeSet<Uuid> {
-        model.hosts_of(self.id).collect()
+        model.hosts_reaching(self.id)
     }
 }
 
@@ -150,6 +150,11 @@ impl Model {
     /// Plans its removal, its subnets included. It must have no ports.
     pub fn delete_network(&self, named: &str, project: &str) -> Planned<Network> {
         let network: &Network = self.find(named, project, "network")?;
+        if let Some(router) = self.routers_of(network.id).next() {
+            let by = format!("is joined to router {:?}", self.routers[router].name);
+            let remedy = "Take its subnets off first: `weft router interface remove ROUTER SUBNET`.";
+            return Err(in_use(network, "network", &by, remedy));
+        }
         let ports = self.ports_of(network.id).count();
         if ports > 0 {
             let by = format!("has {}", count(ports, "port"));

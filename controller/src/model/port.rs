@@ -12,7 +12,7 @@ use uuid::Uuid;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
 
-/// Where an instance meets a network.
+/// Where an instance meets a network; or a router, see [`Port::router`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     /// Unique in the cloud.
@@ -37,7 +37,12 @@ pub struct Port {
     pub groups: Vec<Uuid>,
     /// From which it may send besides its own addresses.
     pub pairs: Vec<AddressPair>,
+    /// The router whose interface it is; `None`: an instance's. A router's has just one address.
+    pub router: Option<Uuid>,
 }
+
+/// As Neutron calls what a router's port is for.
+const ROUTER_INTERFACE: &str = "network:router_interface";
 
 impl Port {
     /// See [`Port::groups`].
@@ -97,6 +102,10 @@ pub struct PortIndex {
     /// By host, network namespace and name of the interface.
     pub(super) of_interface: By<(Uuid, String, String)>,
     pub(super) of_group: By<Uuid>,
+    /// Routers' ports, by router.
+    pub(super) of_router: By<Uuid>,
+    /// Routers' ports, by network.
+    pub(super) routing: By<Uuid>,
     /// Plugged ports, by security group and host.
     pub(super) plugged_of_group: By<(Uuid, Uuid)>,
 }
@@ -143,6 +152,8 @@ impl Object for Port {
             port_security_enabled: self.port_security,
             security_groups: self.groups.iter().map(ToString::to_string).collect(),
             allowed_address_pairs: self.pairs.iter().map(pair).collect(),
+            device_owner: self.router.map_or(String::new(), |_| ROUTER_INTERFACE.to_owned()),
+            device_id: record::text(self.router),
             ..v1::Port::default()
         }
     }
@@ -169,6 +180,7 @@ impl Object for Port {
             port_security: record.port_security_enabled,
             groups: record::all(&record.security_groups, |text| record::uuid(text))?,
             pairs: record::all(&record.allowed_address_pairs, pair)?,
+            router: record::optional(&record.device_id, record::uuid)?,
         })
     }
 
@@ -178,6 +190,10 @@ impl Object for Port {
         index.of_number.set(self.number, self.id, present);
         for fixed in &self.addresses {
             index.of_address.set((fixed.subnet, fixed.address), self.id, present);
+        }
+        if let Some(router) = self.router {
+            index.of_router.set(router, self.id, present);
+            index.routing.set(self.network, self.id, present);
         }
         for &group in &self.groups {
             index.of_group.set(group, self.id, present);
@@ -192,10 +208,11 @@ impl Object for Port {
         }
     }
 
-    /// The network's hosts, unless the port is nowhere: then it is in no table. And the hosts that hold the address
-    /// sets of its groups, wherever it is.
+    /// The hosts that send to the network, unless the port is nowhere: then it is in no table, but for a router's,
+    /// which is everywhere. And the hosts that hold the address sets of its groups, wherever it is.
     fn touches(&self, model: &Model) -> BTreeSet<Uuid> {
-        let network = self.plug.as_ref().map(|_| model.hosts_of(self.network));
+        let present = self.plug.is_some() || self.router.is_some();
+        let network = present.then(|| model.hosts_reaching(self.network));
         let sets = self.groups.iter().flat_map(|&group| model.hosts_that_name_group(group));
         network.into_iter().flatten().chain(sets).collect()
     }
@@ -222,6 +239,12 @@ impl Model {
         self.ports.index.plugged.keys((network, Uuid::nil())..=(network, Uuid::max())).map(|(_, host)| *host)
     }
 
+    /// The port that has an address of a subnet.
+    #[must_use]
+    pub fn port_with(&self, subnet: Uuid, address: Ipv4Addr) -> Option<&Port> {
+        self.ports.index.of_address.one((subnet, address)).and_then(|port| self.ports.get(port))
+    }
+
     /// Plans a port: its MAC is free in the network, its addresses lie in subnets of it and are free.
     pub fn create_port(&self, request: &v1::CreatePortRequest, id: Uuid) -> Planned<Port> {
         let network: &Network = self.find(&request.network, &request.project, "network")?;
@@ -246,13 +269,14 @@ impl Model {
             port_security: guard.port_security,
             groups: guard.groups,
             pairs: guard.pairs,
+            router: None,
         };
         self.check_guard(None, &port)?;
         let changes = vec![Change::put(port.clone()), Change::put(counters)];
         Ok((changes, port))
     }
 
-    fn choose_number(&self) -> u32 {
+    pub(super) fn choose_number(&self) -> u32 {
         let last = FIRST_RESERVED_PORT - 1;
         let next = self.next().next_port;
         let start = if next > last { 1 } else { next.max(1) };
@@ -267,7 +291,7 @@ impl Model {
             || self.subnets_of(network).any(|subnet| subnet.dhcp_mac() == mac)
     }
 
-    fn choose_mac(&self, asked: &str, network: Uuid, id: Uuid) -> Result<Mac, Fault> {
+    pub(super) fn choose_mac(&self, asked: &str, network: Uuid, id: Uuid) -> Result<Mac, Fault> {
         if asked.is_empty() {
             let mut candidates = (0..64).map(|attempt| Mac::generated(Mac::PORTS, id, attempt));
             return candidates.find(|&mac| !self.mac_taken(network, mac)).ok_or_else(|| {
@@ -371,12 +395,15 @@ impl Model {
     }
 
     /// Who has the address; a gateway's may be given to the port that is the gateway.
-    fn address_owner(&self, subnet: &Subnet, address: Ipv4Addr) -> Option<String> {
+    pub(super) fn address_owner(&self, subnet: &Subnet, address: Ipv4Addr) -> Option<String> {
         if subnet.dhcp == Some(address) {
             return Some(format!("DHCP of subnet {:?}", subnet.name));
         }
-        let port = self.ports.index.of_address.one((subnet.id, address))?;
-        Some(format!("port {:?}", self.ports[port].name))
+        let port = self.port_with(subnet.id, address)?;
+        Some(match port.router {
+            Some(router) => format!("router {:?}", self.routers[router].name),
+            None => format!("port {:?}", port.name),
+        })
     }
 
     fn free_address(&self, subnet: &Subnet, field: &str) -> Result<FixedAddress, Fault> {
@@ -397,6 +424,7 @@ impl Model {
     /// Plans its removal. It must not be plugged.
     pub fn delete_port(&self, named: &str, project: &str) -> Planned<Port> {
         let port: &Port = self.find(named, project, "port")?;
+        self.not_of_router(port)?;
         if let Some(plug) = &port.plug {
             let by = format!("is plugged on host {:?}", self.hosts[plug.host].name);
             let remedy = format!("Unplug it first: `weft port unplug {}`.", port.name);

@@ -1,6 +1,6 @@
 //! Projects: created, removed.
 
-use super::lookup::in_use;
+use super::lookup::{count, in_use};
 use super::security_group::default_group;
 use super::{Change, Model, Object, Planned, record};
 use crate::limits;
@@ -51,7 +51,8 @@ impl Model {
         Ok((changes, project))
     }
 
-    /// Plans its removal, its group "default" included. It must have no networks and no other groups.
+    /// Plans its removal, its group "default" included. It must have no networks, no routers
+    /// and no other groups.
     pub fn delete_project(&self, named: &str) -> Planned<Project> {
         if named.is_empty() {
             let problem = "no project is named";
@@ -65,6 +66,11 @@ impl Model {
         if networks > 0 {
             let by = format!("has {networks} networks");
             return Err(in_use(project, "project", &by, "Remove its networks first."));
+        }
+        let routers = self.routers.index.of_project.of(project.id).count();
+        if routers > 0 {
+            let by = format!("has {}", count(routers, "router"));
+            return Err(in_use(project, "project", &by, "Remove its routers first."));
         }
         let groups = self.security_groups.among(self.security_groups.index.of_project.of(project.id));
         let (default, others): (Vec<_>, Vec<_>) = groups.partition(|group| group.name == super::DEFAULT_GROUP);

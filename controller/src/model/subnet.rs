@@ -41,12 +41,12 @@ pub struct Subnet {
     pub domain: String,
 }
 
-/// A route that DHCP offers.
+/// A route that DHCP offers, or that a router has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostRoute {
     /// Where to.
     pub destination: Ipv4Prefix,
-    /// Through which router, an address of the subnet.
+    /// Through which router; for DHCP an address of the subnet.
     pub next_hop: Ipv4Addr,
 }
 
@@ -128,7 +128,7 @@ impl Object for Subnet {
     }
 
     fn touches(&self, model: &Model) -> BTreeSet<Uuid> {
-        model.hosts_of(self.network).collect()
+        model.hosts_reaching(self.network)
     }
 }
 
@@ -205,6 +205,11 @@ impl Model {
         let addresses = (subnet.id, Ipv4Addr::UNSPECIFIED)..=(subnet.id, Ipv4Addr::BROADCAST);
         let mut used = self.ports.index.of_address.range(addresses);
         if let Some((&(_, address), port)) = used.next() {
+            if let Some(router) = self.ports[port].router {
+                let name = &self.routers[router].name;
+                let remedy = format!("Take it off first: `weft router interface remove {name} {}`.", subnet.name);
+                return Err(in_use(subnet, "subnet", &format!("is joined to router {name:?}"), remedy));
+            }
             let name = self.ports.get(port).map_or("", |port| port.name.as_str());
             let by = format!("gives {address} to port {name:?}");
             return Err(in_use(subnet, "subnet", &by, "Remove the ports that have its addresses first."));

@@ -1,5 +1,6 @@
 //! What each planner refuses, and that a refusal names the field and what to do.
 
+mod routing;
 mod security;
 
 use super::*;

@@ -170,6 +170,16 @@ fn the_model_survives_to_the_bit() {
     };
     let planned = model.create_subnet(&request, id());
     done(&mut model, &store, planned);
+    let planned = model.create_router(&v1::CreateRouterRequest { name: "main".into(), ..Default::default() }, id());
+    done(&mut model, &store, planned);
+    let (router, subnet) = (String::from("main"), String::from("s"));
+    let interface = v1::AddRouterInterfaceRequest { router: router.clone(), subnet, ..Default::default() };
+    let planned = model.add_router_interface(&interface, id());
+    done(&mut model, &store, planned);
+    let (destination, nexthop) = (String::from("10.8.0.0/16"), String::from("10.0.0.9"));
+    let planned =
+        model.add_router_route(&v1::AddRouterRouteRequest { router, destination, nexthop, ..Default::default() });
+    done(&mut model, &store, planned);
     for name in ["web", "db", "gone"] {
         let request = v1::CreatePortRequest { name: name.into(), network: "blue".into(), ..Default::default() };
         let planned = model.create_port(&request, id());

@@ -133,6 +133,8 @@ pub struct Observation {
     pub track: Option<Track>,
     /// Its tuple after the connection's NAT.
     pub translated: Option<Tuple>,
+    /// Of an ICMP error: the connection it is about, and what its NAT makes of it.
+    pub related: Option<Related>,
     /// What this worker has of its tuple: that connection, or one that is over, or that the packet contradicts.
     pub record: Option<ConnectionId>,
 }
@@ -154,6 +156,8 @@ pub struct New<'a> {
     pub mark: u32,
     /// See [`flag::FOLLOW_POLICY`].
     pub follow_policy: bool,
+    /// The connection of the same tuple that rules no longer admit: it is closed before this one is committed.
+    pub replaces: Option<ConnectionId>,
 }
 
 /// A connection that could begin: everything is chosen, nothing is changed.

@@ -40,6 +40,33 @@ pub struct Nat {
     pub destination: Option<(Ipv4Addr, Option<u16>)>,
 }
 
+impl Nat {
+    /// What it makes of a tuple if every port stays that may.
+    #[must_use]
+    pub fn of(&self, tuple: &Tuple) -> Tuple {
+        let mut out = *tuple;
+        if let Some((address, port)) = self.destination {
+            out = with_destination(&out, address, port);
+        }
+        match &self.source {
+            Some(source) => with_source(&out, source.address, u16::from_be_bytes(out.source_port)),
+            None => out,
+        }
+    }
+
+    /// Whether a connection that begins with `original` and leaves as `out` could have got that from this.
+    #[must_use]
+    pub fn explains(&self, original: &Tuple, out: &Tuple) -> bool {
+        let port = u16::from_be_bytes(out.source_port);
+        let may_choose = |source: &SourceNat| original.has_ports() && (source.ports.0..=source.ports.1).contains(&port);
+        let expected = self.of(original);
+        match self.source.filter(may_choose) {
+            Some(source) => with_source(&expected, source.address, port) == *out,
+            None => expected == *out,
+        }
+    }
+}
+
 /// The internal end of a mapping, and the external address it was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Internal {

@@ -220,6 +220,7 @@ impl Connections {
                     record: Some(id),
                     track: Some(Track { id, direction, visible_epoch: record.visible_epoch.wrapping_add(changes) }),
                     translated: Some(record.translated(direction)),
+                    related: None,
                 }
             }
         }
@@ -232,7 +233,15 @@ impl Connections {
         let state = related.map_or(CtState::TRACKED | CtState::INVALID, |related| related.state);
         let mark = related.map_or(0, |related| related.mark);
         let record = self.find(zone, &quoted.inverse()).map(|(slot, _)| self.id(slot));
-        Observation { state, mark, record, ..Observation::default() }
+        Observation { state, mark, record, related, ..Observation::default() }
+    }
+
+    /// What a packet's connection makes of it, whatever the packet is to its protocol: its direction, and its
+    /// tuple after NAT.
+    #[must_use]
+    pub fn translated(&self, zone: u32, tuple: &Tuple, now: u64) -> Option<(Direction, Tuple)> {
+        let (id, direction) = self.lookup(zone, tuple, now)?;
+        Some((direction, self.get(id)?.translated(direction)))
     }
 
     /// What a cached program does per packet and connection: checks that the program still holds, and if
@@ -300,7 +309,8 @@ impl Connections {
             .filter(|_| original.may_begin())
             .ok_or(DropReason::InvalidState)?;
         let replaced = self.find(new.zone, &original).map(|(slot, _)| slot);
-        if replaced.is_some_and(|slot| self.blocks(slot, now)) {
+        let blocks = |slot| self.blocks(slot, now) && Some(self.id(slot)) != new.replaces;
+        if replaced.is_some_and(blocks) {
             return Err(DropReason::ConnectionClash);
         }
         if replaced.is_none() {
@@ -338,7 +348,7 @@ impl Connections {
             }
         }
         let reply = out.inverse();
-        if self.find(new.zone, &reply).is_some_and(|(slot, _)| self.blocks(slot, now)) {
+        if self.find(new.zone, &reply).is_some_and(|(slot, _)| blocks(slot)) {
             return Err(DropReason::ConnectionClash);
         }
         Ok(Prepared { zone: new.zone, original, reply, progress, flags, mark: new.mark, first: *new.first })

@@ -35,7 +35,16 @@ pub(super) fn udp(port: u16) -> Tuple {
 }
 
 pub(super) fn new(zone: u32, tuple: Tuple, transport: Transport) -> New<'static> {
-    New { zone, tuple, transport, first: &FlowKey::ZERO, nat: Nat::default(), mark: 0, follow_policy: false }
+    New {
+        zone,
+        tuple,
+        transport,
+        first: &FlowKey::ZERO,
+        nat: Nat::default(),
+        mark: 0,
+        follow_policy: false,
+        replaces: None,
+    }
 }
 
 pub(super) fn passing(transport: Transport) -> Passing {

@@ -5,10 +5,12 @@
 //! What an action means to a walk is in `resolve.rs`, what it does to a frame in `program.rs`.
 
 mod dhcp;
+mod track;
 
 use super::key::FlowKey;
 use super::message::{address, field_row, hexadecimal, operand, port_number, prerequisites};
 use super::rule::RuleId;
+use crate::connection::Nat;
 use crate::drop::DropReason;
 use crate::limits::{ACTIONS_PER_RULE, TABLES};
 use crate::packet::fragment::LEAST_MTU;
@@ -105,6 +107,8 @@ impl Action {
 pub struct ConnectionTrack {
     /// Where.
     pub zone: u32,
+    /// Whether the connection's NAT is applied.
+    pub nat: bool,
     /// Set: what to remember of a packet that begins a connection.
     pub commit: Option<Commit>,
 }
@@ -116,6 +120,8 @@ pub struct Commit {
     pub follow_policy: bool,
     /// Its mark.
     pub mark: u32,
+    /// What of it is translated; nothing unless NAT is applied.
+    pub translate: Nat,
 }
 
 /// Values for the bits of `mask`.
@@ -236,12 +242,7 @@ pub fn action_to_message(action: &Action) -> Vec<v1::Action> {
             Wire::Punt(v1::Punt { max_length, reason: *reason })
         }
         Action::Drop(reason) => Wire::Drop(v1::Drop { cause: drop_cause(*reason).into() }),
-        Action::Track(track) => Wire::Ct(v1::ConnectionTrack {
-            zone: track.zone,
-            commit: track.commit.is_some(),
-            follow_policy: track.commit.is_some_and(|commit| commit.follow_policy),
-            mark: track.commit.map_or(0, |commit| commit.mark),
-        }),
+        Action::Track(track) => Wire::Ct(track::to_message(track)),
         Action::ArpReply(mac) => Wire::ArpReply(v1::ArpReply { mac: mac.to_vec() }),
         Action::DhcpReply(offer) => Wire::DhcpReply(dhcp::to_message(offer)),
     };
@@ -335,18 +336,7 @@ fn action(message: &v1::Action, id: &RuleId) -> Result<Action, Fault> {
             reason: punt.reason,
         },
         Wire::Drop(dropped) => Action::Drop(drop_reason(dropped.cause)?),
-        Wire::Ct(track) => {
-            if !track.commit && (track.follow_policy || track.mark != 0) {
-                return Err(Fault::invalid(
-                    "bad_ct",
-                    "ct.commit",
-                    "follow_policy and mark are of the connection that ct begins",
-                    "Set commit as well.",
-                ));
-            }
-            let commit = Commit { follow_policy: track.follow_policy, mark: track.mark };
-            Action::Track(ConnectionTrack { zone: track.zone, commit: track.commit.then_some(commit) })
-        }
+        Wire::Ct(track) => Action::Track(track::from_message(track).map_err(|fault| fault.within("ct"))?),
         Wire::ArpReply(reply) => Action::ArpReply(mac(&reply.mac, "arp_reply.mac")?),
         Wire::DhcpReply(reply) => {
             Action::DhcpReply(Arc::new(dhcp::from_message(reply).map_err(|fault| fault.within("dhcp_reply"))?))

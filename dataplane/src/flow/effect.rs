@@ -2,6 +2,7 @@
 //! trace` and `weft cache` print them, in the words of rules.
 
 use super::action::{Action, action_to_message};
+use super::translate::Translation;
 use crate::drop::DropReason;
 use crate::packet::tunnel::VxlanHeader;
 use crate::port::PortSlot;
@@ -30,6 +31,8 @@ pub enum Effect {
     },
     /// Wrap (a copy) and send it by the underlay.
     Tunnel(Box<TunnelOutput>),
+    /// Translate it, as its connection's NAT has it.
+    Translate(Box<Translation>),
     /// Another worker is to decide about the packet: the only effect.
     HandOver(u16),
     /// It should have left here, but cannot; counted only if nothing else is done with the packet.
@@ -65,7 +68,7 @@ impl Effect {
         match self {
             Self::Action { action, .. } => action.consumes(),
             Self::Output { .. } | Self::Tunnel(_) | Self::HandOver(_) => true,
-            Self::Undeliverable { .. } => false,
+            Self::Translate(_) | Self::Undeliverable { .. } => false,
         }
     }
 
@@ -90,7 +93,7 @@ impl Effect {
         match self {
             Self::Output { slot, .. } => Some(*slot),
             Self::Tunnel(output) => Some(output.slot),
-            Self::Action { .. } | Self::HandOver(_) | Self::Undeliverable { .. } => None,
+            Self::Action { .. } | Self::Translate(_) | Self::HandOver(_) | Self::Undeliverable { .. } => None,
         }
     }
 
@@ -106,6 +109,10 @@ impl Effect {
             Self::Action { action, .. } => {
                 let actions = action_to_message(action).into_iter().map(v1::effect::Effect::Action);
                 return actions.map(|effect| v1::Effect { effect: Some(effect) }).collect();
+            }
+            Self::Translate(translation) => {
+                let effect = v1::effect::Effect::Translation(translation.to_message());
+                return vec![v1::Effect { effect: Some(effect) }];
             }
             // Who asks is told what that worker says.
             Self::HandOver(_) => return Vec::new(),

@@ -24,6 +24,7 @@ mod shared;
 pub mod state;
 pub mod tables;
 pub mod trace;
+pub mod translate;
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use super::effect::{Effect, TunnelOutput};
 use super::key::FlowKey;
 use super::resolve::{Back, Resolution};
 use super::rewrite::rewrite;
+use super::translate::translate;
 use crate::connection::{Connections, Contents, Touched, Track};
 use crate::drop::DropReason;
 use crate::packet::checksum;
@@ -111,6 +112,8 @@ impl Program {
             Effect::Action { cookie, .. } => (3, *cookie, None),
             Effect::Undeliverable { .. } => (4, 0, None),
             Effect::HandOver(worker) => (5, u64::from(*worker), None),
+            // Of one connection, which stands in `tracks`.
+            Effect::Translate(_) => (6, 0, None),
         });
         Some(FixedState::default().hash_one(steps.collect::<Vec<_>>()))
     }
@@ -178,6 +181,7 @@ impl Program {
             }
             Effect::HandOver(worker) => return egress.hand_over(*worker, frame, passing.key),
             Effect::Undeliverable { reason, .. } => return egress.discard(frame, *reason),
+            Effect::Translate(_) => return egress.discard(frame, DropReason::NoOutput),
         };
         match action {
             Action::Punt { max_length, reason } => {
@@ -306,7 +310,7 @@ fn send(step: &Effect, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
     match step {
         Effect::Output { slot, .. } => egress.send(*slot, frame),
         Effect::Tunnel(output) => send_by_tunnel(output, frame, key, egress),
-        Effect::Action { .. } | Effect::HandOver(_) | Effect::Undeliverable { .. } => {
+        Effect::Action { .. } | Effect::Translate(_) | Effect::HandOver(_) | Effect::Undeliverable { .. } => {
             egress.discard(frame, DropReason::NoOutput);
         }
     }
@@ -321,7 +325,13 @@ fn send_by_tunnel(output: &TunnelOutput, mut frame: Frame, key: &FlowKey, egress
 
 /// A step that changes the frame and leaves it.
 fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Option<u16>) -> Result<(), Refusal> {
-    let Effect::Action { action, .. } = step else { return Ok(()) };
+    let action = match step {
+        Effect::Action { action, .. } => action,
+        Effect::Translate(translation) if !translate(frame, layout, translation) => {
+            return Err(DropReason::BadAction.into());
+        }
+        _ => return Ok(()),
+    };
     match action {
         Action::SetField(set) => {
             if !rewrite(frame, layout, set) {

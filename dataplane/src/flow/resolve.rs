@@ -17,6 +17,10 @@
 //! one depends on. What belongs to no connection, or begins one, is not to be cached. A walk that meets a
 //! connection of another worker ends there: the frame is that one's (`handover.rs`).
 //!
+//! **NAT** of a connection is constants, which are written like those of a set-field ([`Effect::Translate`]): the
+//! program that has them names the connection among its tracks. A connection that begins gets its own from what
+//! is prepared, and a walk as if new that of the connection there is.
+//!
 //! Values that are only checked (the TTL) are checked when the program runs, and are not consulted here.
 
 use super::action::{Action, Instructions, SetField};
@@ -38,6 +42,7 @@ use weft_proto::v1::Field;
 
 mod answer;
 mod track;
+mod translate;
 
 pub use answer::Back;
 
@@ -64,6 +69,8 @@ pub enum Connected<'a> {
     Now(&'a Connections),
     /// None: every packet that can begin one does.
     AsNew,
+    /// Likewise, but packets are translated as those of the connections there are.
+    Again(&'a Connections),
 }
 
 /// The packet that walks.
@@ -172,6 +179,8 @@ struct Walk<'a> {
     set: ActionSet,
     /// What was found in each zone.
     zones: Vec<(u32, Observation)>,
+    /// Zones whose NAT has been applied.
+    translated: Vec<u32>,
     /// Zones that a commit was asked for, whether something new begins there or not.
     committed: Vec<u32>,
     commits: Vec<Prepared>,
@@ -219,6 +228,7 @@ impl<'a> Walk<'a> {
             topology: Vec::new(),
             set: ActionSet::default(),
             zones: Vec::new(),
+            translated: Vec::new(),
             committed: Vec::new(),
             commits: Vec::new(),
             refused: Vec::new(),

@@ -112,7 +112,14 @@ fn write_traffic_class(frame: &mut Frame, l3: usize, value: u8, mask: u8) -> boo
 }
 
 /// Keeps the transport checksum right after bytes under it changed. `pseudo`: they are addresses.
-fn update_transport(frame: &mut Frame, layout: &Layout, version6: bool, pseudo: bool, old: &[u8], new: &[u8]) -> bool {
+pub(super) fn update_transport(
+    frame: &mut Frame,
+    layout: &Layout,
+    version6: bool,
+    pseudo: bool,
+    old: &[u8],
+    new: &[u8],
+) -> bool {
     let (l3, l4) = (layout.l3 as usize, layout.l4 as usize);
     if l4 == 0 {
         // A later fragment: the checksum travelled with the first one, which is rewritten likewise.

@@ -3,6 +3,7 @@
 
 mod apart;
 mod flows;
+mod translated;
 
 use super::Links;
 use crate::connection::Filter;

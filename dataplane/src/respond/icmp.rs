@@ -94,7 +94,7 @@ impl Unreachable {
 }
 
 /// Ethernet with two tags, the longest IPv4 header, and the transport header up to its checksum: all that
-/// is ever rewritten.
+/// is ever rewritten, but for what ICMP errors quote, which are never answered.
 const KEPT: usize = Ethernet::BYTES + 8 + 60 + 20;
 
 /// The headers of an IPv4 packet as it was received.

@@ -3,6 +3,7 @@
 mod edges;
 mod routed;
 mod tracked;
+mod translated;
 
 use super::{WorkerHandle, WorkerSettings};
 use crate::drop::DropReason;

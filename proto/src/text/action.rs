@@ -4,7 +4,7 @@ use super::matching::part_number;
 use super::name::{Context, PARTS, Target, check_prerequisites, resolve};
 use super::scan::{Word, did_you_mean, words};
 use super::value::{self, Masked, format_mac, mac, parse_number, to_bytes, to_number};
-use super::{dhcp, icmp};
+use super::{dhcp, icmp, track};
 use crate::fault::Fault;
 use crate::field::{FieldInfo, info};
 use crate::v1::{self, DropCause, Field, FieldMatch, Instructions, action::Action as Kind};
@@ -63,7 +63,7 @@ const FOREIGN: [(&str, &str); 15] = [
     ("all", "Name each port: output:1,output:2."),
     ("local", "There is no local port; output to a tap port by its number."),
     ("output_reg", "Output to a port by its number."),
-    ("nat", "NAT is not built yet; set_field rewrites addresses statelessly."),
+    ("nat", "It stands in ct: ct(zone=1,nat) or ct(commit,zone=1,nat(src=192.0.2.1))."),
     ("group", "Groups are not built yet; name each port: output:1,output:2."),
     ("meter", "Meters are not built yet; leave it out."),
     ("learn", "Rules come from you or the controller; punt packets that should cause one."),
@@ -306,7 +306,11 @@ fn one(word: Word<'_>, matches: &[FieldMatch]) -> Result<v1::Action, Fault> {
         "controller" | "CONTROLLER" | "punt" => Kind::Punt(punt(word, argument)?),
         "ct" => {
             let inner = argument.call_argument(word, "ct(zone=1) or ct(commit,zone=1)")?;
-            Kind::Ct(track(word, inner)?)
+            let track = track::parse(word, inner)?;
+            if track.nat {
+                needs_ip(word, Word { text: "nat", ..word }, matches)?;
+            }
+            Kind::Ct(track)
         }
         "arp_reply" => {
             let written = argument.colon_argument(word, "arp_reply:02:00:00:00:00:01")?;
@@ -390,50 +394,6 @@ fn punt(word: Word<'_>, argument: Argument<'_>) -> Result<v1::Punt, Fault> {
     Ok(punt)
 }
 
-/// Reads what stands in `ct(…)`.
-fn track(word: Word<'_>, inner: Word<'_>) -> Result<v1::ConnectionTrack, Fault> {
-    let mut track = v1::ConnectionTrack::default();
-    for part in words(inner)? {
-        match part.split_once("=").map(|(name, number)| (name.text, number)) {
-            None if part.text == "commit" => track.commit = true,
-            None if part.text == "follow_policy" => track.follow_policy = true,
-            Some(("zone", number)) => track.zone = parse_number(number, "zone", 32)? as u32,
-            Some(("mark", number)) => track.mark = parse_number(number, "mark", 32)? as u32,
-            Some(("table", _)) => {
-                return Err(part.fault(
-                    "bad_value",
-                    "ct does not start the walk again in another table: what follows it sees ct_state",
-                    "Leave table= out, and end the actions with goto_table:N.",
-                ));
-            }
-            _ => return Err(form(word, "ct(commit,zone=1,follow_policy,mark=0x1)")),
-        }
-    }
-    if !track.commit && (track.follow_policy || track.mark != 0) {
-        return Err(word.fault(
-            "bad_value",
-            "follow_policy and mark are of the connection that ct begins",
-            "Add commit.",
-        ));
-    }
-    Ok(track)
-}
-
-fn format_track(track: &v1::ConnectionTrack) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    if track.commit {
-        parts.push("commit".into());
-    }
-    parts.push(format!("zone={}", track.zone));
-    if track.follow_policy {
-        parts.push("follow_policy".into());
-    }
-    if track.mark != 0 {
-        parts.push(format!("mark={:#x}", track.mark));
-    }
-    format!("ct({})", parts.join(","))
-}
-
 /// Reads the value of a set-field of the field of this name.
 fn set_field(word: Word<'_>, name: Word<'_>, written: Word<'_>, matches: &[FieldMatch]) -> Result<v1::SetField, Fault> {
     let context = Context::of(matches);
@@ -504,7 +464,7 @@ pub fn format_action(action: &v1::Action) -> String {
             let cause = CAUSES.iter().find(|row| i32::from(row.1) == drop.cause);
             cause.map_or_else(|| format!("drop({})", drop.cause), |row| format!("drop({})", row.0))
         }
-        Some(Kind::Ct(track)) => format_track(track),
+        Some(Kind::Ct(track)) => track::format(track),
         Some(Kind::ArpReply(reply)) => format!("arp_reply:{}", format_mac(&reply.mac)),
         Some(Kind::DhcpReply(reply)) => dhcp::format(reply),
     }

@@ -5,7 +5,7 @@ use super::value::format_ip;
 use crate::v1::{self, effect::Effect as Kind};
 
 /// Writes one effect: an action, or `output:2 (web-1)`; a tunnel's with its destination and key, and
-/// why a frame would not leave after all.
+/// why a frame would not leave after all; NAT with what it changes: `nat(src=192.0.2.1:40001)`.
 #[must_use]
 pub fn format_effect(effect: &v1::Effect) -> String {
     match &effect.effect {
@@ -24,5 +24,20 @@ pub fn format_effect(effect: &v1::Effect) -> String {
             }
             text
         }
+        Some(Kind::Translation(translation)) => format_translation(translation),
     }
+}
+
+fn format_translation(translation: &v1::TranslationEffect) -> String {
+    let end = |name: &str, address: &[u8], port: Option<u32>| {
+        let address = if address.is_empty() { String::new() } else { format_ip(address) };
+        let port = port.map_or_else(String::new, |port| format!(":{port}"));
+        (!address.is_empty() || !port.is_empty()).then(|| format!("{name}={address}{port}"))
+    };
+    let source = end("src", &translation.source, translation.source_port);
+    let destination = end("dst", &translation.destination, translation.destination_port);
+    let identifier = translation.identifier.map(|identifier| format!("icmp_id={identifier}"));
+    let quoted = translation.quoted.then(|| "quoted".to_owned());
+    let parts: Vec<String> = [source, destination, identifier, quoted].into_iter().flatten().collect();
+    format!("nat({})", parts.join(","))
 }

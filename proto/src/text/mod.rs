@@ -25,6 +25,7 @@ mod matching;
 mod name;
 mod rule;
 mod scan;
+mod track;
 mod value;
 
 #[cfg(test)]

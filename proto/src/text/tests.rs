@@ -164,6 +164,17 @@ fn errors_name_place_problem_and_remedy() {
             34,
             "\"hots\" is not a code of ICMP's destination unreachable that a router sends. Write one of net, host, port, admin. Did you mean \"host\"?",
         ),
+        ("actions=ct(zone=1,nat)", 9, "nat needs ip. Add ip to the rule's match."),
+        (
+            "ip,actions=ct(commit,zone=1,nat(src=10.0.0.1:9-5))",
+            37,
+            "there is no port from 9 to 5. Write the smaller number first.",
+        ),
+        (
+            "ip,actions=ct(zone=1,nat(dst=10.0.0.1))",
+            12,
+            "follow_policy, mark and the addresses of nat are of the connection that ct begins. Add commit.",
+        ),
         ("actions=set_field:1.2.3.4->ip_src", 9, "setting ip_src needs ip. Add ip to the rule's match."),
         ("actions=set_field:1->in_port", 9, "in_port cannot be set. Match it instead, or leave this out."),
         (
@@ -362,6 +373,22 @@ fn any_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
             _ => Kind::DecTtl(v1::DecTtl { answer }),
         },
     );
+    let end = (any::<[u8; 4]>(), 1..=0xffff_u32, 1..=0xffff_u32, any::<bool>());
+    let translation = (proptest::option::of(end.clone()), proptest::option::of(end));
+    let connection = (any::<u32>(), any::<bool>(), any::<bool>(), any::<u32>(), any::<bool>());
+    let track =
+        (connection, translation).prop_map(move |((zone, commit, follow, mark, nat), (source, destination))| {
+            let source = source.filter(|_| nat && commit && ip4).map(|(address, one, other, ports)| {
+                let (first_port, last_port) = if ports { (one.min(other), one.max(other)) } else { (0, 0) };
+                v1::SourceNat { address: address.to_vec(), first_port, last_port }
+            });
+            let destination = destination.filter(|_| nat && commit && ip4).map(|(address, one, _, port)| {
+                v1::DestinationNat { address: address.to_vec(), port: if port { one } else { 0 } }
+            });
+            let mark = if commit { mark } else { 0 };
+            let (follow_policy, nat) = (commit && follow, nat && ip4);
+            Kind::Ct(v1::ConnectionTrack { zone, commit, follow_policy, mark, nat, source, destination })
+        });
     prop_oneof![
         port.prop_map(|port| Kind::Output(v1::Output { port })),
         set,
@@ -371,10 +398,7 @@ fn any_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
         any::<u32>().prop_map(|max_length| Kind::Punt(v1::Punt { max_length, reason: 0 })),
         (0..4_i32).prop_map(|cause| Kind::Drop(v1::Drop { cause })),
         mac().prop_map(|mac| Kind::ArpReply(v1::ArpReply { mac })),
-        (any::<u32>(), any::<bool>(), any::<bool>(), any::<u32>()).prop_map(|(zone, commit, follow, mark)| {
-            let mark = if commit { mark } else { 0 };
-            Kind::Ct(v1::ConnectionTrack { zone, commit, follow_policy: commit && follow, mark })
-        }),
+        track,
         dhcp,
     ]
     .prop_map(|kind| v1::Action { action: Some(kind) })
@@ -413,7 +437,7 @@ fn any_rule() -> impl Strategy<Value = v1::Rule> {
 fn fragments() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => proptest::sample::select(vec![
-            "in_port", "nw_src", "tp_dst", "vlan_vid", "dl_vlan", "tcp_flags", "ip_frag", "tun_id", "reg0", "ipv6_src",
+            "in_port", "nw_src", "tp_dst", "vlan_vid", "dl_vlan", "tcp_flags", "ip_frag", "ct(", "nat(src=", "tun_id", "reg0", "ipv6_src",
             "nw_tos", "cookie", "table", "owner", "priority", "actions=", "output:", "set_field:", "->", "write_actions(",
             "dhcp_reply(", "route=", "host=", "resubmit(,", "goto_table:", "mod_vlan_vid:", "punt(", "drop(", ")", "(",
             "=", ",", "/", ":", ">", ";", "@", "%", "#", " ", "+", "-", "0x", "1", "10.0.0.1", "fe80::1", "tcp", "ip",

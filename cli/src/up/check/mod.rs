@@ -7,6 +7,7 @@
 pub mod address;
 pub mod firewall;
 pub mod remains;
+pub mod routing;
 pub mod separation;
 pub mod traffic;
 
@@ -74,6 +75,12 @@ pub const CHECKS: &[Check] = &[
         promise: "a security group blocks, then allows, then cuts an established connection",
         run: firewall::security_group,
         plant: fault::open_firewall,
+    },
+    Check {
+        name: "routing",
+        promise: "a router joins two networks: ping, TTL, TCP, its own addresses, too-big packets",
+        run: routing::routing,
+        plant: fault::no_neighbour,
     },
     Check {
         name: "trace",

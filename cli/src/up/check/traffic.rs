@@ -50,7 +50,8 @@ pub fn tcp(cloud: &mut Cloud, _: bool) -> Result<String> {
     Ok(format!("{} MB each way intact, {:.0} and {:.0} Mbit/s", TRANSFER_BYTES >> 20, rate(there), rate(back)))
 }
 
-fn transfer(from: &Instance, to: &Instance) -> Result<Duration> {
+/// Sends some megabytes by TCP and compares; gives the time it took.
+pub(super) fn transfer(from: &Instance, to: &Instance) -> Result<Duration> {
     let address = SocketAddrV4::new(to.plan.address, TRANSFER_PORT);
     let listener = namespace::inside(&to.namespace, move || TcpListener::bind(address).context("cannot listen"))?;
     let stop = Arc::new(AtomicBool::new(false));

@@ -2,7 +2,7 @@
 
 use super::{Cloud, apply, assert_same};
 use crate::compile::{HostState, compile};
-use crate::model::{Host, HostReport, Model, Planned};
+use crate::model::{Host, HostReport, Model, Network, Planned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
@@ -31,7 +31,8 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
         let host = random.below(5);
         (format!("host-{host}"), u8::try_from(host).unwrap())
     });
-    match random.below(36) {
+    match random.below(46) {
+        36..=45 => random_router_change(model, random, id),
         24..=26 => random_group_change(model, random, id),
         27..=30 => {
             let groups = (0..random.below(3)).map(|_| random.name("group", 3)).collect();
@@ -122,6 +123,43 @@ fn random_group_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<
     }
 }
 
+/// Routers come and go, are joined to subnets, and have routes.
+fn random_router_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
+    let router = random.name("router", 3);
+    let subnet = model.subnets.iter().nth(random.below(6)).map_or(String::new(), |subnet| subnet.id.to_string());
+    match random.below(10) {
+        0 => model.delete_router(&router, "").map(|(changes, _)| (changes, ())),
+        1 | 2 => {
+            let request = v1::CreateRouterRequest { name: router, ..Default::default() };
+            model.create_router(&request, id).map(|(changes, _)| (changes, ()))
+        }
+        3 => {
+            let request = v1::RemoveRouterInterfaceRequest { router, subnet, ..Default::default() };
+            model.remove_router_interface(&request).map(|(changes, _)| (changes, ()))
+        }
+        4 => {
+            let destination = format!("10.{}.0.0/16", 8 + random.below(3));
+            let request = v1::RemoveRouterRouteRequest { router, destination, ..Default::default() };
+            model.remove_router_route(&request).map(|(changes, _)| (changes, ()))
+        }
+        5 | 6 => {
+            let destination = format!("10.{}.0.0/16", 8 + random.below(3));
+            let nexthop = format!("10.{}.0.{}", random.below(3), 2 + random.below(3));
+            let request = v1::AddRouterRouteRequest { router, destination, nexthop, ..Default::default() };
+            model.add_router_route(&request).map(|(changes, _)| (changes, ()))
+        }
+        _ => {
+            let ip_address = if random.below(2) == 0 {
+                String::new()
+            } else {
+                format!("10.{}.0.{}", random.below(3), 100 + random.below(3))
+            };
+            let request = v1::AddRouterInterfaceRequest { router, subnet, ip_address, ..Default::default() };
+            model.add_router_interface(&request, id).map(|(changes, _)| (changes, ()))
+        }
+    }
+}
+
 /// The heart of incremental compiling: compiling only the hosts that changes touch, and sending only what
 /// differs, each switch holds what compiling everything says, after every change.
 #[test]
@@ -130,12 +168,13 @@ fn incremental_equals_full_after_random_changes() {
     let mut refused = 0;
     let mut untouched = 0;
     let mut shared = 0;
+    let mut routed = 0;
     for seed in 0..40 {
         let mut random = Random(seed);
         let mut cloud = Cloud::default();
         cloud.make(|model, id| model.create_project(&v1::CreateProjectRequest { name: "default".into() }, id));
         let mut held: BTreeMap<Uuid, HostState> = BTreeMap::new();
-        for step in 0..250 {
+        for step in 0..330 {
             let id = cloud.id();
             let Ok((changes, ())) = random_change(&cloud.model, &mut random, id) else {
                 refused += 1;
@@ -166,6 +205,10 @@ fn incremental_equals_full_after_random_changes() {
             }
             shared += usize::from(hosts.len() > 1);
             untouched += usize::from(!changes.is_empty() && hosts.len() < cloud.model.hosts.len());
+            let model = &cloud.model;
+            let reached =
+                |network: &Network| model.hosts_reaching(network.id).len() > model.hosts_of(network.id).count();
+            routed += usize::from(!changes.is_empty() && model.networks.iter().any(reached));
             for host in cloud.model.hosts.iter() {
                 let context = format!("seed {seed}, step {step}, host {}, after {changes:?}", host.name);
                 let state = held.get(&host.id).cloned().expect("a new host is touched");
@@ -174,6 +217,6 @@ fn incremental_equals_full_after_random_changes() {
         }
     }
     // It would prove nothing if nothing had happened, or if every change had touched every host.
-    assert!(done.len() == 7 && done.values().all(|&count| count > 50), "{done:?}, {refused} refused");
-    assert!(untouched > 500 && shared > 300, "{untouched} {shared}");
+    assert!(done.len() == 8 && done.values().all(|&count| count > 50), "{done:?}, {refused} refused");
+    assert!(untouched > 500 && shared > 300 && routed > 300, "{untouched} {shared} {routed}");
 }

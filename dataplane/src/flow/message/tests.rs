@@ -231,6 +231,48 @@ fn wrong_dhcp_replies_are_refused() {
 }
 
 #[test]
+fn wrong_nat_is_refused_and_right_nat_comes_back() {
+    let right = v1::ConnectionTrack {
+        zone: 5,
+        commit: true,
+        nat: true,
+        source: Some(v1::SourceNat { address: vec![192, 0, 2, 1], first_port: 2000, last_port: 2999 }),
+        destination: Some(v1::DestinationNat { address: vec![10, 0, 0, 1], port: 80 }),
+        ..v1::ConnectionTrack::default()
+    };
+    let rule = |change: &dyn Fn(&mut v1::ConnectionTrack)| {
+        let mut track = right.clone();
+        change(&mut track);
+        manual(vec![], vec![wire(Wire::Ct(track))])
+    };
+    let place = |change: &dyn Fn(&mut v1::ConnectionTrack)| {
+        let (_, field) = refused(&rule(change));
+        field.strip_prefix("instructions.apply_actions[0].ct.").expect("the action is named").to_owned()
+    };
+    let comes_back = |change: &dyn Fn(&mut v1::ConnectionTrack)| {
+        let asked = rule(change);
+        let made = rule_from_message(&asked, 0).unwrap();
+        assert_eq!(Some(crate::flow::action::instructions_to_message(&made.instructions)), asked.instructions);
+    };
+    comes_back(&|_| {});
+    comes_back(&|track| (track.source, track.destination) = (None, None));
+    comes_back(&|track| {
+        track.source = Some(v1::SourceNat { address: vec![192, 0, 2, 1], first_port: 0, last_port: 0 });
+        track.destination = Some(v1::DestinationNat { address: vec![10, 0, 0, 1], port: 0 });
+    });
+    assert_eq!(place(&|track| track.commit = false), "commit");
+    assert_eq!(place(&|track| track.nat = false), "nat");
+    let source = |change: fn(&mut v1::SourceNat)| place(&|track| change(track.source.as_mut().unwrap()));
+    assert_eq!(source(|source| source.address = vec![1; 16]), "source.address");
+    assert_eq!(source(|source| source.address = vec![224, 0, 0, 1]), "source.address");
+    assert_eq!(source(|source| source.first_port = 0), "source.first_port");
+    assert_eq!(source(|source| source.first_port = 3000), "source.last_port");
+    assert_eq!(source(|source| source.last_port = 65_536), "source.last_port");
+    assert_eq!(place(&|track| track.destination.as_mut().unwrap().port = 65_536), "destination.port");
+    assert_eq!(place(&|track| track.destination.as_mut().unwrap().address.clear()), "destination.address");
+}
+
+#[test]
 fn neighbouring_set_fields_merge_unless_their_order_matters() {
     let rule = manual(
         vec![],

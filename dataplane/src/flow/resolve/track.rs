@@ -1,14 +1,18 @@
 //! `ct` in a walk: which connection the packet belongs to, what rules see of it, what is to be remembered.
 //! Looks and prepares; the worker changes.
 
-use super::{Connected, Packet, View, Walk};
-use super::{Passed, Unobserved};
+use super::translate::may_leave;
+use super::{Connected, Packet, Passed, Unobserved, View, Walk};
 use crate::connection::fragments::{Datagram, First, Seen, Standing};
 use crate::connection::{ConnectionId, Connections, Contents, CtState, Nat, New, Observation, Tuple, flag};
 use crate::drop::DropReason;
 use crate::flow::action::ConnectionTrack;
 use crate::flow::key::FlowKey;
 use crate::packet::parse::{FIRST_FRAGMENT, LATER_FRAGMENT};
+
+fn is_of(connections: &Connections, id: ConnectionId, zone: u32) -> bool {
+    connections.get(id).is_some_and(|record| record.zone == zone)
+}
 
 impl Walk<'_> {
     /// Looks the connection up, lets rules see it, and notes what is to be remembered.
@@ -39,24 +43,37 @@ impl Walk<'_> {
         let mut value = FlowKey::ZERO;
         (value.ct_state, value.ct_mark) = (seen.state.0, seen.mark.to_be_bytes());
         self.write(&value, &mask);
+        if track.nat {
+            self.translate_known(track.zone, &seen);
+        }
         let Some(commit) = track.commit else { return Ok(()) };
+        if commit.translate != Nat::default() {
+            may_leave(&seen)?;
+        }
+        let Connected::Now(connections) = self.view.connections else {
+            if self.commits_again(track.zone, &commit, tuple.as_ref(), &seen) {
+                self.committed.push(track.zone);
+            }
+            return Ok(());
+        };
         self.committed.push(track.zone);
-        let (Connected::Now(connections), Some(tuple)) = (self.view.connections, tuple) else { return Ok(()) };
+        let Some(tuple) = tuple else { return Ok(()) };
         if seen.track.is_some() || !seen.state.has(CtState::NEW) || known.is_some_and(|_| self.begins(track.zone)) {
             return Ok(());
         }
         if self.follows_first() {
             // Had the first one begun a connection, this would belong to it.
-            return Ok(());
+            return if commit.translate == Nat::default() { Ok(()) } else { Err(DropReason::InvalidState) };
         }
         let new = New {
             zone: track.zone,
             tuple,
             transport: self.contents.transport,
             first: self.packet.key,
-            nat: Nat::default(),
+            nat: commit.translate,
             mark: commit.mark,
             follow_policy: commit.follow_policy,
+            replaces: self.refused.iter().copied().find(|id| is_of(connections, *id, track.zone)),
         };
         if self.zones.iter().all(|(_, seen)| seen.record.is_none()) {
             self.owner = connections.mapped_elsewhere(&new);
@@ -64,7 +81,11 @@ impl Walk<'_> {
                 return Err(DropReason::NoOutput);
             }
         }
-        self.commits.push(connections.prepare(&new, self.view.now)?);
+        let prepared = connections.prepare(&new, self.view.now)?;
+        if track.nat {
+            self.translate(track.zone, &prepared.translated());
+        }
+        self.commits.push(prepared);
         Ok(())
     }
 
@@ -133,6 +154,10 @@ impl Walk<'_> {
         let connections = match self.view.connections {
             Connected::Now(connections) => connections,
             Connected::AsNew => return contents.as_new(tuple),
+            Connected::Again(connections) => {
+                let known = tuple.and_then(|tuple| connections.translated(zone, tuple, self.view.now));
+                return Observation { translated: known.map(|(_, leaves)| leaves), ..contents.as_new(tuple) };
+            }
         };
         if let Some(quoted) = &contents.quoted {
             self.owner = connections.elsewhere(zone, &quoted.inverse());
@@ -151,11 +176,11 @@ impl Walk<'_> {
         contents.as_new(tuple)
     }
 
-    /// Walks the first packet of a connection again, as if it were new.
+    /// Walks the first packet of a connection again, as if it were new, but translated as it was.
     fn still_admitted(&mut self, zone: u32, connections: &Connections, id: ConnectionId) -> bool {
         let Some(record) = connections.get(id) else { return false };
         let first = record.first_key();
-        let view = View { connections: Connected::AsNew, ..*self.view };
+        let view = View { connections: Connected::Again(connections), ..*self.view };
         let packet = Packet { key: &first, contents: Contents::unknown(&first) };
         let mut walk = Walk::new(&view, &packet);
         let verdict = walk.run(&mut Unobserved);

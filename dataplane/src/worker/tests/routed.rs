@@ -48,7 +48,7 @@ fn without_fragmentation(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 /// Source and destination, type, and what an ICMP packet with right checksums carries.
-fn icmp(frame: &[u8]) -> ([[u8; 4]; 2], Icmpv4Type, Vec<u8>) {
+pub(super) fn icmp(frame: &[u8]) -> ([[u8; 4]; 2], Icmpv4Type, Vec<u8>) {
     let packet = SlicedPacket::from_ethernet(frame).unwrap();
     let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Icmpv4(icmp))) = (packet.net, packet.transport) else {
         panic!("no ICMP: {frame:?}")
@@ -59,7 +59,7 @@ fn icmp(frame: &[u8]) -> ([[u8; 4]; 2], Icmpv4Type, Vec<u8>) {
 }
 
 /// Payload of the IPv4 packets in these frames, put together; all of one datagram.
-fn joined(frames: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn joined(frames: &[Vec<u8>]) -> Vec<u8> {
     let mut parts: Vec<(usize, Vec<u8>)> = frames
         .iter()
         .map(|frame| {
@@ -81,7 +81,7 @@ fn receive(bench: &Bench, port: usize, count: usize) -> Vec<Vec<u8>> {
     (0..count).map(|_| bench.receive(port)).collect()
 }
 
-fn nothing_more(bench: &Bench) {
+pub(super) fn nothing_more(bench: &Bench) {
     std::thread::sleep(Duration::from_millis(5));
     for (index, peer) in bench.peers.iter().enumerate() {
         assert!(peer.take().is_none(), "port {} sent something more", index + 1);

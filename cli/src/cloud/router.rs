@@ -1,0 +1,218 @@
+//! `weft router`: routers, the subnets that are joined to them, and their extra routes.
+
+use super::{Cloud, Names, Object, Scope, deleted, find, network, project, subnet};
+use crate::connect::Connection;
+use crate::failure::Failure;
+use crate::json;
+use crate::output::{Output, Table, properties, write};
+use weft_proto::v1;
+
+/// The commands of `weft router`.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Creates a router; it forwards between the subnets that are joined to it.
+    Create {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Lists the routers: of one project, or all.
+    List {
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Shows one router, its interfaces and extra routes.
+    Show {
+        /// Its name or id.
+        router: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Deletes a router that no subnet is joined to.
+    Delete {
+        /// Its name or id.
+        router: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Interfaces of routers: the subnets that are joined to them.
+    #[command(subcommand)]
+    Interface(InterfaceCommand),
+    /// Extra routes: to what is behind an instance.
+    #[command(subcommand)]
+    Route(RouteCommand),
+}
+
+/// The commands of `weft router interface`.
+#[derive(clap::Subcommand)]
+pub enum InterfaceCommand {
+    /// Joins a subnet to a router, which has the subnet's gateway address from then on.
+    Add {
+        /// The router, by name or id.
+        router: String,
+        /// The subnet, by name or id.
+        subnet: String,
+        /// Another address of the subnet, instead of its gateway's.
+        #[arg(long, value_name = "IP")]
+        address: Option<String>,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Takes a subnet off a router.
+    Remove {
+        /// The router, by name or id.
+        router: String,
+        /// The subnet, by name or id.
+        subnet: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+}
+
+/// The commands of `weft router route`.
+#[derive(clap::Subcommand)]
+pub enum RouteCommand {
+    /// Adds a route by way of an instance.
+    ///
+    /// For example: weft router route add main 10.9.0.0/16 10.0.0.9. For what the instance sends from there its port
+    /// needs address pairs, or port security off.
+    Add {
+        /// The router, by name or id.
+        router: String,
+        /// Where to, as in 10.9.0.0/16; 0.0.0.0/0 for all that has no other route.
+        destination: String,
+        /// The address of an instance's port in a subnet that is joined.
+        nexthop: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Removes the route to a destination.
+    Remove {
+        /// The router, by name or id.
+        router: String,
+        /// Where to, as it was added.
+        destination: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+}
+
+impl Object for v1::Router {
+    const KIND: &'static str = "router";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The routers of a project, or all.
+pub(super) async fn all(cloud: &mut Cloud, project: String) -> Result<Vec<v1::Router>, Failure> {
+    Ok(cloud.list_routers(v1::ListRoutersRequest { project }).await?.into_inner().routers)
+}
+
+/// Runs one of the commands.
+pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
+    let mut cloud = connection.cloud().await?;
+    match command {
+        Command::Create { name, scope } => {
+            let request = v1::CreateRouterRequest { name, project: scope.name() };
+            let router = cloud.create_router(request).await?.into_inner();
+            let text = format!("Router {} created. Next: weft router interface add {0} SUBNET", router.name);
+            output.say(&text, &json::of(&router))
+        }
+        Command::List { scope } => {
+            let routers = all(&mut cloud, scope.name()).await?;
+            let names = names(&mut cloud, output).await?;
+            let mut table = Table::new(&["name", "project", "number", "addresses", "routes", "id"]);
+            for router in &routers {
+                let interfaces = router.interfaces.iter();
+                let addresses: Vec<&str> = interfaces.map(|interface| interface.ip_address.as_str()).collect();
+                table.row(vec![
+                    router.name.clone(),
+                    names.of(&router.project_id),
+                    router.number.to_string(),
+                    addresses.join(", "),
+                    router.routes.len().to_string(),
+                    router.id.clone(),
+                ]);
+            }
+            let empty = "No routers. Create one: weft router create NAME";
+            output.table(&table, empty, routers.iter().map(json::of).collect())
+        }
+        Command::Show { router, scope } => {
+            let routers = all(&mut cloud, scope.name()).await?;
+            let router = find(&router, routers)?;
+            let names = names(&mut cloud, output).await?;
+            let routes = router.routes.iter().map(|route| format!("{}={}", route.destination, route.nexthop));
+            let lines = [
+                ("name", router.name.clone()),
+                ("id", router.id.clone()),
+                ("project", names.of(&router.project_id)),
+                ("number", router.number.to_string()),
+                ("routes", routes.collect::<Vec<_>>().join(", ")),
+            ];
+            if output.json {
+                return output.object(&lines, &json::of(&router));
+            }
+            let names = names.add(&network::all(&mut cloud, String::new()).await?);
+            let names = names.add(&subnet::all(&mut cloud, String::new()).await?);
+            write(&properties(&lines))?;
+            let mut table = Table::new(&["subnet", "network", "address", "mac", "port"]);
+            for interface in &router.interfaces {
+                table.row(vec![
+                    names.of(&interface.subnet_id),
+                    names.of(&interface.network_id),
+                    interface.ip_address.clone(),
+                    interface.mac_address.clone(),
+                    interface.port_id.clone(),
+                ]);
+            }
+            let empty = format!("No interfaces. Join a subnet: weft router interface add {} SUBNET", router.name);
+            output.table(&table, &empty, Vec::new())
+        }
+        Command::Delete { router, scope } => {
+            cloud.delete_router(v1::DeleteRequest { id: router.clone(), project: scope.name() }).await?;
+            deleted("router", &router, output)
+        }
+        Command::Interface(InterfaceCommand::Add { router, subnet, address, scope }) => {
+            let request = v1::AddRouterInterfaceRequest {
+                router,
+                project: scope.name(),
+                subnet: subnet.clone(),
+                ip_address: address.unwrap_or_default(),
+            };
+            let router = cloud.add_router_interface(request).await?.into_inner();
+            output.say(&format!("Subnet {subnet} joined to router {}.", router.name), &json::of(&router))
+        }
+        Command::Interface(InterfaceCommand::Remove { router, subnet, scope }) => {
+            let request = v1::RemoveRouterInterfaceRequest { router, project: scope.name(), subnet: subnet.clone() };
+            let router = cloud.remove_router_interface(request).await?.into_inner();
+            output.say(&format!("Subnet {subnet} taken off router {}.", router.name), &json::of(&router))
+        }
+        Command::Route(RouteCommand::Add { router, destination, nexthop, scope }) => {
+            let text = format!("route to {destination} by {nexthop}");
+            let request = v1::AddRouterRouteRequest { router, project: scope.name(), destination, nexthop };
+            let router = cloud.add_router_route(request).await?.into_inner();
+            output.say(&format!("Router {} has a {text}.", router.name), &json::of(&router))
+        }
+        Command::Route(RouteCommand::Remove { router, destination, scope }) => {
+            let text = format!("no route to {destination} of its own");
+            let request = v1::RemoveRouterRouteRequest { router, project: scope.name(), destination };
+            let router = cloud.remove_router_route(request).await?.into_inner();
+            output.say(&format!("Router {} has {text}.", router.name), &json::of(&router))
+        }
+    }
+}
+
+/// What a table needs to name; nothing, for a program.
+async fn names(cloud: &mut Cloud, output: Output) -> Result<Names, Failure> {
+    if output.json {
+        return Ok(Names::default());
+    }
+    Ok(Names::default().add(&project::all(cloud).await?))
+}

@@ -1,0 +1,202 @@
+//! Routers on one host: of the networks of its ports, and what they need to deliver to all their networks.
+//!
+//! | table | what | priority |
+//! |---|---|---|
+//! | respond | ARP for a router's address: answered with its MAC there, on every host | 200 |
+//! | l2 | IPv4 from a port here to a router's MAC: the router's number to reg3, on to route | 200 |
+//! | route | echo requests to an address of the router: answered | 300 |
+//! | | anything else to one: port unreachable | 290 |
+//! | | to a subnet that is joined: TTL, MTU, the router's MAC there, the segment; on to neighbour | 100 + prefix length |
+//! | | to an extra route's destination: likewise, and the next hop's MAC; on to deliver | 100 + prefix length |
+//! | | to anything else: network unreachable | 50 |
+//! | neighbour | to the address of a plugged port: its MAC; on to deliver | 100 |
+//! | | to any other: host unreachable | 10 |
+//! | deliver | to a MAC elsewhere, of networks that have no port here: through the tunnel to its host (`network.rs`) | 200 |
+//!
+//! East–west traffic is routed on the sender's own host, in one walk, and leaves on the destination's segment: what
+//! comes from the tunnel never enters these tables, and a router's MAC is never a frame's destination on the wire.
+//! Each host so needs the ports of all networks of its routers: who a port touches is `Model::hosts_reaching`.
+//!
+//! Errors come from the address to whose MAC the packet was sent (RFC 1812, 4.3.2.4), so a rule exists for each of the
+//! router's interfaces here. Until `neighbour` hits, `eth_dst` tells which.
+//!
+//! A walk goes forward, so it passes one router: a next hop that is a router is refused or unreachable. Addresses of
+//! address pairs are not reached by routers either: nobody knows which port has them.
+
+use super::network;
+use super::pipeline::{DELIVER, L2, NEIGHBOUR, ROUTE};
+use super::rule::{RuleBuilder, act, cookie, set};
+use super::state::HostState;
+use crate::model::{Ipv4Prefix, Mac, Model, Network, Port, Router, Subnet};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use uuid::Uuid;
+use weft_proto::v1::{self, Action, Field, action};
+
+/// Codes of ICMP's destination unreachable (RFC 792).
+mod unreachable {
+    pub const NETWORK: u32 = 0;
+    pub const HOST: u32 = 1;
+    pub const PORT: u32 = 3;
+}
+
+/// One interface of a router, and where it is.
+struct Interface<'a> {
+    port: &'a Port,
+    address: Ipv4Addr,
+    subnet: &'a Subnet,
+    network: &'a Network,
+}
+
+/// Adds the routers of the networks that have ports on the host.
+pub(super) fn compile(state: &mut HostState, model: &Model, here: &BTreeSet<Uuid>, host: Uuid) {
+    let routers: BTreeSet<Uuid> = here.iter().flat_map(|&network| model.routers_of(network)).collect();
+    let mut networks = BTreeSet::new();
+    for router in routers.iter().filter_map(|&router| model.routers.get(router)) {
+        route(state, model, router, here);
+        networks.extend(model.networks_of_router(router.id));
+    }
+    for network in networks.iter().filter_map(|&network| model.networks.get(network)) {
+        for port in model.ports_of(network.id).filter(|port| port.plug.is_some()) {
+            neighbour(state, network, port);
+        }
+        if !here.contains(&network.id) {
+            network::reach(state, model, network, host);
+        }
+    }
+}
+
+fn of_router(state: &mut HostState, router: &Router, kind: &str, part: &str, what: &str) -> u64 {
+    let cookie = cookie(kind, &format!("{}/{part}", router.id));
+    state.origin(cookie, format!("router {}: {what}", router.name));
+    cookie
+}
+
+fn answer_unreachable(code: u32, answer: Ipv4Addr) -> Vec<Action> {
+    let answer = answer.octets().to_vec();
+    vec![act(action::Action::IcmpUnreachable(v1::IcmpUnreachable { code, answer }))]
+}
+
+/// What the router itself answers at one of its addresses, whichever network asks.
+fn own_address(state: &mut HostState, router: &Router, interface: &Interface<'_>) {
+    let (number, address) = (router.number.to_be_bytes(), interface.address);
+    let what = format!("its address {address}");
+    let own = of_router(state, router, "router-address", &address.to_string(), &what);
+    let to = |priority| {
+        RuleBuilder::new(ROUTE, priority, own).with(Field::Reg3, number).ipv4().with(Field::Ipv4Dst, address.octets())
+    };
+    let echo = to(300).with(Field::IpProto, [1]).with(Field::IcmpType, [8]);
+    state.add(echo.apply(vec![act(action::Action::IcmpReply(v1::IcmpReply {}))]));
+    state.add(to(290).apply(answer_unreachable(unreachable::PORT, address)));
+}
+
+/// The way in from a network that has ports here.
+fn entrance(state: &mut HostState, router: &Router, interface: &Interface<'_>) {
+    let (network, mac) = (interface.network, interface.port.mac);
+    let part = interface.port.id.to_string();
+    let arp = of_router(
+        state,
+        router,
+        "router-arp",
+        &part,
+        &format!("ARP for its address {} (network {})", interface.address, network.name),
+    );
+    state.add(network::arp_answer(arp, network, interface.address, mac));
+    let entrance =
+        of_router(state, router, "router-entrance", &part, &format!("what network {} sends to its MAC", network.name));
+    state.add(
+        RuleBuilder::new(L2, 200, entrance)
+            .segment(network.segment)
+            .with(Field::EthDst, mac.0)
+            .ipv4()
+            .apply_goto(vec![set(Field::Reg3, router.number.to_be_bytes())], ROUTE),
+    );
+    let to_mac = |table, priority, cookie| {
+        RuleBuilder::new(table, priority, cookie)
+            .with(Field::Reg3, router.number.to_be_bytes())
+            .with(Field::EthDst, mac.0)
+            .ipv4()
+    };
+    let what = format!("no route for what network {} sends", network.name);
+    let nowhere = of_router(state, router, "no-route", &part, &what);
+    state.add(to_mac(ROUTE, 50, nowhere).apply(answer_unreachable(unreachable::NETWORK, interface.address)));
+    let what = format!("to an address that no plugged port has, from network {}", network.name);
+    let nobody = of_router(state, router, "no-neighbour", &part, &what);
+    state.add(to_mac(NEIGHBOUR, 10, nobody).apply(answer_unreachable(unreachable::HOST, interface.address)));
+}
+
+/// What happens to a packet that a router forwards from one of its interfaces to another.
+fn forward(from: &Interface<'_>, to: &Interface<'_>) -> Vec<Action> {
+    let answer = from.address.octets().to_vec();
+    vec![
+        act(action::Action::DecTtl(v1::DecTtl { answer: answer.clone() })),
+        act(action::Action::CheckMtu(v1::CheckMtu { mtu: to.network.mtu, answer, fragment: true })),
+        set(Field::EthSrc, to.port.mac.0),
+        set(Field::Reg0, to.network.segment.to_be_bytes()),
+    ]
+}
+
+/// The rules of one router.
+fn route(state: &mut HostState, model: &Model, router: &Router, here: &BTreeSet<Uuid>) {
+    let interfaces: Vec<Interface<'_>> = model
+        .router_subnets(router.id)
+        .filter_map(|(port, subnet)| {
+            let address = port.addresses.first()?.address;
+            Some(Interface { port, address, subnet, network: model.networks.get(subnet.network)? })
+        })
+        .collect();
+    for interface in &interfaces {
+        own_address(state, router, interface);
+    }
+    for from in interfaces.iter().filter(|interface| here.contains(&interface.network.id)) {
+        entrance(state, router, from);
+        let towards = |prefix: Ipv4Prefix, cookie| {
+            RuleBuilder::new(ROUTE, 100 + u32::from(prefix.length()), cookie)
+                .with(Field::Reg3, router.number.to_be_bytes())
+                .with(Field::EthDst, from.port.mac.0)
+                .ipv4()
+                .within(Field::Ipv4Dst, prefix)
+        };
+        for to in &interfaces {
+            let prefix = to.subnet.prefix;
+            let what = format!("route to {prefix} (network {})", to.network.name);
+            let cookie = of_router(state, router, "route", &prefix.to_string(), &what);
+            state.add(towards(prefix, cookie).apply_goto(forward(from, to), NEIGHBOUR));
+        }
+        for route in &router.routes {
+            let what = format!("extra route to {} by {}", route.destination, route.next_hop);
+            let cookie = of_router(state, router, "route", &route.destination.to_string(), &what);
+            let rule = towards(route.destination, cookie);
+            state.add(match next_hop(model, &interfaces, route.next_hop) {
+                Some((to, mac)) => {
+                    let mut actions = forward(from, to);
+                    actions.push(set(Field::EthDst, mac.0));
+                    rule.apply_goto(actions, DELIVER)
+                }
+                None => rule.apply(answer_unreachable(unreachable::HOST, from.address)),
+            });
+        }
+    }
+}
+
+/// Through which interface a next hop is reached, and the MAC of the plugged port that has the address.
+fn next_hop<'a>(model: &Model, interfaces: &'a [Interface<'a>], address: Ipv4Addr) -> Option<(&'a Interface<'a>, Mac)> {
+    let to = interfaces.iter().find(|interface| interface.subnet.prefix.contains(address))?;
+    let port = model.port_with(to.subnet.id, address).filter(|port| port.plug.is_some())?;
+    Some((to, port.mac))
+}
+
+/// Where routers send what is for a plugged port.
+fn neighbour(state: &mut HostState, network: &Network, port: &Port) {
+    let cookie = cookie("neighbour", &port.id.to_string());
+    state.origin(cookie, format!("port {} (network {}): what a router sends to it", port.name, network.name));
+    for fixed in &port.addresses {
+        state.add(
+            RuleBuilder::new(NEIGHBOUR, 100, cookie)
+                .segment(network.segment)
+                .ipv4()
+                .with(Field::Ipv4Dst, fixed.address.octets())
+                .apply_goto(vec![set(Field::EthDst, port.mac.0)], DELIVER),
+        );
+    }
+}

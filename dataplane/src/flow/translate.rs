@@ -1,0 +1,226 @@
+//! NAT on a frame (RFC 3022, 4.1): addresses, and ports or an ICMP query's identifier, with every checksum that
+//! covers them kept right incrementally (RFC 1624); of a partial checksum only the pseudo-header's part is. Of an
+//! ICMP error also the packet it quotes, with its own checksums as far as they are quoted (RFC 5508, 4).
+//!
+//! - A later fragment has addresses only.
+//! - SCTP's CRC32c is computed anew where a port changes. A fragment has not all that it covers: NAT refuses to
+//!   change its ports. Of a quoted SCTP packet it stays as it is: nobody could check it.
+//!
+//! Walks make a [`Translation`] of what a connection knows; programs carry it out. IPv4 only.
+
+use super::key::FlowKey;
+use super::rewrite::update_transport;
+use crate::connection::{CtState, Related, Tuple};
+use crate::packet::checksum;
+use crate::packet::frame::Frame;
+use crate::packet::header::{Icmp, Ipv4, protocol, view};
+use crate::packet::parse::Layout;
+use weft_proto::v1;
+
+/// What changes of a packet; `None`: stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Translation {
+    /// Source address.
+    pub source: Option<[u8; 4]>,
+    /// Destination address.
+    pub destination: Option<[u8; 4]>,
+    /// Source port, big-endian.
+    pub source_port: Option<[u8; 2]>,
+    /// Destination port, likewise.
+    pub destination_port: Option<[u8; 2]>,
+    /// Of an ICMP query.
+    pub identifier: Option<[u8; 2]>,
+    /// Of an ICMP error: what the packet becomes that it quotes.
+    pub quoted: Option<Tuple>,
+}
+
+fn narrow(address: &[u8; 16]) -> [u8; 4] {
+    [address[0], address[1], address[2], address[3]]
+}
+
+impl Translation {
+    /// What makes of the IPv4 packet of a key one of this tuple.
+    #[must_use]
+    pub fn of(key: &FlowKey, leaves: &Tuple) -> Self {
+        let changed = |new: [u8; 2], old: [u8; 2]| (new != old).then_some(new);
+        let icmp = leaves.protocol == protocol::ICMP;
+        let ports = leaves.has_ports() && !icmp;
+        Self {
+            source: Some(narrow(&leaves.source)).filter(|new| *new != key.ipv4_src),
+            destination: Some(narrow(&leaves.destination)).filter(|new| *new != key.ipv4_dst),
+            source_port: changed(leaves.source_port, key.l4_src).filter(|_| ports),
+            destination_port: changed(leaves.destination_port, key.l4_dst).filter(|_| ports),
+            identifier: changed(leaves.source_port, key.icmp_identifier).filter(|_| icmp),
+            quoted: None,
+        }
+        .unless(leaves.family != 4)
+    }
+
+    /// What undoes NAT for the ICMP error of a key, which quotes this.
+    #[must_use]
+    pub fn of_error(key: &FlowKey, related: &Related, quoted: Option<&Tuple>) -> Self {
+        Self {
+            source: related.source.map(|new| narrow(&new)).filter(|new| *new != key.ipv4_src),
+            destination: related.destination.map(|new| narrow(&new)).filter(|new| *new != key.ipv4_dst),
+            quoted: Some(related.quoted).filter(|new| Some(new) != quoted),
+            ..Self::default()
+        }
+        .unless(related.quoted.family != 4)
+    }
+
+    fn unless(self, condition: bool) -> Self {
+        if condition { Self::default() } else { self }
+    }
+
+    /// The bits of `ct_state` that tell of it.
+    #[must_use]
+    pub fn state(&self) -> CtState {
+        let mut state = CtState::default();
+        if self.source.is_some() || self.source_port.is_some() {
+            state |= CtState::SOURCE_NAT;
+        }
+        if self.destination.is_some() || self.destination_port.is_some() {
+            state |= CtState::DESTINATION_NAT;
+        }
+        state
+    }
+
+    /// Writes what changes of a key, and which bits those are.
+    pub fn write(&self, value: &mut FlowKey, mask: &mut FlowKey) {
+        fn put<const N: usize>(new: Option<[u8; N]>, value: &mut [u8; N], mask: &mut [u8; N]) {
+            if let Some(new) = new {
+                (*value, *mask) = (new, [0xff; N]);
+            }
+        }
+        put(self.source, &mut value.ipv4_src, &mut mask.ipv4_src);
+        put(self.destination, &mut value.ipv4_dst, &mut mask.ipv4_dst);
+        put(self.source_port, &mut value.l4_src, &mut mask.l4_src);
+        put(self.destination_port, &mut value.l4_dst, &mut mask.l4_dst);
+        put(self.identifier, &mut value.icmp_identifier, &mut mask.icmp_identifier);
+    }
+
+    /// For traces and dumps.
+    #[must_use]
+    pub fn to_message(&self) -> v1::TranslationEffect {
+        let address = |address: Option<[u8; 4]>| address.map_or_else(Vec::new, Vec::from);
+        let number = |bytes: Option<[u8; 2]>| bytes.map(|bytes| u16::from_be_bytes(bytes).into());
+        v1::TranslationEffect {
+            source: address(self.source),
+            destination: address(self.destination),
+            source_port: number(self.source_port),
+            destination_port: number(self.destination_port),
+            identifier: number(self.identifier),
+            quoted: self.quoted.is_some(),
+        }
+    }
+}
+
+/// Replaces two neighbouring fields, as far as they are given.
+fn replace<const N: usize>(bytes: &mut [u8], at: usize, new: [Option<[u8; N]>; 2]) -> Option<()> {
+    for (index, new) in new.into_iter().enumerate() {
+        if let Some(new) = new {
+            bytes.get_mut(at + index * N..at + (index + 1) * N)?.copy_from_slice(&new);
+        }
+    }
+    Some(())
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+/// Carries it out. False if the frame is not what the walk took it for, or a fragment of SCTP whose ports would
+/// change; it may be half changed then.
+#[must_use]
+pub fn translate(frame: &mut Frame, layout: &Layout, translation: &Translation) -> bool {
+    try_translate(frame, layout, translation).is_some()
+}
+
+fn try_translate(frame: &mut Frame, layout: &Layout, translation: &Translation) -> Option<()> {
+    let (l3, l4) = (usize::from(layout.l3), usize::from(layout.l4));
+    let ip: Ipv4 = *view::<Ipv4>(frame.head(), l3).filter(|ip| ip.version_ihl >> 4 == 4)?;
+    let addresses = l3 + 12;
+    let old: [u8; 8] = array(frame.head(), addresses)?;
+    replace(frame.head_mut(), addresses, [translation.source, translation.destination])?;
+    let new: [u8; 8] = array(frame.head(), addresses)?;
+    if old != new {
+        let sum = checksum::update(ip.checksum, &old, &new);
+        replace(frame.head_mut(), l3 + 10, [Some(sum), None])?;
+        update_transport(frame, layout, false, true, &old, &new).then_some(())?;
+    }
+    if l4 == 0 {
+        return Some(());
+    }
+    let (at, ports) = match ip.protocol {
+        protocol::ICMP => (l4 + 4, [translation.identifier, None]),
+        _ => (l4, [translation.source_port, translation.destination_port]),
+    };
+    if ports != [None; 2] {
+        let is_fragment = ip.fragment.get() & (Ipv4::OFFSET_MASK | Ipv4::MORE_FRAGMENTS) != 0;
+        if ip.protocol == protocol::SCTP && is_fragment {
+            return None;
+        }
+        let old: [u8; 4] = array(frame.head(), at)?;
+        replace(frame.head_mut(), at, ports)?;
+        let new: [u8; 4] = array(frame.head(), at)?;
+        update_transport(frame, layout, false, false, &old, &new).then_some(())?;
+    }
+    match &translation.quoted {
+        Some(quoted) if ip.protocol == protocol::ICMP => translate_quoted(frame, layout, quoted),
+        _ => Some(()),
+    }
+}
+
+/// The longest IPv4 header, and a transport header up to its checksum.
+const QUOTED: usize = 60 + 20;
+
+/// Makes the packet that an ICMP error quotes one of this tuple.
+fn translate_quoted(frame: &mut Frame, layout: &Layout, quoted: &Tuple) -> Option<()> {
+    let from = usize::from(layout.l4) + Icmp::BYTES;
+    let head = frame.head();
+    let length = head.len().min(layout.end as usize).checked_sub(from)?.min(QUOTED) & !1;
+    let mut old = [0; QUOTED];
+    old[..length].copy_from_slice(&head[from..from + length]);
+    let mut new = old;
+    translate_quote(&mut new[..length], quoted)?;
+    frame.head_mut()[from..from + length].copy_from_slice(&new[..length]);
+    update_transport(frame, layout, false, false, &old[..length], &new[..length]).then_some(())
+}
+
+fn translate_quote(bytes: &mut [u8], quoted: &Tuple) -> Option<()> {
+    let ip: Ipv4 = *view::<Ipv4>(bytes, 0)?;
+    if ip.protocol != quoted.protocol {
+        return None;
+    }
+    let old: [u8; 8] = array(bytes, 12)?;
+    replace(bytes, 12, [Some(narrow(&quoted.source)), Some(narrow(&quoted.destination))])?;
+    let new: [u8; 8] = array(bytes, 12)?;
+    let sum = checksum::update(ip.checksum, &old, &new);
+    replace(bytes, 10, [Some(sum), None])?;
+    if !quoted.has_ports() {
+        return Some(());
+    }
+    let l4 = ip.header_bytes();
+    // Where the ports (or the identifier) and the checksum stand, and whether that covers the addresses.
+    let (at, ports, sum, pseudo) = match ip.protocol {
+        protocol::ICMP => (l4 + 4, [Some(quoted.source_port), None], l4 + 2, false),
+        protocol::TCP => (l4, [Some(quoted.source_port), Some(quoted.destination_port)], l4 + 16, true),
+        _ => (l4, [Some(quoted.source_port), Some(quoted.destination_port)], l4 + 6, true),
+    };
+    let (old_ports, new_ports): ([u8; 4], [u8; 4]);
+    old_ports = array(bytes, at)?;
+    replace(bytes, at, ports)?;
+    new_ports = array(bytes, at)?;
+    let Some(before) = array::<2>(bytes, sum) else { return Some(()) };
+    if ip.protocol == protocol::SCTP || (ip.protocol == protocol::UDP && before == [0, 0]) {
+        return Some(());
+    }
+    let mut after = checksum::update(before, &old_ports, &new_ports);
+    if pseudo {
+        after = checksum::update(after, &old, &new);
+    }
+    if ip.protocol == protocol::UDP && after == [0, 0] {
+        after = [0xff; 2];
+    }
+    replace(bytes, sum, [Some(after), None])
+}
