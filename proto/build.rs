@@ -24,12 +24,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         builder = builder.type_attribute(format!(".weft.v1.{name}"), "#[derive(serde::Serialize)]");
     }
     builder.compile_fds(descriptors)?;
-    let commit = git(&["describe", "--always", "--dirty", "--abbrev=12"]).unwrap_or_else(|| "unknown commit".into());
-    println!("cargo:rustc-env=WEFT_COMMIT={commit}");
-    // It grows with every commit and checkout. A file that does not exist must not be named: cargo would
-    // build everything anew each time. That is why it is asked for: in a linked worktree .git is no folder.
-    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
-        println!("cargo:rerun-if-changed={log}");
+    // Only a release names its commit: a build for development would otherwise begin anew with every commit.
+    if std::env::var("PROFILE")? == "release" {
+        let commit = git(&["describe", "--always", "--dirty", "--abbrev=12"]);
+        println!("cargo:rustc-env=WEFT_BUILD={}", commit.unwrap_or_else(|| "unknown commit".into()));
+        // It grows with every commit and checkout. A file that does not exist must not be named: cargo would
+        // build everything anew each time. That is why it is asked for: in a linked worktree .git is no folder.
+        if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
+            println!("cargo:rerun-if-changed={log}");
+        }
+    } else {
+        println!("cargo:rustc-env=WEFT_BUILD=built for development");
     }
     for file in files {
         println!("cargo:rerun-if-changed={file}");

@@ -46,4 +46,4 @@ pub const TUNNEL_PORT: u32 = 0x00ff_0001;
 pub const PORT_IN_PORT: u32 = 0xffff_fff8;
 
 /// Gives the program's version: the crate's, with the commit it was built from.
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("WEFT_COMMIT"), ")");
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("WEFT_BUILD"), ")");
