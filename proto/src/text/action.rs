@@ -19,7 +19,7 @@ const CAUSES: [(&str, DropCause); 4] = [
 ];
 
 /// Every action and instruction that is understood.
-const ACTIONS: [&str; 34] = [
+const ACTIONS: [&str; 35] = [
     "output",
     "in_port",
     "IN_PORT",
@@ -49,6 +49,7 @@ const ACTIONS: [&str; 34] = [
     "ct",
     "arp_reply",
     "dhcp_reply",
+    "meter",
     "goto_table",
     "resubmit",
     "write_actions",
@@ -57,7 +58,7 @@ const ACTIONS: [&str; 34] = [
 ];
 
 /// Actions of Open vSwitch that this switch does not have, and what to do instead.
-const FOREIGN: [(&str, &str); 15] = [
+const FOREIGN: [(&str, &str); 14] = [
     ("normal", "There is no learning bridge in here; match eth_dst and output to its port."),
     ("flood", "Name each port: output:1,output:2."),
     ("all", "Name each port: output:1,output:2."),
@@ -65,7 +66,6 @@ const FOREIGN: [(&str, &str); 15] = [
     ("output_reg", "Output to a port by its number."),
     ("nat", "It stands in ct: ct(zone=1,nat) or ct(commit,zone=1,nat(src=192.0.2.1))."),
     ("group", "Groups are not built yet; name each port: output:1,output:2."),
-    ("meter", "Meters are not built yet; leave it out."),
     ("learn", "Rules come from you or the controller; punt packets that should cause one."),
     ("move", "Fields cannot be copied; set_field writes constants."),
     ("note", "Name the rule's origin by its cookie."),
@@ -320,6 +320,13 @@ fn one(word: Word<'_>, matches: &[FieldMatch]) -> Result<v1::Action, Fault> {
             let inner = argument.call_argument(word, "dhcp_reply(address=10.0.0.5/24,server=10.0.0.2,mac=…)")?;
             Kind::DhcpReply(dhcp::parse(word, inner)?)
         }
+        "meter" => {
+            let number = match argument {
+                Argument::Call(number) => number,
+                _ => argument.colon_argument(word, "meter:1")?,
+            };
+            Kind::Meter(v1::MeterAction { meter: super::meter::number(number)? })
+        }
         "clear_actions" | "write_actions" | "write_metadata" | "goto_table" | "resubmit" => {
             return Err(word.fault(
                 "bad_action",
@@ -467,6 +474,7 @@ pub fn format_action(action: &v1::Action) -> String {
         Some(Kind::Ct(track)) => track::format(track),
         Some(Kind::ArpReply(reply)) => format!("arp_reply:{}", format_mac(&reply.mac)),
         Some(Kind::DhcpReply(reply)) => dhcp::format(reply),
+        Some(Kind::Meter(meter)) => format!("meter:{}", meter.meter),
     }
 }
 
