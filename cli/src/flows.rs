@@ -341,6 +341,7 @@ mod tests {
             age_seconds: 9,
             origin: "port web-1: anti-spoofing".into(),
             table_name: "port_security".into(),
+            idle_seconds: Some(2),
         };
         let line = line(&state);
         assert_eq!(

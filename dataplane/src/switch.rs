@@ -10,7 +10,9 @@
 //! - `ports`, `open`, `queues`: the register of ports, how each kind is opened, and how queues are
 //!   shared out among workers.
 //! - `underlay`: addresses and ways to remote tunnel ends, as the kernel knows them.
-//! - `query`, `connections`: dumps, traces, statistics; `punts`: packet-ins to listeners.
+//! - `expiry`: rules that end by themselves, and who is told of removed ones.
+//! - `meters`: meters, and how the workers share their rates.
+//! - `query`, `connections`: dumps, traces, statistics; `punts`: packet-ins to listeners; `packets`: packet-outs.
 //!
 //! Invariants:
 //! - One change at a time: `State`'s lock is held for the length of a bundle. Workers never take it.
@@ -20,9 +22,12 @@
 mod apply;
 mod bundle;
 mod connections;
+mod expiry;
 mod mend;
+mod meters;
 mod open;
 mod origins;
+mod packets;
 mod ports;
 mod punts;
 mod query;
@@ -32,6 +37,7 @@ mod tests;
 mod underlay;
 
 pub use bundle::Parts;
+pub use expiry::Removals;
 pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelFilter, Watch};
 pub use punts::PuntHub;
 pub use underlay::{Resolve, UnderlayState, follow_underlay};
@@ -41,6 +47,8 @@ use crate::flow::tables::Tables;
 use crate::handover::Links;
 use crate::packet::memory::Memory;
 use crate::worker::{WorkerHandle, WorkerSettings};
+use expiry::Expiry;
+use meters::Meters;
 use origins::Origins;
 use ports::Ports;
 use std::collections::BTreeMap;
@@ -74,6 +82,7 @@ pub struct Switch {
     /// Empty once the switch is stopped.
     workers: RwLock<Vec<WorkerHandle>>,
     punts: Arc<PuntHub>,
+    removals: Removals,
     opener: Box<dyn OpenPort>,
     state: Mutex<State>,
     resolver: OnceLock<Box<dyn Resolve>>,
@@ -88,6 +97,8 @@ pub struct Switch {
 struct State {
     ports: Ports,
     origins: Origins,
+    expiry: Expiry,
+    meters: Meters,
     /// Who made an address set. Sets have no owner on the wire: a set belongs to the side that first
     /// set it, and only that side changes it; rules of both may use it.
     set_owners: BTreeMap<Arc<str>, Owner>,
@@ -120,6 +131,7 @@ impl Switch {
             memory: settings.memory,
             workers: RwLock::new(workers),
             punts,
+            removals: Removals::default(),
             opener: settings.opener,
             state: Mutex::default(),
             resolver: OnceLock::new(),

@@ -303,6 +303,29 @@ impl Switch for Service {
         let packet = PacketIn { in_port: 1, reason: 3, total_length: 14, frame: vec![2; 14], ..PacketIn::default() };
         Ok(Response::new(tokio_stream::iter(vec![Ok(packet); 3])))
     }
+
+    async fn send_packets(&self, request: Request<SendPacketsRequest>) -> Result<Response<SendPacketsReply>, Status> {
+        let handled = self.note(request).packets.len() as u32;
+        Ok(Response::new(SendPacketsReply { handled }))
+    }
+
+    type WatchRemovalsStream = Stream<FlowRemoved>;
+
+    async fn watch_removals(
+        &self,
+        request: Request<WatchRemovalsRequest>,
+    ) -> Result<Response<Self::WatchRemovalsStream>, Status> {
+        self.note(request);
+        let removed = FlowRemoved { packets: 4, ..FlowRemoved::default() };
+        Ok(Response::new(tokio_stream::iter(vec![Ok(removed); 2])))
+    }
+
+    async fn list_meters(&self, request: Request<ListMetersRequest>) -> Result<Response<ListMetersReply>, Status> {
+        self.note(request);
+        let meter = Meter { meter: 7, unit: MeterUnit::Packets.into(), rate: 100, burst: 0 };
+        let state = MeterState { meter: Some(meter), packets: 9, dropped_packets: 2, ..MeterState::default() };
+        Ok(Response::new(ListMetersReply { meters: vec![state] }))
+    }
 }
 
 #[tonic::async_trait]

@@ -13,6 +13,7 @@ use super::rule::RuleId;
 use crate::connection::Nat;
 use crate::drop::DropReason;
 use crate::limits::{ACTIONS_PER_RULE, TABLES};
+use crate::meter;
 use crate::packet::fragment::LEAST_MTU;
 use crate::respond::dhcp::DhcpOffer;
 use crate::respond::icmp::{self, Unreachable};
@@ -71,6 +72,8 @@ pub enum Action {
         /// From this address.
         answer: Ipv4Addr,
     },
+    /// Drops it if it exceeds the rate of the meter of this number.
+    Meter(u32),
 }
 
 impl Action {
@@ -81,7 +84,7 @@ impl Action {
             Self::Output(_) | Self::Punt { .. } | Self::Drop(_) => true,
             Self::ArpReply(_) | Self::DhcpReply(_) | Self::IcmpReply | Self::IcmpUnreachable { .. } => true,
             Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::Track(_) => false,
-            Self::DecTtl { .. } | Self::CheckMtu { .. } => false,
+            Self::DecTtl { .. } | Self::CheckMtu { .. } | Self::Meter(_) => false,
         }
     }
 
@@ -155,6 +158,16 @@ impl Instructions {
     pub fn tunnel_destinations(&self) -> impl Iterator<Item = std::net::Ipv4Addr> {
         self.apply.iter().chain(&self.write).filter_map(|action| match action {
             Action::SetField(set) if set.mask.tun_dst == [0xff; 4] => Some(set.value.tun_dst.into()),
+            _ => None,
+        })
+    }
+}
+
+impl Instructions {
+    /// The meters that its actions name.
+    pub fn meters(&self) -> impl Iterator<Item = u32> {
+        self.apply.iter().chain(&self.write).filter_map(|action| match action {
+            Action::Meter(number) => Some(*number),
             _ => None,
         })
     }
@@ -245,6 +258,7 @@ pub fn action_to_message(action: &Action) -> Vec<v1::Action> {
         Action::Track(track) => Wire::Ct(track::to_message(track)),
         Action::ArpReply(mac) => Wire::ArpReply(v1::ArpReply { mac: mac.to_vec() }),
         Action::DhcpReply(offer) => Wire::DhcpReply(dhcp::to_message(offer)),
+        Action::Meter(meter) => Wire::Meter(v1::MeterAction { meter: *meter }),
     };
     vec![v1::Action { action: Some(one) }]
 }
@@ -337,6 +351,7 @@ fn action(message: &v1::Action, id: &RuleId) -> Result<Action, Fault> {
         },
         Wire::Drop(dropped) => Action::Drop(drop_reason(dropped.cause)?),
         Wire::Ct(track) => Action::Track(track::from_message(track).map_err(|fault| fault.within("ct"))?),
+        Wire::Meter(action) => Action::Meter(meter::number(action.meter, "meter.meter")?),
         Wire::ArpReply(reply) => Action::ArpReply(mac(&reply.mac, "arp_reply.mac")?),
         Wire::DhcpReply(reply) => {
             Action::DhcpReply(Arc::new(dhcp::from_message(reply).map_err(|fault| fault.within("dhcp_reply"))?))

@@ -27,6 +27,7 @@ use super::resolve::Resolution;
 use super::rule::Rule;
 use super::shared::Shared;
 use super::state::FlowState;
+use super::statistics::TableStatistics;
 use crate::limits::{CACHE_ENTRIES, CACHE_ENTRY_BYTES, CACHE_MASKS, CACHE_SPARE};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -56,6 +57,7 @@ struct Way {
     /// Bits that all packets of an entry share through the whole walk.
     stable: FlowKey,
     rules: Box<[Arc<Rule>]>,
+    missed: Option<u8>,
     passed: Box<[Passed]>,
 }
 
@@ -64,6 +66,7 @@ impl PartialEq for Way {
         let same = |(one, other): (&Arc<Rule>, &Arc<Rule>)| Arc::ptr_eq(one, other);
         self.mask == other.mask
             && self.stable == other.stable
+            && self.missed == other.missed
             && self.passed == other.passed
             && self.rules.len() == other.rules.len()
             && self.rules.iter().zip(&other.rules).all(same)
@@ -162,6 +165,8 @@ pub struct Cache {
     hand: usize,
     /// What it has done.
     pub counters: CacheCounters,
+    /// Packets by table, as far as they were brought to the rules.
+    pub tables: TableStatistics,
 }
 
 impl Default for Cache {
@@ -180,6 +185,7 @@ impl Default for Cache {
             hasher: foldhash::fast::RandomState::default(),
             hand: 0,
             counters: CacheCounters::default(),
+            tables: TableStatistics::default(),
         }
     }
 }
@@ -313,6 +319,7 @@ impl Cache {
             words: words.map(|(index, &word)| (index as u8, word)).collect(),
             stable: resolution.stable,
             rules: resolution.rules.into(),
+            missed: resolution.missed,
             passed: resolution.passed.into(),
         };
         let mut all = [0; WORDS];
@@ -395,7 +402,7 @@ impl Cache {
     /// Removes an entry; its counts reach the rules first.
     pub fn remove(&mut self, number: EntryNumber) {
         let Some(mut entry) = self.entries[number as usize].take() else { return };
-        settle(&mut entry);
+        settle(&mut entry, &mut self.tables);
         if entry.tabled
             && let Some(table) = self.masks.iter_mut().find(|table| table.mask == entry.way.mask)
         {
@@ -413,7 +420,7 @@ impl Cache {
     pub fn flush(&mut self) {
         for number in std::mem::take(&mut self.dirty) {
             if let Some(entry) = self.entries[number as usize].as_mut() {
-                settle(entry);
+                settle(entry, &mut self.tables);
             }
         }
     }
@@ -523,12 +530,13 @@ impl Cache {
     }
 }
 
-fn settle(entry: &mut Entry) {
+fn settle(entry: &mut Entry, tables: &mut TableStatistics) {
     entry.dirty = false;
     let (packets, bytes) = (std::mem::take(&mut entry.packets), std::mem::take(&mut entry.bytes));
     entry.packets_before += packets;
     entry.bytes_before += bytes;
     if packets > 0 {
-        entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes));
+        tables.count(&entry.way.rules, entry.way.missed, packets);
+        entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes, entry.used));
     }
 }

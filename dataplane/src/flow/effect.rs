@@ -72,6 +72,15 @@ impl Effect {
         }
     }
 
+    /// The meter that it asks.
+    #[must_use]
+    pub fn meter(&self) -> Option<u32> {
+        match self {
+            Self::Action { action: Action::Meter(number), .. } => Some(*number),
+            _ => None,
+        }
+    }
+
     /// Whether the packet is dropped here, and its sender told so.
     #[must_use]
     pub fn refuses(&self) -> bool {

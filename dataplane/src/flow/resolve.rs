@@ -113,6 +113,8 @@ pub struct Resolution {
     pub effects: Vec<Effect>,
     /// Rules that count the packet.
     pub rules: Vec<Arc<Rule>>,
+    /// The table in which no rule was found, if so it ended.
+    pub missed: Option<u8>,
     /// Tables passed, and topology used.
     pub passed: Vec<Passed>,
     /// Set if no effect sends the packet anywhere.
@@ -147,6 +149,13 @@ pub fn resolve(view: &View<'_>, packet: &Packet<'_>, observer: &mut impl Observe
     walk.finish(verdict)
 }
 
+/// What comes of a rule's actions alone, without any table and without the rest of its instructions.
+pub fn resolve_actions(view: &View<'_>, packet: &Packet<'_>, rule: &Rule) -> Resolution {
+    let mut walk = Walk::new(view, packet);
+    let verdict = rule.instructions.apply.iter().try_for_each(|action| walk.apply(action, rule));
+    walk.finish(verdict)
+}
+
 struct PassedTable {
     table: u8,
     partition: u16,
@@ -174,6 +183,7 @@ struct Walk<'a> {
     deeper_tags: Vec<[u8; 2]>,
     effects: Vec<Effect>,
     rules: Vec<Arc<Rule>>,
+    missed: Option<u8>,
     tables: Vec<PassedTable>,
     topology: Vec<Passed>,
     set: ActionSet,
@@ -196,6 +206,7 @@ struct Walk<'a> {
 /// OpenFlow's action set: at most one action of each kind [1.3.5, 5.10].
 #[derive(Default)]
 struct ActionSet {
+    meter: Option<Action>,
     pop_vlan: bool,
     push_vlan: Option<u16>,
     dec_ttl: Option<Action>,
@@ -224,6 +235,7 @@ impl<'a> Walk<'a> {
             deeper_tags: Vec::new(),
             effects: Vec::new(),
             rules: Vec::new(),
+            missed: None,
             tables: Vec::new(),
             topology: Vec::new(),
             set: ActionSet::default(),
@@ -253,7 +265,10 @@ impl<'a> Walk<'a> {
                 self.pass_table(table, Field::InPort);
             }
             observer.searched(table, found);
-            let Some(rule) = found else { return Err(DropReason::TableMiss) };
+            let Some(rule) = found else {
+                self.missed = Some(table);
+                return Err(DropReason::TableMiss);
+            };
             self.rules.push(rule.clone());
             match self.execute(rule)? {
                 Some(next) => table = next,
@@ -294,6 +309,9 @@ impl<'a> Walk<'a> {
 
     fn execute_action_set(&mut self, rule: &Rule) -> Result<(), DropReason> {
         let set = std::mem::take(&mut self.set);
+        if let Some(meter) = set.meter {
+            self.apply(&meter, rule)?;
+        }
         if set.pop_vlan {
             self.apply(&Action::PopVlan, rule)?;
         }
@@ -344,7 +362,7 @@ impl<'a> Walk<'a> {
             Action::CheckMtu { .. } | Action::IcmpUnreachable { .. } => self.needs_ipv4()?,
             Action::IcmpReply => self.echo()?,
             Action::ArpReply(_) => self.consult(Field::EthType),
-            Action::Punt { .. } | Action::DhcpReply(_) => {}
+            Action::Punt { .. } | Action::DhcpReply(_) | Action::Meter(_) => {}
         }
         if action.answers() {
             self.find_back();
@@ -513,7 +531,7 @@ impl<'a> Walk<'a> {
             self.cacheable = moves.is_empty() && self.contents.quoted.is_none() && self.contents.fragment.is_none();
             self.effects = vec![Effect::HandOver(owner)];
             // The owner counts the packet, and does everything to it.
-            (self.rules, self.zones, self.commits) = Default::default();
+            (self.rules, self.missed, self.zones, self.commits) = Default::default();
         }
         let consumed = self.effects.iter().any(|effect| effect.consumes() && !effect.refuses());
         let undeliverable = self.effects.iter().find_map(|effect| match effect {
@@ -549,6 +567,7 @@ impl<'a> Walk<'a> {
             stable,
             effects: self.effects,
             rules: self.rules,
+            missed: self.missed,
             passed,
             drop,
             tracks: self.zones.iter().filter_map(|(_, seen)| seen.track).collect(),
@@ -568,6 +587,7 @@ impl<'a> Walk<'a> {
 impl ActionSet {
     fn merge(&mut self, action: &Action, rule: &Arc<Rule>) {
         match action {
+            Action::Meter(_) => self.meter = Some(action.clone()),
             Action::PopVlan => self.pop_vlan = true,
             Action::PushVlan(ether_type) => self.push_vlan = Some(*ether_type),
             Action::DecTtl { .. } => self.dec_ttl = Some(action.clone()),

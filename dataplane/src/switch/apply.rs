@@ -76,7 +76,21 @@ impl Switch {
             sets: std::mem::take(&mut plan.sets),
             topology: None,
         };
-        let done = if changes_ports { self.change_ports(&plan, change, state)? } else { self.tables.commit(change)? };
+        let meters = plan.meters.as_ref().map(|after| self.changed_meters(&state.meters, after));
+        if let Some(meters) = &meters {
+            // Rules that go may name meters that go.
+            let both = state.meters.clone().into_iter().chain(meters.clone()).collect();
+            self.give_meters(&both);
+        }
+        let done = if changes_ports { self.change_ports(&plan, change, state) } else { self.tables.commit(change) };
+        if let Some(meters) = meters {
+            if done.is_ok() {
+                state.meters = meters;
+            }
+            self.give_meters(&state.meters);
+        }
+        let done = done?;
+        self.settle_lives(state, &done, |_| None);
         if let Some((term, generation)) = plan.position {
             (state.term, state.generation) = (term, generation);
         }
@@ -247,6 +261,7 @@ impl Switch {
             for (slot, reason, frames) in report.unsent {
                 *totals.unsent.entry((slot, reason)).or_default() += frames;
             }
+            totals.tables.extend(report.tables);
             for (slot, counters) in report.ports {
                 let sum = totals.packets.entry(slot).or_default();
                 sum.received_packets += counters.received_packets;

@@ -4,12 +4,13 @@
 //! hand-made. Owners left out are filled in; those of the other side are refused, so that neither can
 //! touch what the other made.
 
-use super::State;
 use super::origins::Origins;
+use super::{State, meters};
 use crate::flow::message;
 use crate::flow::rule::{Owner, Rule, RuleId};
 use crate::flow::tables::{SetChange, TableSettings, Tables};
 use crate::limits::{BUNDLE_BYTES, BUNDLE_PARTS, RULES};
+use crate::meter::Meter;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub(super) struct Plan {
     pub add: Vec<Rule>,
     pub remove: Vec<RuleId>,
     pub sets: Vec<SetChange>,
+    /// All of them after it; `None`: as they are.
+    pub meters: Option<BTreeMap<u32, Meter>>,
     /// After it; `None`: as it is.
     pub set_owners: Option<BTreeMap<Arc<str>, Owner>>,
     pub origins: Vec<v1::Origin>,
@@ -115,6 +118,8 @@ pub(super) fn merge(parts: Vec<v1::Bundle>) -> Result<v1::Bundle, Fault> {
         whole.remove_rules.extend(part.remove_rules);
         whole.origins.extend(part.origins);
         whole.request_ids.extend(part.request_ids);
+        whole.set_meters.extend(part.set_meters);
+        whole.remove_meters.extend(part.remove_meters);
     }
     whole.more = false;
     Ok(whole)
@@ -144,6 +149,7 @@ pub(super) fn plan(
     let replace = replace != 0;
     let settings = settings(&bundle, replace && owner == Owner::Fabric, tables)?;
     let (add, remove) = rules(&mut bundle, owner)?;
+    let meters = meters::plan(&bundle, owner, replace, state, tables, (&add, &remove))?;
     let mut sets = message::set_changes_from_message(&bundle)?;
     let set_owners = set_owners(&mut sets, owner, replace, state)?;
     Origins::check(&bundle.origins)?;
@@ -155,6 +161,7 @@ pub(super) fn plan(
         add,
         remove,
         sets,
+        meters,
         set_owners,
         origins: std::mem::take(&mut bundle.origins),
         open: Vec::new(),

@@ -5,6 +5,7 @@ use super::open::Device;
 use super::underlay::UnderlayState;
 use crate::drop::DropReason;
 use crate::flow::rule::Owner;
+use crate::flow::statistics::TableCounts;
 use crate::limits::PORTS;
 use crate::port::{PortSlot, QueueCounters};
 use crate::topology::{Path, PortInfo, PortKind, Topology};
@@ -63,6 +64,8 @@ pub(super) struct Totals {
     /// By output port.
     pub unsent: Counts,
     pub packets: HashMap<PortSlot, QueueCounters>,
+    /// Of each worker.
+    pub tables: Vec<(u8, TableCounts)>,
 }
 
 impl Ports {

@@ -3,6 +3,7 @@
 
 use super::Worker;
 use super::credit::Credit;
+use super::inject::Injected;
 use crate::clock;
 use crate::connection::fragments::Waiting;
 use crate::connection::{ConnectionId, Connections, Contents, EndReason, Filter, Options, Record, Start};
@@ -13,9 +14,11 @@ use crate::flow::key::FlowKey;
 use crate::flow::message;
 use crate::flow::program::Program;
 use crate::flow::resolve::{Connected, Packet};
+use crate::flow::statistics::TableCounts;
 use crate::flow::tables::{Progress, Tables};
 use crate::handover::Links;
 use crate::limits::{BATCH, PORTS};
+use crate::meter::{Meter, MeterCounters};
 use crate::packet::memory::{Class, Memory};
 use crate::packet::parse::parse_bytes;
 use crate::packet::pool::Pool;
@@ -58,6 +61,10 @@ pub struct WorkerReport {
     pub unsent: Vec<(PortSlot, DropReason, u64)>,
     /// Of device ports their queues' counters, of tunnel ports what was decapsulated and encapsulated.
     pub ports: Vec<(PortSlot, QueueCounters)>,
+    /// Packets by table.
+    pub tables: Vec<(u8, TableCounts)>,
+    /// What came to meters.
+    pub meters: Vec<(u32, MeterCounters)>,
     /// Buffers this worker has free in its own cache: chunks, runs.
     pub cached_buffers: (usize, usize),
 }
@@ -128,6 +135,10 @@ pub(super) enum Command {
     Connections(Filter, usize, Sender<(Vec<Listed>, Option<usize>)>),
     /// Likewise to be ended; gives how many were.
     Flush(Filter, usize, Sender<(usize, Option<usize>)>),
+    /// The meters from now on, each with this worker's part.
+    Meters(Vec<(Meter, f64)>, Sender<()>),
+    /// Handles frames as if they had come in.
+    Inject(Vec<Injected>, Sender<()>),
     Stop,
 }
 
@@ -167,6 +178,15 @@ impl Worker {
             }
             Command::Flush(filter, from, reply) => {
                 let _ = reply.send(self.flush_connections(&filter, from));
+            }
+            Command::Meters(meters, done) => {
+                self.outgoing.meters.now = clock::now();
+                self.outgoing.meters.set(&meters);
+                let _ = done.send(());
+            }
+            Command::Inject(frames, done) => {
+                self.inject(&frames);
+                let _ = done.send(());
             }
             Command::Stop => {}
         }
@@ -235,6 +255,8 @@ impl Worker {
             drops: self.outgoing.outcomes.drops.iter().collect(),
             unsent: self.outgoing.outcomes.unsent.iter().collect(),
             ports: self.outgoing.counters(),
+            tables: self.cache.tables.counts(),
+            meters: self.outgoing.meters.counters(),
             cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
         }
     }
@@ -398,6 +420,18 @@ impl WorkerHandle {
             from = next;
         }
         ended
+    }
+
+    /// The worker has these meters from now on, each with this part of its rate. Those that rules name must be
+    /// there before the rules are, and as long.
+    pub fn set_meters(&self, meters: Vec<(Meter, f64)>) {
+        self.ask(|done| Command::Meters(meters, done));
+    }
+
+    /// Handles frames as if they had come in, in order; at most [`BATCH`] at a time. Returns when they have left,
+    /// or are counted as dropped.
+    pub fn inject(&self, frames: Vec<Injected>) {
+        self.ask(|done| Command::Inject(frames, done));
     }
 
     /// Stops the thread: queues are closed, buffers returned.

@@ -11,7 +11,7 @@ use crate::flow::cache::{Cache, Found};
 use crate::flow::key::FlowKey;
 use crate::flow::program::Program;
 use crate::flow::resolve::{Resolution, Unobserved, resolve};
-use crate::flow::rule::{Owner, Rule, RuleCounters, RuleId, SetMatch};
+use crate::flow::rule::{Life, Owner, Rule, RuleCounters, RuleId, SetMatch};
 use crate::flow::tables::{Change, SetChange, TableSettings, Tables};
 use crate::topology::{Path, PortKind};
 use proptest::prelude::*;
@@ -199,7 +199,7 @@ fn build(priority: usize, plan: &Plan, behaviour: &Behaviour) -> Rule {
         goto: (next > plan.table && next < TABLES).then_some(next),
     };
     let id = RuleId { owner: Owner::Fabric, table: plan.table, priority: priority as u16, value, mask, set };
-    Rule { id, instructions, cookie: 0, created: 0, counters: Arc::default() }
+    Rule { id, instructions, cookie: 0, created: 0, since: 0, life: Life::default(), counters: Arc::default() }
 }
 
 /// A packet's key from four values of each field; a few fields are usual more often than not.
