@@ -11,6 +11,7 @@ mod documentation;
 mod failure;
 mod flows;
 mod json;
+mod meters;
 mod output;
 mod overview;
 mod port_kind;
@@ -55,6 +56,9 @@ enum Command {
     /// Rules of a switch, in the syntax of ovs-ofctl.
     #[command(subcommand)]
     Flows(flows::Command),
+    /// Meters of a switch: rates that rules hold packets to, as meter:N.
+    #[command(subcommand)]
+    Meters(meters::Command),
     /// Address sets of a switch, which rules match as ip_src=@NAME.
     #[command(subcommand)]
     Sets(sets::Command),
@@ -93,6 +97,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Cloud(command) => cloud::run(command, &connection, output).await,
         Command::Status(arguments) => switch::status(arguments, &connection, output).await,
         Command::Flows(command) => flows::run(command, &connection, output).await,
+        Command::Meters(command) => meters::run(command, &connection, output).await,
         Command::Sets(command) => sets::run(command, &connection, output).await,
         Command::Trace(arguments) => trace::run(arguments, &connection, output).await,
         Command::Tables(arguments) => switch::tables(arguments, &connection, output).await,

@@ -113,7 +113,7 @@ impl Service {
 }
 
 fn rules() -> Vec<RuleState> {
-    let state = |line: &str, packets, age_seconds, origin: &str, table_name: &str| RuleState {
+    let state = |line: &str, packets, age_seconds, origin: &str, idle_seconds: None, table_name: &str| RuleState {
         rule: Some(text::parse_rule(line).unwrap()),
         packets,
         bytes: packets * 60,
@@ -231,7 +231,7 @@ impl Switch for Service {
     async fn list_tables(&self, request: Request<ListTablesRequest>) -> Result<Response<ListTablesReply>, Status> {
         self.note(request);
         let config = TableConfig { name: "classify".into(), ..TableConfig::default() };
-        let tables = vec![TableState { config: Some(config), rules: 1, masks: 1 }];
+        let tables = vec![TableState { config: Some(config), rules: 1, masks: 1, lookups: 5, matches: 4 }];
         Ok(Response::new(ListTablesReply { tables }))
     }
 

@@ -55,6 +55,12 @@ impl Expiry {
         }
     }
 
+    /// Rules that are kept.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Some of the rules to be looked at by `now`.
     fn take(&mut self, now: u64) -> Vec<Arc<Rule>> {
         let mut due = Vec::new();

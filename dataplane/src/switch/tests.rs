@@ -2,8 +2,11 @@
 //! other end the test holds; its `transmit_file` stands for the name of an interface.
 
 mod bundle;
+mod expiry;
+mod meters;
 mod moment;
 mod numbers;
+mod packets;
 mod ports;
 mod query;
 mod tunnel;
