@@ -3,6 +3,7 @@
 use super::fake_switch::FakeSwitch;
 use super::{Running, complete};
 use std::time::Duration;
+use weft_controller::compile::pipeline::tables;
 use weft_proto::fault::Fault;
 use weft_proto::v1::{self, Owner};
 
@@ -22,7 +23,7 @@ async fn a_fresh_switch_gets_all_and_then_only_what_changes() {
         let held = switch.held();
         let first = &held.bundles[0];
         assert_eq!((first.term, first.generation, first.base_generation), (1, 1, 0));
-        assert_eq!((first.replace_owner(), first.tables.len()), (Owner::Fabric, 9));
+        assert_eq!((first.replace_owner(), first.tables.len()), (Owner::Fabric, tables().len()));
         assert_eq!(held.ports.keys().copied().collect::<Vec<_>>(), [TUNNEL]);
         assert_eq!(held.compares, 0);
     }
