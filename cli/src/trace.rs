@@ -120,7 +120,7 @@ fn verdict(reply: &TraceReply) -> String {
                 Some(Kind::ArpReply(_) | Kind::DhcpReply(_) | Kind::IcmpReply(_)) => answered = true,
                 _ => {}
             },
-            Some(EffectKind::Translation(_)) | None => {}
+            Some(EffectKind::Translation(_) | EffectKind::Neighbour(_)) | None => {}
         }
     }
     let mut parts = Vec::new();

@@ -89,7 +89,8 @@ fn a_controller_of_your_own() {
     assert!(PAGE.contains(&format!("```rust\n{example}```\n")), "the page shows another learning switch");
     let printed = walk("A controller of your own");
     // One rule each way for each of three pairs, and again for the ping after they have gone.
-    for (expected, least) in [("3 received", 3), ("1 received", 1), ("idle_timeout=5, send_flow_rem, owner=manual", 6)] {
+    for (expected, least) in [("3 received", 3), ("1 received", 1), ("idle_timeout=5, send_flow_rem, owner=manual", 6)]
+    {
         assert!(printed.matches(expected).count() >= least, "not {least} times \"{expected}\" in:\n{printed}");
     }
     let idle = printed.lines().filter(|line| line.starts_with("reason=idle, ") && line.contains(",idle_timeout=5,"));

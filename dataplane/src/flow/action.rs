@@ -1,11 +1,14 @@
 //! What rules can do to a packet: OpenFlow's actions, and those of our own (drop with a cause, connection
-//! tracking, answers by ARP, DHCP and ICMP, MTU), in the form the walk uses; and both ways between that and messages, which
+//! tracking, answers by ARP, DHCP and ICMP, MTU, neighbours, NAT one to one), in the form the walk uses; and both ways between that and messages, which
 //! is where they are validated: what comes out of here the engine may trust.
 //!
 //! What an action means to a walk is in `resolve.rs`, what it does to a frame in `program.rs`.
 
 mod dhcp;
+mod gateway;
 mod track;
+
+pub use gateway::Neighbour;
 
 use super::key::FlowKey;
 use super::message::{address, field_row, hexadecimal, operand, port_number, prerequisites};
@@ -72,6 +75,22 @@ pub enum Action {
         /// From this address.
         answer: Ipv4Addr,
     },
+    /// Writes the MAC address of the next hop.
+    Neighbour(Neighbour),
+    /// Takes from an ARP packet where its sender is.
+    LearnNeighbour {
+        /// Behind which port; 0: the one it came in by.
+        port: u32,
+        /// In which VLAN; 0: none.
+        vlan: u16,
+    },
+    /// Replaces addresses of an IPv4 packet.
+    Translate {
+        /// The source.
+        source: Option<Ipv4Addr>,
+        /// The destination.
+        destination: Option<Ipv4Addr>,
+    },
     /// Drops it if it exceeds the rate of the meter of this number.
     Meter(u32),
 }
@@ -85,6 +104,7 @@ impl Action {
             Self::ArpReply(_) | Self::DhcpReply(_) | Self::IcmpReply | Self::IcmpUnreachable { .. } => true,
             Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::Track(_) => false,
             Self::DecTtl { .. } | Self::CheckMtu { .. } | Self::Meter(_) => false,
+            Self::Neighbour(_) | Self::LearnNeighbour { .. } | Self::Translate { .. } => false,
         }
     }
 
@@ -258,6 +278,13 @@ pub fn action_to_message(action: &Action) -> Vec<v1::Action> {
         Action::Track(track) => Wire::Ct(track::to_message(track)),
         Action::ArpReply(mac) => Wire::ArpReply(v1::ArpReply { mac: mac.to_vec() }),
         Action::DhcpReply(offer) => Wire::DhcpReply(dhcp::to_message(offer)),
+        Action::Neighbour(neighbour) => Wire::Neighbour(gateway::neighbour_to_message(neighbour)),
+        Action::LearnNeighbour { port, vlan } => {
+            Wire::LearnNeighbour(v1::LearnNeighbour { port: *port, vlan: (*vlan).into() })
+        }
+        Action::Translate { source, destination } => {
+            Wire::Translate(v1::Translate { source: octets(*source), destination: octets(*destination) })
+        }
         Action::Meter(meter) => Wire::Meter(v1::MeterAction { meter: *meter }),
     };
     vec![v1::Action { action: Some(one) }]
@@ -356,6 +383,15 @@ fn action(message: &v1::Action, id: &RuleId) -> Result<Action, Fault> {
         Wire::DhcpReply(reply) => {
             Action::DhcpReply(Arc::new(dhcp::from_message(reply).map_err(|fault| fault.within("dhcp_reply"))?))
         }
+        Wire::Neighbour(neighbour) => {
+            Action::Neighbour(gateway::neighbour_from_message(neighbour).map_err(|fault| fault.within("neighbour"))?)
+        }
+        Wire::LearnNeighbour(learn) => {
+            gateway::learn_from_message(learn).map_err(|fault| fault.within("learn_neighbour"))?
+        }
+        Wire::Translate(translate) => {
+            gateway::translate_from_message(translate).map_err(|fault| fault.within("translate"))?
+        }
     })
 }
 
@@ -445,7 +481,7 @@ fn answer(bytes: &[u8], place: &str) -> Result<Option<Ipv4Addr>, Fault> {
     ))
 }
 
-fn mac(bytes: &[u8], place: &str) -> Result<[u8; 6], Fault> {
+pub(super) fn mac(bytes: &[u8], place: &str) -> Result<[u8; 6], Fault> {
     let mac: [u8; 6] = bytes.try_into().map_err(|_| {
         Fault::invalid("bad_length", place, format!("a MAC address of {} bytes", bytes.len()), "Give 6 bytes.")
     })?;

@@ -229,6 +229,9 @@ impl Program {
             | Action::PushVlan(_)
             | Action::PopVlan
             | Action::CheckMtu { .. }
+            | Action::Neighbour(_)
+            | Action::LearnNeighbour { .. }
+            | Action::Translate { .. }
             | Action::Meter(_)
             | Action::DecTtl { .. } => egress.discard(frame, DropReason::NoOutput),
         }
@@ -391,6 +394,9 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Optio
         | Action::ArpReply(_)
         | Action::DhcpReply(_)
         | Action::IcmpReply
+        | Action::Neighbour(_)
+        | Action::LearnNeighbour { .. }
+        | Action::Translate { .. }
         | Action::IcmpUnreachable { .. } => {}
     }
     Ok(())

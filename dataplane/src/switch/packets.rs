@@ -101,12 +101,20 @@ fn injected(packet: v1::PacketOut, exists: &impl Fn(u32) -> bool) -> Result<Inje
             }
             Action::Output(PORT_IN_PORT) => {}
             Action::Output(port) if !exists(*port) => return Err(unknown(*port, "actions")),
-            Action::Track(_) | Action::Meter(_) => {
-                let problem = "only rules track connections or hold packets to a rate";
+            Action::Output(_)
+            | Action::SetField(_)
+            | Action::PushVlan(_)
+            | Action::PopVlan
+            | Action::DecTtl { .. }
+            | Action::CheckMtu { .. }
+            | Action::Punt { .. }
+            | Action::Drop(_) => {}
+            // They need what workers remember, or a rule that keeps it in place.
+            _ => {
+                let problem = "only rules of a table track, translate, meter or answer packets";
                 let remedy = "Leave the action out, or send the packet through the tables.";
                 return Err(Fault::invalid("bad_action", "actions", problem, remedy));
             }
-            _ => {}
         }
     }
     let instructions = Instructions { apply: actions, ..Instructions::default() };

@@ -105,16 +105,7 @@ fn a_refused_bundle_leaves_the_meters_as_they_were() {
 
 #[test]
 fn two_workers_share_a_rate_by_what_comes_to_each() {
-    let ports = TestPorts::default();
-    let worker = WorkerSettings { core: None, spin: false };
-    let switch = Switch::start(SwitchSettings {
-        host: String::new(),
-        managed: false,
-        memory: Memory::map(512, 64).unwrap(),
-        workers: vec![worker.clone(), worker],
-        opener: Box::new(ports.clone()),
-    });
-    let bench = Bench { switch: switch.unwrap(), ports };
+    let bench = with_workers(false, 2);
     let bundle = v1::Bundle {
         add_ports: vec![port(1), port(2)],
         add_rules: vec![metered(5, 7)],
