@@ -57,8 +57,8 @@ pub const ADDRESS_SET_MEMBERS: usize = 65_536;
 /// Places in classifiers: one of each rule, but of a rule that names an address set one for each member.
 pub const PLACES: usize = 4_000_000;
 
-/// Actions of one rule, apply and write together.
-pub const ACTIONS_PER_RULE: usize = 1024;
+/// Actions of one rule, apply and write together, and those within `clone`.
+pub const ACTIONS_PER_RULE: usize = 2048;
 
 /// Branches (`clone`, buckets of groups) of one walk. Each is charged as a walk. The way that would fork once more
 /// drops under `BranchLimit`.

@@ -30,8 +30,8 @@ fn each_branch_has_a_packet_and_registers_of_its_own() {
         "table=0,in_port=1,ip,actions=set_field:0x1->reg0,\
          clone(dec_ttl,set_field:02:00:00:00:00:77->eth_dst,set_field:0x2->reg0,goto_table:5),\
          clone(push_vlan:0x8100,set_field:0x1007->vlan_tci,output:3),goto_table:5",
-        "table=5,reg0=0x2,ip,nw_ttl=63,vlan_tci=0/0x1000,actions=output:4",
-        "table=5,reg0=0x1,ip,nw_ttl=64,vlan_tci=0/0x1000,dl_dst=02:00:00:00:00:02,actions=output:2",
+        "table=5,reg0=0x2,ip,nw_ttl=62,vlan_tci=0/0x1000,actions=output:4",
+        "table=5,reg0=0x1,ip,nw_ttl=63,vlan_tci=0/0x1000,dl_dst=02:00:00:00:00:02,actions=output:2",
     ];
     let bench = bench(&rules);
     let mut sent = tcp_frame();
@@ -43,7 +43,7 @@ fn each_branch_has_a_packet_and_registers_of_its_own() {
         assert_eq!((&tagged[12..18], &tagged[18..]), (&[0x81, 0, 0, 7, 8, 0][..], &sent[14..]));
         let routed = bench.receive(4);
         verify(&routed).unwrap();
-        assert_eq!((&routed[..6], routed[22]), (&[2, 0, 0, 0, 0, 0x77][..], 63));
+        assert_eq!((&routed[..6], routed[22]), (&[2, 0, 0, 0, 0, 0x77][..], sent[22] - 1));
         assert_eq!(&routed[26..], &sent[26..]);
     }
     let report = bench.worker.report();
@@ -260,13 +260,15 @@ fn what_branches_too_often_or_too_deep_is_dropped() {
     assert_eq!(bench.dropped(1), [(1, "branch_limit", 1)]);
     bench.remove(&lines.iter().map(String::as_str).collect::<Vec<_>>());
     // As many as there may be, and one more.
-    let flood = |branches: usize| format!("table=0,actions={}", vec!["clone(output:2)"; branches].join(","));
+    let flood = |table: usize, branches: usize, onward: &str| {
+        format!("table={table},actions={}{onward}", vec!["clone(output:2)"; branches].join(","))
+    };
     let before = bench.branches();
-    bench.add(&[&flood(BRANCHES_PER_WALK)]);
+    bench.add(&[&flood(0, BRANCHES_PER_WALK - 1, ",goto_table:1"), &flood(1, 1, "")]);
     bench.send(1, udp_frame());
     (0..BRANCHES_PER_WALK).for_each(|_| assert_eq!(bench.receive(2), udp_frame()));
     assert_eq!(bench.branches(), before);
-    bench.add(&[&flood(BRANCHES_PER_WALK + 1)]);
+    bench.add(&[&flood(1, 2, "")]);
     bench.send(1, udp_frame());
     (0..BRANCHES_PER_WALK).for_each(|_| assert_eq!(bench.receive(2), udp_frame()));
     let of_limit = |all: Vec<(usize, &str, u64)>| all.iter().map(|(_, _, count)| count).sum::<u64>();
