@@ -1,5 +1,6 @@
 //! A whole worker on memory ports: frames in, frames out, every frame accounted for.
 
+mod captured;
 mod edges;
 mod routed;
 mod tracked;
