@@ -257,7 +257,7 @@ impl Switch for Service {
     async fn list_drops(&self, request: Request<ListDropsRequest>) -> Result<Response<ListDropsReply>, Status> {
         self.note(request);
         let drops = vec![DropCount { reason: "spoofed".into(), packets: 3, ..DropCount::default() }];
-        Ok(Response::new(ListDropsReply { drops }))
+        Ok(Response::new(ListDropsReply { drops, ..ListDropsReply::default() }))
     }
 
     async fn list_neighbours(
@@ -303,6 +303,30 @@ impl Switch for Service {
         self.note(request);
         let packet = PacketIn { in_port: 1, reason: 3, total_length: 14, frame: vec![2; 14], ..PacketIn::default() };
         Ok(Response::new(tokio_stream::iter(vec![Ok(packet); 3])))
+    }
+
+    type CaptureFramesStream = Stream<CaptureFramesReply>;
+
+    async fn capture_frames(
+        &self,
+        request: Request<CaptureFramesRequest>,
+    ) -> Result<Response<Self::CaptureFramesStream>, Status> {
+        self.note(request);
+        let begun = CaptureFramesReply {
+            started: true,
+            ports: vec![CapturedPort { port: 1, name: "vm1".into() }],
+            ..CaptureFramesReply::default()
+        };
+        let frame = CapturedFrame {
+            port: 1,
+            direction: FrameDirection::Received.into(),
+            time_microseconds: 1_000_000,
+            length: 60,
+            frame: vec![2; 60],
+            ..CapturedFrame::default()
+        };
+        let frames = CaptureFramesReply { frames: vec![frame; 3], ..CaptureFramesReply::default() };
+        Ok(Response::new(tokio_stream::iter(vec![Ok(begun), Ok(frames)])))
     }
 }
 
