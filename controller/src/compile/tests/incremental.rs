@@ -1,6 +1,7 @@
 //! Compiling only what changes touch, compared with compiling everything.
 
-use super::{Cloud, apply, assert_same};
+use super::Cloud;
+use super::bundles::{apply, assert_same};
 use crate::compile::{HostState, compile};
 use crate::model::{Host, HostReport, Model, Network, Planned};
 use std::collections::{BTreeMap, BTreeSet};
