@@ -261,7 +261,7 @@ fn every_option_of_a_subnet_and_a_port_reaches_the_controller() {
         host_routes: vec![route],
         lease_seconds: 60,
         domain_name: "a.example".into(),
-        allocation_pools: vec![AllocationPool { start: "10.0.0.10".into(), end: "10.0.0.99".into() }],
+        allocation_pools: vec![weft_proto::v1::AllocationPool { start: "10.0.0.10".into(), end: "10.0.0.99".into() }],
     };
     assert_eq!(fake.subnets(), [expected]);
     words(
