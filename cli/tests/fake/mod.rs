@@ -218,6 +218,7 @@ impl Switch for Service {
             table: state.rule.as_ref().unwrap().table,
             table_name: state.table_name.clone(),
             rule: Some(state),
+            ..TraceStep::default()
         };
         Ok(Response::new(TraceReply {
             steps: rules().into_iter().map(step).collect(),

@@ -80,10 +80,13 @@ fn walk(state: &HostState, packet: &Packet) -> (Vec<Fate>, String) {
 
 /// A walk, and the packet as it was in the end.
 fn journey(state: &HostState, packet: &Packet) -> (Vec<Fate>, String, Packet) {
+    journey_from(state, packet, 0)
+}
+
+fn journey_from(state: &HostState, packet: &Packet, mut table: u32) -> (Vec<Fate>, String, Packet) {
     let mut packet = packet.clone();
     let in_port = packet[&(Field::InPort as i32)].clone();
     let mut fates = Vec::new();
-    let mut table = 0;
     loop {
         let candidates = state.rules.values().filter(|rule| rule.table == table && matches(state, rule, &packet));
         let Some(rule) = candidates.max_by_key(|rule| rule.priority) else {
@@ -133,6 +136,14 @@ fn journey(state: &HostState, packet: &Packet) -> (Vec<Fate>, String, Packet) {
                     let hop =
                         if neighbour.hop.is_empty() { packet[&(Field::Ipv4Dst as i32)].clone() } else { neighbour.hop };
                     fates.push(Fate::Sought(address(&hop), neighbour.port));
+                }
+                action::Action::Clone(branch) => {
+                    let mut copy = packet.clone();
+                    for action in branch.actions {
+                        let Some(action::Action::SetField(set)) = action.action else { panic!("{action:?}") };
+                        copy.insert(set.field, set.value);
+                    }
+                    fates.extend(journey_from(state, &copy, branch.goto_table.unwrap()).0);
                 }
                 // Output to the ingress port is suppressed.
                 action::Action::Output(output) if output.port.to_be_bytes() == in_port.as_slice() => {}
@@ -506,9 +517,9 @@ fn routes_are_offered_only_with_sense() {
     let request = v1::CreateSubnetRequest { gateway_ip: "none".into(), ..base("none") };
     let none = offered(make(&mut scene.cloud, "none", request));
     assert!(none.router.is_empty() && none.routes.is_empty());
-    // Without DHCP, the request travels as any broadcast does: to nobody.
+    // Without DHCP, the request travels as any broadcast does: here to nobody, for there is nobody else.
     let request = v1::CreateSubnetRequest { disable_dhcp: true, ..base("off") };
-    assert_eq!(make(&mut scene.cloud, "off", request), [Fate::Dropped(DropCause::Policy)]);
+    assert_eq!(make(&mut scene.cloud, "off", request), []);
 }
 
 #[test]
