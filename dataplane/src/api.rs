@@ -121,6 +121,7 @@ impl Api {
             "SendPackets" => once!(send_packets),
             "WatchRemovals" => stream!(watch_removals),
             "ListMeters" => once!(list_meters),
+            "CaptureFrames" => stream!(capture_frames),
             other => {
                 let problem = format!("the switch has no method {other}");
                 return Err(Fault::invalid("unknown_method", "method", problem, "Use the same version on both sides.")
@@ -283,6 +284,17 @@ impl switch_server::Switch for Api {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    type CaptureFramesStream = Replies<v1::CaptureFramesReply>;
+
+    async fn capture_frames(
+        &self,
+        request: Request<v1::CaptureFramesRequest>,
+    ) -> Result<Response<Self::CaptureFramesStream>, Status> {
+        let switch = self.switch.clone();
+        let frames = self.attempt(move |_| switch.capture(request.get_ref())).await?.into_inner();
+        Ok(Response::new(Box::pin(ReceiverStream::new(frames).map(Ok))))
     }
 }
 

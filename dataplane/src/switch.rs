@@ -12,7 +12,8 @@
 //! - `underlay`: addresses and ways to remote tunnel ends, as the kernel knows them.
 //! - `expiry`: rules that end by themselves, and who is told of removed ones.
 //! - `meters`: meters, and how the workers share their rates.
-//! - `query`, `connections`: dumps, traces, statistics; `punts`: packet-ins to listeners; `packets`: packet-outs.
+//! - `query`, `connections`, `drops`: dumps, traces, statistics; `punts`: packet-ins to listeners; `packets`:
+//!   packet-outs; `capture`: copies of frames to who looks on.
 //!
 //! Invariants:
 //! - One change at a time: `State`'s lock is held for the length of a bundle. Workers never take it.
@@ -21,7 +22,9 @@
 
 mod apply;
 mod bundle;
+mod capture;
 mod connections;
+mod drops;
 mod expiry;
 mod mend;
 mod meters;
@@ -85,6 +88,7 @@ pub struct Switch {
     workers: RwLock<Vec<WorkerHandle>>,
     punts: Arc<PuntHub>,
     removals: Removals,
+    captures: capture::Taken,
     opener: Box<dyn OpenPort>,
     physical: BTreeMap<String, String>,
     state: Mutex<State>,
@@ -135,6 +139,7 @@ impl Switch {
             workers: RwLock::new(workers),
             punts,
             removals: Removals::default(),
+            captures: capture::Taken::default(),
             opener: settings.opener,
             physical: settings.physical,
             state: Mutex::default(),

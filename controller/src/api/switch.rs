@@ -216,4 +216,10 @@ impl v1::switch_server::Switch for SwitchService {
     async fn list_meters(&self, request: Request<v1::ListMetersRequest>) -> Reply<v1::ListMetersReply> {
         self.unary(request, "ListMeters").await
     }
+
+    type CaptureFramesStream = BoxStream<'static, Result<v1::CaptureFramesReply, Status>>;
+
+    async fn capture_frames(&self, request: Request<v1::CaptureFramesRequest>) -> Reply<Self::CaptureFramesStream> {
+        self.streamed(request, "CaptureFrames", false).await
+    }
 }

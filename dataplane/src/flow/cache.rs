@@ -28,6 +28,7 @@ use super::rule::Rule;
 use super::shared::Shared;
 use super::state::FlowState;
 use super::statistics::TableStatistics;
+use crate::capture::Walk;
 use crate::limits::{CACHE_ENTRIES, CACHE_ENTRY_BYTES, CACHE_MASKS, CACHE_SPARE};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -56,8 +57,8 @@ struct Way {
     words: Box<[(u8, u64)]>,
     /// Bits that all packets of an entry share through the whole walk.
     stable: FlowKey,
-    rules: Box<[Arc<Rule>]>,
-    missed: Option<u8>,
+    rules: Arc<[Arc<Rule>]>,
+    missed: Box<[u8]>,
     passed: Box<[Passed]>,
 }
 
@@ -69,7 +70,7 @@ impl PartialEq for Way {
             && self.missed == other.missed
             && self.passed == other.passed
             && self.rules.len() == other.rules.len()
-            && self.rules.iter().zip(&other.rules).all(same)
+            && self.rules.iter().zip(other.rules.iter()).all(same)
     }
 }
 
@@ -255,6 +256,13 @@ impl Cache {
         &self.entry(number).program
     }
 
+    /// What its packets go through, for who looks on.
+    #[must_use]
+    pub fn walk(&self, number: EntryNumber, cached: bool) -> Walk {
+        let entry = self.entry(number);
+        Walk { rules: entry.way.rules.clone(), program: Some(entry.program.clone()), consulted: entry.way.mask, cached }
+    }
+
     /// The program of an entry, for a packet of so many bytes, which is counted.
     pub fn take(&mut self, number: EntryNumber, bytes: usize, now: u64) -> &Program {
         let entry = self.entries[number as usize].as_mut().expect("numbers are of entries that exist");
@@ -319,7 +327,7 @@ impl Cache {
             words: words.map(|(index, &word)| (index as u8, word)).collect(),
             stable: resolution.stable,
             rules: resolution.rules.into(),
-            missed: resolution.missed,
+            missed: resolution.missed.into(),
             passed: resolution.passed.into(),
         };
         let mut all = [0; WORDS];
@@ -536,7 +544,7 @@ fn settle(entry: &mut Entry, tables: &mut TableStatistics) {
     entry.packets_before += packets;
     entry.bytes_before += bytes;
     if packets > 0 {
-        tables.count(&entry.way.rules, entry.way.missed, packets);
+        tables.count(&entry.way.rules, &entry.way.missed, packets);
         entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes, entry.used));
     }
 }

@@ -24,12 +24,12 @@ impl Default for TableStatistics {
 }
 
 impl TableStatistics {
-    /// Counts packets that passed these rules, and then, if so, found none in a table.
-    pub fn count(&mut self, rules: &[Arc<Rule>], missed: Option<u8>, packets: u64) {
+    /// Counts packets that passed these rules, and found none in these tables.
+    pub fn count(&mut self, rules: &[Arc<Rule>], missed: &[u8], packets: u64) {
         for rule in rules {
             self.0[usize::from(rule.id.table)].matched += packets;
         }
-        if let Some(table) = missed {
+        for &table in missed {
             self.0[usize::from(table)].missed += packets;
         }
     }

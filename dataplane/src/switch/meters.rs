@@ -44,7 +44,7 @@ pub(super) fn plan(
             return Err(Fault::invalid("not_the_owner", "set_meters", problem, "Leave them out.")
                 .with_status(Code::PermissionDenied));
         }
-        if let Some(index) = add.iter().position(|rule| rule.instructions.meters().next().is_some()) {
+        if let Some(index) = add.iter().position(|rule| !rule.instructions.meters().is_empty()) {
             let (field, problem) = (format!("add_rules[{index}].instructions"), "a rule of the fabric names a meter");
             return Err(Fault::invalid("not_the_owner", field, problem, "Meters are for hand-made rules."));
         }
@@ -70,7 +70,7 @@ pub(super) fn plan(
             .with_status(Code::ResourceExhausted));
     }
     for (index, rule) in add.iter().enumerate() {
-        if let Some(number) = rule.instructions.meters().find(|number| !after.contains_key(number)) {
+        if let Some(number) = rule.instructions.meters().into_iter().find(|number| !after.contains_key(number)) {
             let problem = format!("there is no meter {number}");
             let remedy = format!("Make it first: weft meters add HOST meter={number},kbps,rate=1000");
             let field = format!("add_rules[{index}].instructions");
@@ -81,10 +81,11 @@ pub(super) fn plan(
     if !gone.is_empty() && !replace {
         let changed: HashSet<&RuleId> = remove.iter().chain(add.iter().map(|rule| &rule.id)).collect();
         let users = tables.rules(|rule| {
-            rule.instructions.meters().any(|number| gone.contains(&number)) && !changed.contains(&rule.id)
+            rule.instructions.meters().iter().any(|number| gone.contains(number)) && !changed.contains(&rule.id)
         });
         if let Some(user) = users.first() {
-            let number = user.instructions.meters().find(|number| gone.contains(number)).unwrap_or_default();
+            let number =
+                user.instructions.meters().into_iter().find(|number| gone.contains(number)).unwrap_or_default();
             let problem = format!(
                 "meter {number} is named by {} rules, the first one of table {}, priority {}",
                 users.len(),
@@ -168,9 +169,10 @@ impl Switch {
         }
         let mut rules: BTreeMap<u32, u64> = BTreeMap::new();
         if !state.meters.is_empty() {
-            for rule in self.tables.rules(|rule| rule.instructions.meters().next().is_some()) {
-                let named: HashSet<u32> = rule.instructions.meters().collect();
-                named.into_iter().for_each(|number| *rules.entry(number).or_default() += 1);
+            for rule in self.tables.rules(|rule| !rule.instructions.meters().is_empty()) {
+                for number in rule.instructions.meters() {
+                    *rules.entry(number).or_default() += 1;
+                }
             }
         }
         let now = crate::clock::now();

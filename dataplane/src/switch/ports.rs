@@ -63,6 +63,8 @@ pub(super) struct Totals {
     pub drops: Counts,
     /// By output port.
     pub unsent: Counts,
+    /// Branches, by ingress port.
+    pub branches: Counts,
     pub packets: HashMap<PortSlot, QueueCounters>,
     /// Of each worker.
     pub tables: Vec<(u8, TableCounts)>,

@@ -38,6 +38,7 @@ impl Worker {
     pub(super) fn inject(&mut self, frames: &[Injected]) {
         self.now = clock::now();
         self.outgoing.meters.now = self.now;
+        self.outgoing.captures.now = self.now;
         self.look_at_version();
         self.outgoing.begin(self.active);
         for injected in frames {
@@ -62,7 +63,14 @@ impl Worker {
             }
         };
         let rule = match &injected.course {
-            Course::Tables => return self.look_up(frame, &key, layout, Origin { ingress: slot, from: None, hops: 0 }),
+            Course::Tables => {
+                let origin = Origin { ingress: slot, from: None, hops: 0 };
+                return if self.outgoing.captures.is_on() {
+                    self.look_up::<true>(frame, &key, layout, origin)
+                } else {
+                    self.look_up::<false>(frame, &key, layout, origin)
+                };
+            }
             Course::Actions(rule) => rule,
         };
         let contents = Contents::read(frame.head(), &key, &layout);
