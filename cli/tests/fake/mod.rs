@@ -179,6 +179,9 @@ impl Switch for Service {
             bundle.extend_address_sets.extend(message.extend_address_sets);
             bundle.shrink_address_sets.extend(message.shrink_address_sets);
             bundle.remove_address_sets.extend(message.remove_address_sets);
+            bundle.remove_rules.extend(message.remove_rules);
+            bundle.set_meters.extend(message.set_meters);
+            bundle.remove_meters.extend(message.remove_meters);
         }
         for (index, rule) in bundle.add_rules.iter().enumerate() {
             if text::format_rule(rule).contains("output:666") {

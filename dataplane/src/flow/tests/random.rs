@@ -88,6 +88,7 @@ enum Act {
     Pop,
     DecTtl,
     Punt,
+    Meter,
     Drop,
     Arp,
     /// With how many tables further on it goes on; 0: in none.
@@ -112,6 +113,7 @@ fn leaf() -> impl Strategy<Value = Act> {
         1 => Just(Act::Pop),
         2 => Just(Act::DecTtl),
         1 => Just(Act::Punt),
+        1 => Just(Act::Meter),
         1 => Just(Act::Drop),
         1 => Just(Act::Arp),
     ]
@@ -139,6 +141,7 @@ fn action(act: &Act, table: u8) -> Option<Action> {
         Act::Pop => Action::PopVlan,
         Act::DecTtl => Action::DecTtl { answer: None },
         Act::Punt => Action::Punt { max_length: 60, reason: 1 },
+        Act::Meter => Action::Meter(1),
         Act::Drop => Action::Drop(DropReason::Policy),
         Act::Arp => Action::ArpReply([2, 0, 0, 0, 0, 1]),
         Act::Clone(acts, onward) => {
