@@ -10,6 +10,7 @@ use crate::flow::message;
 use crate::flow::rule::{Rule, RuleId, Timeout};
 use crate::flow::tables::{Change, Committed};
 use crate::limits::{EXPIRED_AT_ONCE, REMOVAL_LISTENERS, REMOVALS_KEPT};
+use crate::worker::WorkerHandle;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -128,8 +129,8 @@ impl Switch {
         if due.is_empty() {
             return 0;
         }
-        // Brings the rules' counters up to date: when a packet used them last.
-        self.totals();
+        // For when a packet used them last.
+        self.settle_counters();
         let mut reasons: HashMap<RuleId, RemovalReason> = HashMap::new();
         for rule in due.into_iter().filter(|rule| self.tables.has(rule)) {
             match rule.end() {
@@ -160,6 +161,11 @@ impl Switch {
         }
     }
 
+    /// Brings rules' counters up to date.
+    fn settle_counters(&self) {
+        self.workers.read().expect("no panic under this lock").iter().for_each(WorkerHandle::settle);
+    }
+
     /// After a commit: follows the rules that end by themselves, and tells of those that are gone; `reason` of
     /// those that nobody deleted.
     pub(super) fn settle_lives(
@@ -176,7 +182,7 @@ impl Switch {
             return;
         }
         // No worker uses them any more, but some may still have counts of theirs.
-        self.totals();
+        self.settle_counters();
         let now = crate::clock::now();
         for rule in &done.told {
             let (packets, bytes) = rule.counters.read();

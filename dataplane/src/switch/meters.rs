@@ -5,6 +5,7 @@ use crate::flow::rule::{Owner, Rule, RuleId};
 use crate::flow::tables::Tables;
 use crate::limits::METERS;
 use crate::meter::{self, Meter, MeterCounters};
+use crate::worker::WorkerHandle;
 use std::collections::{BTreeMap, HashSet};
 use tonic::Code;
 use weft_proto::fault::Fault;
@@ -153,7 +154,7 @@ impl Switch {
     /// By worker.
     fn meter_counters(&self) -> Vec<Vec<(u32, MeterCounters)>> {
         let workers = self.workers.read().expect("no panic under this lock");
-        workers.iter().map(|worker| worker.report().meters).collect()
+        workers.iter().map(WorkerHandle::meter_counters).collect()
     }
 
     /// `ListMeters`.

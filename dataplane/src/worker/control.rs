@@ -66,8 +66,6 @@ pub struct WorkerReport {
     pub ports: Vec<(PortSlot, QueueCounters)>,
     /// Packets by table.
     pub tables: Vec<(u8, TableCounts)>,
-    /// What came to meters.
-    pub meters: Vec<(u32, MeterCounters)>,
     /// Buffers this worker has free in its own cache: chunks, runs.
     pub cached_buffers: (usize, usize),
 }
@@ -138,6 +136,9 @@ pub(super) enum Command {
     Connections(Filter, usize, Sender<(Vec<Listed>, Option<usize>)>),
     /// Likewise to be ended; gives how many were.
     Flush(Filter, usize, Sender<(usize, Option<usize>)>),
+    /// Brings what was counted to the rules.
+    Settle(Sender<()>),
+    MeterCounters(Sender<Vec<(u32, MeterCounters)>>),
     /// The meters from now on, each with this worker's part.
     Meters(Vec<(Meter, f64)>, Sender<()>),
     /// Handles frames as if they had come in.
@@ -183,6 +184,13 @@ impl Worker {
             }
             Command::Flush(filter, from, reply) => {
                 let _ = reply.send(self.flush_connections(&filter, from));
+            }
+            Command::Settle(done) => {
+                self.cache.flush();
+                let _ = done.send(());
+            }
+            Command::MeterCounters(reply) => {
+                let _ = reply.send(self.outgoing.meters.counters());
             }
             Command::Meters(meters, done) => {
                 self.outgoing.meters.now = clock::now();
@@ -267,7 +275,6 @@ impl Worker {
             branches: self.outgoing.outcomes.branches.iter().collect(),
             ports: self.outgoing.counters(),
             tables: self.cache.tables.counts(),
-            meters: self.outgoing.meters.counters(),
             cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
         }
     }
@@ -441,6 +448,17 @@ impl WorkerHandle {
             from = next;
         }
         ended
+    }
+
+    /// Brings rules' counters up to date.
+    pub fn settle(&self) {
+        self.ask(Command::Settle);
+    }
+
+    /// What came to the worker's meters so far, by number.
+    #[must_use]
+    pub fn meter_counters(&self) -> Vec<(u32, MeterCounters)> {
+        self.ask(Command::MeterCounters)
     }
 
     /// The worker has these meters from now on, each with this part of its rate. Those that rules name must be
