@@ -4,6 +4,8 @@
 //! - [`pipeline`]: the fabric's tables, their names and meanings; and its fixed ports.
 //! - [`state`]: what one host should hold, and the bundle between two such states.
 //! - [`network`]: the rules of one network on one host. This is where packets' fates are decided.
+//! - `carrier`: what leads from one host to others: tunnels, physical networks.
+//! - `tagged`: frames that instances tag.
 //! - [`physical`]: the ports of the physical networks that the host reaches.
 //! - `router`: the rules of routers, and what one host needs of networks that it has no ports of.
 //! - `firewall`: the rules of security groups on one host.
@@ -14,6 +16,7 @@
 //! there. A host that [`Model::touched`] leaves out does not change
 //! (a property test compares it with compiling everything): what a kind of object adds here, it names there.
 
+mod carrier;
 mod firewall;
 pub mod network;
 pub mod physical;
@@ -21,6 +24,7 @@ pub mod pipeline;
 mod router;
 pub mod rule;
 pub mod state;
+mod tagged;
 #[cfg(test)]
 mod tests;
 

@@ -1,56 +1,55 @@
-//! The rules of one VXLAN network on one host.
+//! The rules of one network on one host. What leads to other hosts is in `carrier.rs`, tagged frames of instances in
+//! `tagged.rs`.
 //!
 //! | table | what | priority |
 //! |---|---|---|
-//! | classify | from a port here; from the tunnel under the network's VNI | 100 |
-//! | port_security | tagged: dropped | 200 |
+//! | classify | from a port here | 100 |
+//! | port_security | tagged: dropped, but for networks that carry it | 200 |
 //! | | IPv4, ARP and DHCP under the port's own addresses: on | 100 |
 //! | | IPv4 and ARP under its address pairs: on | 100 |
 //! | | anything else of the port: dropped as spoofed | 10 |
 //! | | without port security, anything untagged: on | 100 |
 //! | respond | ARP for the port's own address (a probe, an announcement): on, unanswered | 300 |
 //! | | ARP for any address of the network; DHCP: answered | 200 |
-//! | l2 | from the tunnel, ARP to a group: to every port here, never back to the tunnel | 360 |
-//! | | from the tunnel, anything else to a group: to every port here that has no port security | 350 |
-//! | | from the tunnel, to anything else: on to deliver | 300 |
-//! | | to a router's MAC: see `router.rs` | 200 |
-//! | | ARP to a group: to every port here, and one copy to each host that has ports (head-end replication) | 160 |
+//! | l2 | to a router's MAC: see `router.rs` | 200 |
+//! | | ARP to a group: to every port here, and to all other hosts | 160 |
 //! | | anything else to a group: likewise, but only for ports that have no port security | 150 |
 //! | | to anything else: on to deliver | 0 |
 //! | deliver | to a MAC here: its port's number to reg1, on through its firewall | 400 |
-//! | | from the tunnel, to anything else: dropped | 300 |
 //! | | to a MAC elsewhere: through the tunnel to its host | 200 |
-//! | | to anything else: dropped as unknown | 0 |
+//! | | in a tunnel's network, to anything else: dropped as unknown | 0 |
 //!
 //! A packet to several ports would have to pass each port's firewall on its own way, and a walk has one way. Until
 //! it can branch, ports with port security get no broadcast and no multicast but ARP, whatever their groups say.
 
+use super::carrier::{self, Carrier};
 use super::firewall::{Policies, guard};
-use super::pipeline::{CLASSIFY, DELIVER, INGRESS_TRACK, L2, PORT_SECURITY, RESPOND, TUNNEL_PORT};
+use super::pipeline::{CLASSIFY, DELIVER, INGRESS_TRACK, L2, PORT_SECURITY, RESPOND};
 use super::rule::{RuleBuilder, act, cookie, output, set};
 use super::state::HostState;
-use crate::model::{Host, Mac, Model, Network, Port, SegmentType, Subnet, host_label};
+use super::tagged;
+use crate::model::{Mac, Model, Network, Port, Subnet, host_label};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::v1::{self, Action, DropCause, Field, action, port_spec};
 
+/// What of a flood ports with port security do not take.
+pub(super) const FLOOD: &str = "broadcast and multicast other than ARP, which only ports without port security take";
+
 /// Where what is sent to everybody goes.
 #[derive(Default)]
-struct Flood {
+pub(super) struct Flood {
     /// To the ports here.
-    here: Vec<Action>,
-    /// To the other hosts that have ports.
-    elsewhere: Vec<Action>,
+    pub here: Vec<Action>,
+    /// The other hosts that have ports and an underlay.
+    hosts: Vec<Ipv4Addr>,
 }
 
 impl Flood {
-    /// Out of ports, and into the tunnel; for what came from the tunnel the former alone.
-    fn actions(&self, network: &Network) -> Vec<Action> {
+    /// Out of ports, and to where there may be others; for what came from there the former alone.
+    pub fn actions(&self, network: &Network, carrier: Option<Carrier>) -> Vec<Action> {
         let mut actions = self.here.clone();
-        if !self.elsewhere.is_empty() {
-            actions.push(set(Field::TunId, u64::from(network.segment).to_be_bytes()));
-            actions.extend(self.elsewhere.iter().cloned());
-        }
+        actions.extend(carrier.map(|carrier| carrier.flood(network, &self.hosts)).unwrap_or_default());
         actions
     }
 }
@@ -58,33 +57,32 @@ impl Flood {
 /// Adds the network's part of a host's state.
 pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uuid, Uuid), policies: &Policies) {
     let Some(network) = model.networks.get(network) else { return };
-    let tunnel = network.segment_type == SegmentType::Vxlan && state.ports.contains_key(&TUNNEL_PORT);
+    let carrier = Carrier::of(state, model, network, host);
     // To all ports, and to those without port security.
     let (mut all, mut open) = (Flood::default(), Flood::default());
     for place in model.hosts_of(network.id) {
         let remote = model.hosts.get(place).filter(|remote| remote.id != host);
         let underlay = remote.and_then(|remote| remote.underlay);
-        if let Some(underlay) = underlay.filter(|_| tunnel) {
-            let copy = [set(Field::TunDst, underlay.octets()), output(TUNNEL_PORT)];
+        if let Some(underlay) = underlay {
             if model.ports_plugged(network.id, place).any(|port| !port.port_security) {
-                open.elsewhere.extend(copy.clone());
+                open.hosts.push(underlay);
             }
-            all.elsewhere.extend(copy);
+            all.hosts.push(underlay);
         }
         for port in model.ports_plugged(network.id, place) {
             answer_arp(state, network, port);
-            match (remote, underlay) {
-                (None, _) => {
-                    local_port(state, model, network, port);
-                    guard(state, port, policies.get(port));
-                    all.here.push(output(port.number));
-                    if !port.port_security {
-                        open.here.push(output(port.number));
-                    }
+            let Some(remote) = remote else {
+                local_port(state, model, network, port);
+                guard(state, port, policies.get(port));
+                all.here.push(output(port.number));
+                if !port.port_security {
+                    open.here.push(output(port.number));
                 }
-                (Some(remote), Some(underlay)) if tunnel => remote_port(state, network, port, remote, underlay),
-                // There is no way to that host, from here or at all.
-                (Some(_), _) => {}
+                continue;
+            };
+            // Else there is no way to that host, from here or at all.
+            if let (Some(carrier), Some(underlay)) = (carrier, underlay) {
+                carrier.deliver(state, network, port, (&remote.name, underlay));
             }
         }
     }
@@ -96,78 +94,55 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
             state.add(arp_answer(cookie, network, address, subnet.dhcp_mac()));
         }
     }
-    whole_network(state, network, tunnel, &all, &open);
-    unknown(state, network);
+    if let Some(carrier) = carrier {
+        carrier.arrive(state, network, &all.here, &open.here);
+    }
+    whole_network(state, network, &all.actions(network, carrier), open.actions(network, carrier));
+    if network.vlan_transparent {
+        tagged::compile(state, model, (network, host), &open, carrier);
+    }
+    carrier::unknown(state, model, network, host, carrier);
 }
 
 /// Adds what it takes to send to the ports of a network that has none here.
 pub(super) fn reach(state: &mut HostState, model: &Model, network: &Network, host: Uuid) {
-    unknown(state, network);
-    if network.segment_type != SegmentType::Vxlan || !state.ports.contains_key(&TUNNEL_PORT) {
-        return;
-    }
+    let carrier = Carrier::of(state, model, network, host);
+    carrier::unknown(state, model, network, host, carrier);
+    let Some(carrier) = carrier else { return };
     for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {
         let Some(underlay) = remote.underlay.filter(|_| remote.id != host) else { continue };
         for port in model.ports_plugged(network.id, remote.id) {
-            remote_port(state, network, port, remote, underlay);
+            carrier.deliver(state, network, port, (&remote.name, underlay));
         }
     }
 }
 
-fn of_port(state: &mut HostState, network: &Network, port: &Port, kind: &str, what: &str) -> u64 {
+pub(super) fn of_port(state: &mut HostState, network: &Network, port: &Port, kind: &str, what: &str) -> u64 {
     let cookie = cookie(kind, &port.id.to_string());
     state.origin(cookie, format!("port {} (network {}): {what}", port.name, network.name));
     cookie
 }
 
-fn of_network(state: &mut HostState, network: &Network, kind: &str, what: &str) -> u64 {
+pub(super) fn of_network(state: &mut HostState, network: &Network, kind: &str, what: &str) -> u64 {
     let cookie = cookie(kind, &network.id.to_string());
     state.origin(cookie, format!("network {}: {what}", network.name));
     cookie
 }
 
-/// What concerns the network as a whole.
-fn whole_network(state: &mut HostState, network: &Network, tunnel: bool, all: &Flood, open: &Flood) {
-    let segment = network.segment;
-    let arp = of_network(state, network, "flood-arp", "ARP to everybody");
-    let group = of_network(
-        state,
-        network,
-        "flood",
-        "broadcast and multicast other than ARP, which only ports without port security take",
-    );
-    let unicast = of_network(state, network, "unicast", "to one station");
-    let or_drop = |rule: RuleBuilder, actions: Vec<Action>| {
-        if actions.is_empty() { rule.drop(DropCause::Policy) } else { rule.apply(actions) }
-    };
-    if tunnel {
-        let from_tunnel = of_network(state, network, "from-tunnel", "packets from the tunnel");
-        state.add(
-            RuleBuilder::new(CLASSIFY, 100, from_tunnel)
-                .in_port(TUNNEL_PORT)
-                .with(Field::TunId, u64::from(segment).to_be_bytes())
-                .apply_goto(vec![set(Field::Reg0, segment.to_be_bytes())], L2),
-        );
-        let from_tunnel =
-            |priority, cookie| RuleBuilder::new(L2, priority, cookie).in_port(TUNNEL_PORT).segment(segment);
-        state.add(from_tunnel(360, arp).arp().group().apply(all.here.clone()));
-        state.add(or_drop(from_tunnel(350, group).group(), open.here.clone()));
-        state.add(from_tunnel(300, unicast).goto(DELIVER));
-        let stray = of_network(state, network, "tunnel-stray", "from other hosts, to a MAC that is not here");
-        let stray = RuleBuilder::new(DELIVER, 300, stray).in_port(TUNNEL_PORT).segment(segment);
-        state.add(stray.drop(DropCause::UnknownDestination));
-    }
-    let from_here = |priority, cookie| RuleBuilder::new(L2, priority, cookie).segment(segment);
-    state.add(from_here(160, arp).arp().group().apply(all.actions(network)));
-    state.add(or_drop(from_here(150, group).group(), open.actions(network)));
-    state.add(from_here(0, unicast).goto(DELIVER));
+/// Without anywhere to go, a policy.
+pub(super) fn or_drop(rule: RuleBuilder, actions: Vec<Action>) -> v1::Rule {
+    if actions.is_empty() { rule.drop(DropCause::Policy) } else { rule.apply(actions) }
 }
 
-/// What is for nobody.
-fn unknown(state: &mut HostState, network: &Network) {
-    let unknown = of_network(state, network, "unknown-unicast", "to a MAC that no port of it has");
-    let rule = RuleBuilder::new(DELIVER, 0, unknown).segment(network.segment);
-    state.add(rule.drop(DropCause::UnknownDestination));
+/// What concerns the network as a whole: frames from here.
+fn whole_network(state: &mut HostState, network: &Network, all: &[Action], open: Vec<Action>) {
+    let arp = of_network(state, network, "flood-arp", "ARP to everybody");
+    let group = of_network(state, network, "flood", FLOOD);
+    let unicast = of_network(state, network, "unicast", "to one station");
+    let from_here = |priority, cookie| RuleBuilder::new(L2, priority, cookie).segment(network.segment);
+    state.add(from_here(160, arp).arp().group().apply(all.to_vec()));
+    state.add(or_drop(from_here(150, group).group(), open));
+    state.add(from_here(0, unicast).goto(DELIVER));
 }
 
 pub(super) fn arp_answer(cookie: u64, network: &Network, address: Ipv4Addr, mac: Mac) -> v1::Rule {
@@ -180,17 +155,6 @@ fn answer_arp(state: &mut HostState, network: &Network, port: &Port) {
     for fixed in &port.addresses {
         state.add(arp_answer(cookie, network, fixed.address, port.mac));
     }
-}
-
-fn remote_port(state: &mut HostState, network: &Network, port: &Port, host: &Host, underlay: Ipv4Addr) {
-    let what = format!("delivery through the tunnel to host {}", host.name);
-    let cookie = of_port(state, network, port, "delivery", &what);
-    let to = RuleBuilder::new(DELIVER, 200, cookie).segment(network.segment).with(Field::EthDst, port.mac.0);
-    state.add(to.apply(vec![
-        set(Field::TunId, u64::from(network.segment).to_be_bytes()),
-        set(Field::TunDst, underlay.octets()),
-        output(TUNNEL_PORT),
-    ]));
 }
 
 /// The port as the switch should have it; `None` if it is not plugged.
@@ -222,8 +186,7 @@ fn local_port(state: &mut HostState, model: &Model, network: &Network, port: &Po
             .in_port(port.number)
             .apply_goto(vec![set(Field::Reg0, network.segment.to_be_bytes())], PORT_SECURITY),
     );
-    let tagged = of_port(state, network, port, "tagged", "tagged frames, which the network does not carry");
-    state.add(RuleBuilder::new(PORT_SECURITY, 200, tagged).in_port(port.number).tagged().drop(DropCause::Policy));
+    tagged::leave(state, network, port);
     if port.port_security {
         secure(state, network, port);
     } else {

@@ -6,6 +6,7 @@
 mod firewall;
 mod incremental;
 mod routing;
+mod segments;
 
 use super::rule::output;
 use super::state::{HostState, cut, is_empty, matched};
@@ -29,6 +30,8 @@ enum Fate {
         segment: u64,
         host: Ipv4Addr,
     },
+    /// Onto a physical network, with these tags (outer first), from this MAC.
+    Wire(Vec<u16>, Mac),
     Arp(Mac),
     Dhcp(Box<v1::DhcpReply>),
     Dropped(DropCause),
@@ -99,7 +102,25 @@ fn journey(state: &HostState, packet: &Packet) -> (Vec<Fate>, String, Packet) {
                         host: Ipv4Addr::from(<[u8; 4]>::try_from(bytes(Field::TunDst)).unwrap()),
                     });
                 }
+                action::Action::Output(output) if output.port >= weft_proto::FIRST_PHYSICAL_PORT => {
+                    let tags = [Field::VlanTci, Field::VlanInnerTci].map(|field| tag(&packet, field));
+                    let tags = tags.into_iter().filter(|tag| tag & 0x1000 != 0).map(|tag| tag & 0xfff).collect();
+                    let source = packet[&(Field::EthSrc as i32)].clone();
+                    fates.push(Fate::Wire(tags, Mac(source.try_into().unwrap())));
+                }
                 action::Action::Output(output) => fates.push(Fate::Port(output.port)),
+                action::Action::PushVlan(push) => {
+                    assert_eq!(push.ether_type, 0x8100);
+                    let outer = tag(&packet, Field::VlanTci).to_be_bytes();
+                    packet.insert(Field::VlanInnerTci as i32, outer.to_vec());
+                    packet.insert(Field::VlanTci as i32, vec![0x10, 0]);
+                }
+                action::Action::PopVlan(_) => {
+                    assert!(tag(&packet, Field::VlanTci) & 0x1000 != 0, "there is a tag to take off");
+                    let inner = tag(&packet, Field::VlanInnerTci).to_be_bytes();
+                    packet.insert(Field::VlanTci as i32, inner.to_vec());
+                    packet.remove(&(Field::VlanInnerTci as i32));
+                }
                 action::Action::ArpReply(reply) => fates.push(Fate::Arp(Mac(reply.mac.try_into().unwrap()))),
                 action::Action::DhcpReply(reply) => fates.push(Fate::Dhcp(Box::new(reply))),
                 action::Action::Drop(drop) => fates.push(Fate::Dropped(drop.cause())),
@@ -123,6 +144,11 @@ fn journey(state: &HostState, packet: &Packet) -> (Vec<Fate>, String, Packet) {
             None => return (fates, origin, packet),
         }
     }
+}
+
+/// A tag of the packet; 0: it has none.
+fn tag(packet: &Packet, field: Field) -> u16 {
+    packet.get(&(field as i32)).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
 }
 
 fn fates(state: &HostState, packet: &Packet) -> Vec<Fate> {
@@ -211,8 +237,12 @@ impl Cloud {
     }
 
     fn network(&mut self, name: &str) -> u32 {
-        let request = v1::CreateNetworkRequest { name: name.into(), ..Default::default() };
-        let segment = self.make(|model, id| model.create_network(&request, id)).segment;
+        self.network_of(&v1::CreateNetworkRequest { name: name.into(), ..Default::default() })
+    }
+
+    fn network_of(&mut self, request: &v1::CreateNetworkRequest) -> u32 {
+        let name = request.name.as_str();
+        let segment = self.make(|model, id| model.create_network(request, id)).segment;
         let request = v1::CreateSubnetRequest {
             name: name.into(),
             network: name.into(),
