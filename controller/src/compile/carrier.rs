@@ -15,7 +15,7 @@
 //!
 //! A VLAN's tag has the type of 802.1Q, with or without another tag within: one VLAN, one type. Both are understood.
 
-use super::pipeline::{CLASSIFY, DELIVER, L2, TUNNEL_PORT};
+use super::pipeline::{CLASSIFY, DELIVER, GRE_PORT, L2, TUNNEL_PORT};
 use super::rule::{RuleBuilder, act, cookie, output, set};
 use super::state::HostState;
 use super::{network, physical};
@@ -46,7 +46,7 @@ impl Carrier {
     pub fn of(state: &HostState, model: &Model, network: &Network, host: Uuid) -> Option<Self> {
         match &network.segment_type {
             SegmentType::Vxlan => Some(Self::Tunnel(TUNNEL_PORT)),
-            SegmentType::Gre => None,
+            SegmentType::Gre => Some(Self::Tunnel(GRE_PORT)),
             SegmentType::Vlan { physical, .. } | SegmentType::Flat { physical } => {
                 let port = physical::port_of(model.hosts.get(host)?, physical)?.number;
                 Some(Self::Physical { port, vlan: network.segment_type.vlan() })

@@ -30,20 +30,27 @@ mod tests;
 
 pub use state::HostState;
 
-use crate::model::Model;
+use crate::model::{Model, SegmentType};
 use uuid::Uuid;
 
 /// What a host should hold. A host that the model does not know holds the bare pipeline.
 #[must_use]
 pub fn compile(model: &Model, host: Uuid) -> HostState {
     let mut state = HostState::default();
-    let known = model.hosts.get(host);
-    pipeline::lay(&mut state, known.is_some_and(|host| host.underlay.is_some()));
-    if let Some(host) = known {
+    pipeline::lay(&mut state);
+    let networks = model.networks_on(host);
+    if let Some(host) = model.hosts.get(host) {
         physical::lay(&mut state, host);
+        if host.underlay.is_some() {
+            pipeline::lay_tunnel(&mut state, pipeline::TUNNEL_PORT);
+            // Where there is no GRE network, its packets are the host's own.
+            let of_gre = |id: Uuid| model.networks.get(id).is_some_and(|it| it.segment_type == SegmentType::Gre);
+            if router::networks(model, &networks).into_iter().chain(networks.iter().copied()).any(of_gre) {
+                pipeline::lay_tunnel(&mut state, pipeline::GRE_PORT);
+            }
+        }
     }
     let policies = firewall::Policies::of(model, host);
-    let networks = model.networks_on(host);
     for &network in &networks {
         network::compile(&mut state, model, (network, host), &policies);
     }

@@ -51,12 +51,10 @@ struct Interface<'a> {
 /// Adds the routers of the networks that have ports on the host.
 pub(super) fn compile(state: &mut HostState, model: &Model, here: &BTreeSet<Uuid>, host: Uuid) {
     let routers: BTreeSet<Uuid> = here.iter().flat_map(|&network| model.routers_of(network)).collect();
-    let mut networks = BTreeSet::new();
     for router in routers.iter().filter_map(|&router| model.routers.get(router)) {
         route(state, model, router, here);
-        networks.extend(model.networks_of_router(router.id));
     }
-    for network in networks.iter().filter_map(|&network| model.networks.get(network)) {
+    for network in networks(model, here).iter().filter_map(|&network| model.networks.get(network)) {
         for port in model.ports_of(network.id).filter(|port| port.plug.is_some()) {
             neighbour(state, network, port);
         }
@@ -64,6 +62,12 @@ pub(super) fn compile(state: &mut HostState, model: &Model, here: &BTreeSet<Uuid
             network::reach(state, model, network, host);
         }
     }
+}
+
+/// The networks that routers lead to from these.
+pub(super) fn networks(model: &Model, here: &BTreeSet<Uuid>) -> BTreeSet<Uuid> {
+    let routers: BTreeSet<Uuid> = here.iter().flat_map(|&network| model.routers_of(network)).collect();
+    routers.into_iter().flat_map(|router| model.networks_of_router(router)).collect()
 }
 
 fn of_router(state: &mut HostState, router: &Router, kind: &str, part: &str, what: &str) -> u64 {

@@ -33,7 +33,7 @@ use crate::connection::fragments::Seen;
 use crate::connection::{ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
 use crate::drop::DropReason;
 use crate::packet::parse::LATER_FRAGMENT;
-use crate::packet::tunnel::VxlanHeader;
+use crate::packet::tunnel::{Header, Way};
 use crate::topology::{Path, PortKind, Topology};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -455,7 +455,7 @@ impl<'a> Walk<'a> {
             Some(PortKind::Device { up: false, .. }) => Err(DropReason::PortDown),
             // Every result depends on the ingress port, so its slot may stand in it too.
             Some(PortKind::Device { slot, .. }) => Ok(Effect::Output { port: number, slot: *slot }),
-            Some(tunnel @ PortKind::Vxlan { .. }) => {
+            Some(tunnel @ PortKind::Tunnel { .. }) => {
                 self.tunnel(number, tunnel).map(|output| Effect::Tunnel(Box::new(output)))
             }
         };
@@ -480,7 +480,7 @@ impl<'a> Walk<'a> {
         id: u64,
         own: Option<Ipv4Addr>,
     ) -> Result<TunnelOutput, DropReason> {
-        let PortKind::Vxlan { slot, local, udp_port, .. } = tunnel else { return Err(DropReason::NoSuchPort) };
+        let PortKind::Tunnel { slot, local, encapsulation, .. } = tunnel else { return Err(DropReason::NoSuchPort) };
         self.pass_topology(&destination.octets());
         let path = self.view.topology.paths.get(&destination);
         let (underlay, source_mac, destination_mac, source) = match path {
@@ -492,16 +492,7 @@ impl<'a> Walk<'a> {
         };
         let source = own.or(*local).unwrap_or(source);
         // Of the outer TOS, ECN is each packet's own (RFC 6040) and DSCP stays 0.
-        let header = VxlanHeader::new(
-            source_mac,
-            destination_mac,
-            source,
-            destination,
-            *udp_port,
-            (id & 0x00ff_ffff) as u32,
-            64,
-            0,
-        );
+        let header = Header::new(*encapsulation, Way { source_mac, destination_mac, source, destination }, id);
         Ok(TunnelOutput { port, slot: *slot, underlay, destination, id, header })
     }
 

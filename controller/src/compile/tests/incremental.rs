@@ -59,8 +59,10 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
             model.create_security_group_rule(&request, id).map(|(changes, _)| (changes, ()))
         }
         0 | 1 => {
-            let (segment_type, physical) =
-                [("gre", ""), ("vlan", "provider"), ("flat", "provider")].get(random.below(8)).copied().unwrap_or_default();
+            let (segment_type, physical) = [("gre", ""), ("vlan", "provider"), ("flat", "provider")]
+                .get(random.below(8))
+                .copied()
+                .unwrap_or_default();
             let request = v1::CreateNetworkRequest {
                 name: network.clone(),
                 segment_type: segment_type.into(),

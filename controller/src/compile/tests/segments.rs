@@ -204,3 +204,17 @@ fn instances_tags_are_carried_where_the_network_says_so() {
         }
     }
 }
+
+#[test]
+fn gre_has_a_port_of_its_own_where_a_gre_network_is() {
+    let place = place("gre", 0, false);
+    let ports = |host: usize| place.state(host).ports.keys().copied().collect::<Vec<_>>();
+    assert!(ports(0).contains(&pipeline::GRE_PORT) && ports(1).contains(&pipeline::GRE_PORT));
+    assert_eq!(ports(2), [pipeline::TUNNEL_PORT]);
+    let (one, web) = (place.state(0), &place.web);
+    assert_eq!(fates(&one, &ipv4(&web[0], web[2].mac.0)), [Fate::Port(pipeline::GRE_PORT)]);
+    let mut arrived = from_tunnel(1000, web[0].mac.0);
+    assert_eq!(fates(&one, &arrived), [Fate::Dropped(DropCause::UnknownSegment)], "by VXLAN it is not known");
+    arrived.insert(Field::InPort as i32, pipeline::GRE_PORT.to_be_bytes().to_vec());
+    assert_eq!(fates(&one, &arrived), [Fate::Port(web[0].number)]);
+}

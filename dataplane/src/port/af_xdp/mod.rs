@@ -23,6 +23,7 @@ use super::PortSlot;
 use super::interface::Interface;
 use crate::limits::BUFFERS_PER_PORT;
 use crate::packet::memory::{Class, Memory};
+use crate::packet::tunnel::Encapsulation;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use socket::{Copying, RING, Socket};
 use std::collections::BTreeSet;
@@ -39,7 +40,7 @@ pub const LARGEST_MTU: u32 = 3500;
 /// Ethernet header and one VLAN tag: what a link carries beyond its MTU, as in the kernel.
 const LINK_HEADER: usize = 18;
 
-/// (address, UDP port) pairs whose packets a port can take.
+/// Tunnel ends whose packets a port can take.
 pub const ENDPOINTS: usize = 64;
 
 /// Which XDP hook to use.
@@ -176,7 +177,7 @@ impl Drop for AfXdp {
 
 struct Endpoints {
     map: OwnedFd,
-    set: BTreeSet<(Ipv4Addr, u16)>,
+    set: BTreeSet<(Ipv4Addr, Encapsulation)>,
 }
 
 impl AfXdp {
@@ -276,12 +277,11 @@ impl AfXdp {
         socket::missed(&self.watched)
     }
 
-    /// Changes which UDP packets are ours, while it runs: those to one of these (local address, port)
-    /// pairs, at most [`ENDPOINTS`]. Nothing at first. Without effect on a port that takes everything.
+    /// Changes which tunnel packets are ours, while it runs: those to one of these local addresses, of this kind, at most [`ENDPOINTS`]. Nothing at first. Without effect on a port that takes everything.
     ///
     /// # Errors
     /// There are too many (then nothing changed), or the kernel refuses.
-    pub fn set_endpoints(&self, wanted: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), AfXdpError> {
+    pub fn set_endpoints(&self, wanted: &BTreeSet<(Ipv4Addr, Encapsulation)>) -> Result<(), AfXdpError> {
         let Some(endpoints) = &self.endpoints else { return Ok(()) };
         if wanted.len() > ENDPOINTS {
             return Err(AfXdpError::TooManyEndpoints(wanted.len()));
@@ -295,13 +295,13 @@ impl AfXdp {
         let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let Endpoints { map, set } = &mut *endpoints;
         // First out, then in: the map has room for no more than it may hold.
-        for (address, port) in &*set - wanted {
-            bpf::remove(map, program::endpoint(address, port)).map_err(failed)?;
-            set.remove(&(address, port));
+        for (address, kind) in &*set - wanted {
+            bpf::remove(map, program::endpoint(address, kind)).map_err(failed)?;
+            set.remove(&(address, kind));
         }
-        for (address, port) in wanted - set {
-            bpf::set(map, program::endpoint(address, port), [1]).map_err(failed)?;
-            set.insert((address, port));
+        for (address, kind) in wanted - set {
+            bpf::set(map, program::endpoint(address, kind), [1]).map_err(failed)?;
+            set.insert((address, kind));
         }
         Ok(())
     }
