@@ -106,6 +106,23 @@ fn generic_forwards_between_veths() {
 }
 
 #[test]
+fn a_port_that_takes_everything_is_given_tags_and_leaves_the_interface_as_it_was() {
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    peer.veth("eth0", &host, "nic", 1);
+    let takes_off = || host.command("ethtool -k nic").contains("rx-vlan-offload: on");
+    assert!(takes_off(), "a veth's default");
+    let memory = Memory::map(1024, 0).unwrap();
+    let (port, queues) = open(&host, take_all("nic", Mode::Auto), memory).unwrap();
+    assert!(!takes_off());
+    drop(port);
+    assert!(takes_off());
+    drop(queues);
+    let settings = AfXdpSettings { interface: "nic".into(), ..AfXdpSettings::default() };
+    let (_port, _queues) = open(&host, settings, memory).unwrap();
+    assert!(takes_off(), "the host's own VLANs are not disturbed");
+}
+
+#[test]
 fn only_tunnel_packets_are_taken_and_the_hosts_tcp_survives() {
     let (peer, host) = (Namespace::new(), Namespace::new());
     peer.veth("eth0", &host, "nic", 1);

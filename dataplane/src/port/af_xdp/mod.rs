@@ -4,8 +4,9 @@
 //! queue; everything else goes on to the kernel, the host's own SSH included. The program is held by a
 //! descriptor in [`AfXdp`]: it is gone when that is dropped or the process ends, however.
 //!
-//! [`AfXdp`] belongs to the thread that opens ports; each [`AfXdpQueue`] to a worker. Nothing of the
-//! host's configuration is changed. Two things are up to the operator:
+//! [`AfXdp`] belongs to the thread that opens ports; each [`AfXdpQueue`] to a worker. Of the host's
+//! configuration one thing is changed while a port takes everything: VLAN tags stay in received frames (`rxvlan off`).
+//! Two things are up to the operator:
 //! - Frames that a veth's other end sends with offloaded checksums arrive with partial ones, and
 //!   AF_XDP says nothing about it: switch them off there (`ethtool -K DEV tx off`). Every received frame
 //!   counts as `Unverified`.
@@ -166,10 +167,16 @@ pub struct AfXdp {
     /// Hold the program on the interface and the interface promiscuous.
     link: OwnedFd,
     _promiscuous: Option<OwnedFd>,
+    /// The interface, if it took VLAN tags off before.
+    took_tags_off: Option<Interface>,
 }
 
 impl Drop for AfXdp {
     fn drop(&mut self) {
+        if let Some(interface) = &self.took_tags_off {
+            // It fails only if the interface is gone.
+            let _ = interface.take_tags_off(true);
+        }
         // It fails only if the interface is gone, and the program with it.
         let _ = bpf::detach(&self.link);
     }
@@ -248,6 +255,9 @@ impl AfXdp {
         } else {
             None
         };
+        // AF_XDP does not see a tag that lies beside the frame. What a driver cannot do otherwise, or does not say, is not
+        // in our hands: then untagged frames arrive all the same.
+        let took_tags_off = settings.take_all && interface.take_tags_off(false).unwrap_or(false);
         let detail = format!(
             "{}, {}{} queue{}, {}",
             if native { "native" } else { "generic" },
@@ -266,6 +276,7 @@ impl AfXdp {
             watched,
             link,
             _promiscuous: promiscuous,
+            took_tags_off: took_tags_off.then_some(interface),
         };
         Ok((port, queues))
     }
@@ -277,7 +288,8 @@ impl AfXdp {
         socket::missed(&self.watched)
     }
 
-    /// Changes which tunnel packets are ours, while it runs: those to one of these local addresses, of this kind, at most [`ENDPOINTS`]. Nothing at first. Without effect on a port that takes everything.
+    /// Changes which tunnel packets are ours, while it runs: those to one of these local addresses, of this kind, at most
+    /// [`ENDPOINTS`]. Nothing at first. Without effect on a port that takes everything.
     ///
     /// # Errors
     /// There are too many (then nothing changed), or the kernel refuses.
