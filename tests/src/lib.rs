@@ -9,6 +9,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod machine;
 pub mod open_vswitch;
 
 use std::path::PathBuf;

@@ -15,10 +15,11 @@
 //!
 //! A VLAN's tag has the type of 802.1Q, with or without another tag within: one VLAN, one type. Both are understood.
 
+use super::network::{self, Floods};
+use super::physical;
 use super::pipeline::{CLASSIFY, DELIVER, GRE_PORT, L2, TUNNEL_PORT};
 use super::rule::{RuleBuilder, act, cookie, output, set};
 use super::state::HostState;
-use super::{network, physical};
 use crate::model::{Mac, Model, Network, Port, SegmentType};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
@@ -70,27 +71,60 @@ impl Carrier {
                 let copies = underlays.iter().flat_map(|to| [set(Field::TunDst, to.octets()), output(port)]);
                 [set(Field::TunId, u64::from(network.segment).to_be_bytes())].into_iter().chain(copies).collect()
             }
-            Self::Physical { port, vlan } => onto(port, vlan),
+            Self::Physical { port, vlan } => onto(vlan, output(port)),
         }
     }
 
-    /// Adds what becomes of frames that come from it. `all`, `open`: outputs to all ports here, and to those without
-    /// port security.
-    pub fn arrive(self, state: &mut HostState, network: &Network, all: &[Action], open: &[Action]) {
-        let (port, segment) = (self.port(), network.segment);
-        let (from, stray, cause) = match self {
-            Self::Tunnel(_) => (
-                "packets from the tunnel",
-                "from other hosts, to a MAC that is not here",
-                DropCause::UnknownDestination,
-            ),
-            Self::Physical { .. } => (
-                "frames from the physical network",
-                "from the physical network, to a MAC that is not here",
-                DropCause::Elsewhere,
-            ),
+    /// To one host, or whoever listens.
+    fn to_host(self, network: &Network, underlay: Ipv4Addr, by: Action) -> Vec<Action> {
+        match self {
+            Self::Tunnel(_) => {
+                let key = u64::from(network.segment).to_be_bytes();
+                vec![set(Field::TunId, key), set(Field::TunDst, underlay.octets()), by]
+            }
+            Self::Physical { vlan, .. } => onto(vlan, by),
+        }
+    }
+
+    /// Adds what becomes of frames that come from it.
+    pub fn arrive(self, state: &mut HostState, network: &Network, floods: &Floods) {
+        self.classify(state, network);
+        let to = |table, priority, cookie| {
+            RuleBuilder::new(table, priority, cookie).in_port(self.port()).segment(network.segment)
         };
-        let from = network::of_network(state, network, "from-carrier", from);
+        let arp = network::of_network(state, network, "flood-arp", network::FLOOD_ARP);
+        state.add(to(L2, 360, arp).arp().group().apply(floods.all.here.clone()));
+        let ipv4 = network::of_network(state, network, "flood-ipv4", network::FLOOD_IPV4);
+        state.add(to(L2, 355, ipv4).ipv4().group().apply(floods.guarded.here.clone()));
+        let group = network::of_network(state, network, "flood", network::FLOOD);
+        state.add(network::or_drop(to(L2, 350, group).group(), floods.open.here.clone()));
+        let unicast = network::of_network(state, network, "unicast", "to one station");
+        state.add(to(L2, 300, unicast).goto(DELIVER));
+        let stray = self.stray(state, network);
+        state.add(to(DELIVER, 300, stray).drop(self.cause()));
+    }
+
+    /// Of what comes to a MAC that is not here.
+    fn stray(self, state: &mut HostState, network: &Network) -> u64 {
+        let what = match self {
+            Self::Tunnel(_) => "from other hosts, to a MAC that is not here",
+            Self::Physical { .. } => "from the physical network, to a MAC that is not here",
+        };
+        network::of_network(state, network, "carrier-stray", what)
+    }
+
+    /// As what that is dropped: in a tunnel nobody should have sent it here; on a wire, everybody hears everything.
+    fn cause(self) -> DropCause {
+        match self {
+            Self::Tunnel(_) => DropCause::UnknownDestination,
+            Self::Physical { .. } => DropCause::Elsewhere,
+        }
+    }
+
+    /// Adds what tells its frames.
+    fn classify(self, state: &mut HostState, network: &Network) {
+        let (port, segment) = (self.port(), network.segment);
+        let from = network::of_network(state, network, "from-carrier", "frames from other hosts");
         let tagged = network::of_network(state, network, "carrier-tagged", "frames with a tag within");
         let onward = |rule: RuleBuilder, mut actions: Vec<Action>| {
             actions.push(set(Field::Reg0, segment.to_be_bytes()));
@@ -123,15 +157,6 @@ impl Carrier {
                 state.add(within(inner, pop()));
             }
         }
-        let to = |table, priority, cookie| RuleBuilder::new(table, priority, cookie).in_port(port).segment(segment);
-        let arp = network::of_network(state, network, "flood-arp", "ARP to everybody");
-        state.add(to(L2, 360, arp).arp().group().apply(all.to_vec()));
-        let group = network::of_network(state, network, "flood", network::FLOOD);
-        state.add(network::or_drop(to(L2, 350, group).group(), open.to_vec()));
-        let unicast = network::of_network(state, network, "unicast", "to one station");
-        state.add(to(L2, 300, unicast).goto(DELIVER));
-        let stray = network::of_network(state, network, "carrier-stray", stray);
-        state.add(to(DELIVER, 300, stray).drop(cause));
     }
 
     /// Adds delivery to a port on the host of this underlay address.
@@ -146,11 +171,58 @@ impl Carrier {
             &format!("delivery through the tunnel to host {}", host.0),
         );
         let to = RuleBuilder::new(DELIVER, 200, cookie).segment(network.segment).with(Field::EthDst, port.mac.0);
-        state.add(to.apply(vec![
-            set(Field::TunId, u64::from(network.segment).to_be_bytes()),
-            set(Field::TunDst, host.1.octets()),
-            output(tunnel),
-        ]));
+        state.add(to.apply(self.to_host(network, host.1, output(tunnel))));
+    }
+}
+
+/// What sends to a host on a network; `None`: there is no way to it.
+pub(super) fn way_to(
+    state: &HostState,
+    model: &Model,
+    network: &Network,
+    (from, to): (Uuid, Uuid),
+) -> Option<Vec<Action>> {
+    let carrier = Carrier::of(state, model, network, from)?;
+    let to = model.hosts.get(to)?;
+    let underlay = match network.segment_type.physical() {
+        None => to.underlay?,
+        Some(physical) => to.physical.contains_key(physical).then_some(Ipv4Addr::UNSPECIFIED)?,
+    };
+    Some(carrier.to_host(network, underlay, output(carrier.port())))
+}
+
+/// Adds what lets in from other hosts a network that has no port here, for routers that it sends out by.
+pub(super) fn admit(state: &mut HostState, model: &Model, network: &Network, host: Uuid) {
+    let Some(carrier) = Carrier::of(state, model, network, host) else { return };
+    carrier.classify(state, network);
+    let stray = carrier.stray(state, network);
+    let rule = RuleBuilder::new(L2, 300, stray).in_port(carrier.port()).segment(network.segment);
+    state.add(rule.drop(carrier.cause()));
+}
+
+/// Adds what it takes to send back where it came from what was routed here. `routed` is the bit of reg6 that says so.
+pub(super) fn back(state: &mut HostState, model: &Model, network: &Network, host: Uuid, routed: u32) {
+    let Some(carrier) = Carrier::of(state, model, network, host) else { return };
+    let bit = routed.to_be_bytes();
+    let deliver = |cookie| {
+        let rule = RuleBuilder::new(DELIVER, 310, cookie).in_port(carrier.port()).segment(network.segment);
+        rule.with_mask(Field::Reg6, bit, bit)
+    };
+    // An output to where it came from has to be said so.
+    let by = || output(weft_proto::PORT_IN_PORT);
+    if let Carrier::Physical { vlan, .. } = carrier {
+        let cookie = network::of_network(state, network, "delivery-back", "back onto the physical network");
+        state.add(deliver(cookie).apply(onto(vlan, by())));
+        return;
+    }
+    for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {
+        let Some(underlay) = remote.underlay.filter(|_| remote.id != host) else { continue };
+        for port in model.ports_plugged(network.id, remote.id) {
+            let what = format!("delivery back through the tunnel to host {}", remote.name);
+            let cookie = network::of_port(state, network, port, "delivery-back", &what);
+            let to = deliver(cookie).with(Field::EthDst, port.mac.0);
+            state.add(to.apply(carrier.to_host(network, underlay, by())));
+        }
     }
 }
 
@@ -170,8 +242,8 @@ pub(super) fn unknown(state: &mut HostState, model: &Model, network: &Network, h
     };
     let outward =
         network::of_network(state, network, "outward", "onto the physical network, to a MAC that is not here");
-    state.add(deliver(0, outward).apply(onto(port, vlan)));
-    for interface in model.ports_of(network.id).filter(|port| port.router.is_some()) {
+    state.add(deliver(0, outward).apply(onto(vlan, output(port))));
+    for interface in model.ports_of(network.id).filter(|port| port.router().is_some()) {
         let cookie = cookie("router-outward", &interface.id.to_string());
         let text = format!(
             "network {}: a router's frames onto the physical network, under a MAC of this host's",
@@ -179,20 +251,17 @@ pub(super) fn unknown(state: &mut HostState, model: &Model, network: &Network, h
         );
         state.origin(cookie, text);
         let own = set(Field::EthSrc, Mac::of_router_at(interface.id, host).0);
-        let actions = [own].into_iter().chain(onto(port, vlan)).collect();
+        let actions = [own].into_iter().chain(onto(vlan, output(port))).collect();
         state.add(deliver(100, cookie).with(Field::EthSrc, interface.mac.0).apply(actions));
         state.add(deliver(250, cookie).with(Field::EthDst, interface.mac.0).drop(DropCause::UnknownDestination));
     }
 }
 
-/// Onto a physical network.
-fn onto(port: u32, vlan: u16) -> Vec<Action> {
+/// Out, in a VLAN; 0: untagged.
+fn onto(vlan: u16, by: Action) -> Vec<Action> {
     if vlan == 0 {
-        return vec![output(port)];
+        return vec![by];
     }
-    vec![
-        act(action::Action::PushVlan(v1::PushVlan { ether_type: VLAN_TAG })),
-        set(Field::VlanTci, (0x1000 | vlan).to_be_bytes()),
-        output(port),
-    ]
+    let push = act(action::Action::PushVlan(v1::PushVlan { ether_type: VLAN_TAG }));
+    vec![push, set(Field::VlanTci, (0x1000 | vlan).to_be_bytes()), by]
 }

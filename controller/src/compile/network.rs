@@ -13,19 +13,20 @@
 //! | | ARP for any address of the network; DHCP: answered | 200 |
 //! | l2 | to a router's MAC: see `router.rs` | 200 |
 //! | | ARP to a group: to every port here, and to all other hosts | 160 |
+//! | | IPv4 to a group: likewise, through the firewalls of ports here that have one | 155 |
 //! | | anything else to a group: likewise, but only for ports that have no port security | 150 |
 //! | | to anything else: on to deliver | 0 |
 //! | deliver | to a MAC here: its port's number to reg1, on through its firewall | 400 |
 //! | | to a MAC elsewhere: through the tunnel to its host | 200 |
 //! | | in a tunnel's network, to anything else: dropped as unknown | 0 |
 //!
-//! A packet to several ports would have to pass each port's firewall on its own way, and a walk has one way. Until
-//! it can branch, ports with port security get no broadcast and no multicast but ARP, whatever their groups say.
+//! A broadcast or multicast branches: a copy for each guarded port passes that port's firewall, on the host where the
+//! port is. What security groups have no rules for (neither IPv4 nor ARP) is not even copied for them.
 
 use super::carrier::{self, Carrier};
 use super::firewall::{Policies, guard};
 use super::pipeline::{CLASSIFY, DELIVER, INGRESS_TRACK, L2, PORT_SECURITY, RESPOND};
-use super::rule::{RuleBuilder, act, cookie, output, set};
+use super::rule::{RuleBuilder, act, branch, cookie, output, set};
 use super::state::HostState;
 use super::tagged;
 use crate::model::{Mac, Model, Network, Port, Subnet, host_label};
@@ -33,8 +34,11 @@ use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::v1::{self, Action, DropCause, Field, action, port_spec};
 
-/// What of a flood ports with port security do not take.
-pub(super) const FLOOD: &str = "broadcast and multicast other than ARP, which only ports without port security take";
+/// Kinds of floods, in words.
+pub(super) const FLOOD_ARP: &str = "ARP to everybody";
+pub(super) const FLOOD_IPV4: &str = "IPv4 broadcast and multicast, through each port's firewall";
+pub(super) const FLOOD: &str =
+    "broadcast and multicast other than IPv4 and ARP, which only ports without port security take";
 
 /// Where what is sent to everybody goes.
 #[derive(Default)]
@@ -54,12 +58,24 @@ impl Flood {
     }
 }
 
+/// Which ports take what.
+#[derive(Default)]
+pub(super) struct Floods {
+    /// All, as they are.
+    pub all: Flood,
+    /// All, those with port security through their firewalls.
+    pub guarded: Flood,
+    /// Those without port security.
+    pub open: Flood,
+}
+
 /// Adds the network's part of a host's state.
 pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uuid, Uuid), policies: &Policies) {
     let Some(network) = model.networks.get(network) else { return };
     let carrier = Carrier::of(state, model, network, host);
-    // To all ports, and to those without port security.
-    let (mut all, mut open) = (Flood::default(), Flood::default());
+    // To all ports, whatever their firewalls say, and through these; and to those without port security.
+    let mut floods = Floods::default();
+    let Floods { all, guarded, open } = &mut floods;
     for place in model.hosts_of(network.id) {
         let remote = model.hosts.get(place).filter(|remote| remote.id != host);
         let underlay = remote.and_then(|remote| remote.underlay);
@@ -67,6 +83,7 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
             if model.ports_plugged(network.id, place).any(|port| !port.port_security) {
                 open.hosts.push(underlay);
             }
+            guarded.hosts.push(underlay);
             all.hosts.push(underlay);
         }
         for port in model.ports_plugged(network.id, place) {
@@ -75,7 +92,11 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
                 local_port(state, model, network, port);
                 guard(state, port, policies.get(port));
                 all.here.push(output(port.number));
-                if !port.port_security {
+                if port.port_security {
+                    let to = set(Field::Reg1, port.number.to_be_bytes());
+                    guarded.here.push(branch(vec![to], INGRESS_TRACK));
+                } else {
+                    guarded.here.push(output(port.number));
                     open.here.push(output(port.number));
                 }
                 continue;
@@ -95,11 +116,11 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
         }
     }
     if let Some(carrier) = carrier {
-        carrier.arrive(state, network, &all.here, &open.here);
+        carrier.arrive(state, network, &floods);
     }
-    whole_network(state, network, &all.actions(network, carrier), open.actions(network, carrier));
+    whole_network(state, network, &floods, carrier);
     if network.vlan_transparent {
-        tagged::compile(state, model, (network, host), &open, carrier);
+        tagged::compile(state, model, (network, host), &floods.open, carrier);
     }
     carrier::unknown(state, model, network, host, carrier);
 }
@@ -135,13 +156,15 @@ pub(super) fn or_drop(rule: RuleBuilder, actions: Vec<Action>) -> v1::Rule {
 }
 
 /// What concerns the network as a whole: frames from here.
-fn whole_network(state: &mut HostState, network: &Network, all: &[Action], open: Vec<Action>) {
-    let arp = of_network(state, network, "flood-arp", "ARP to everybody");
+fn whole_network(state: &mut HostState, network: &Network, floods: &Floods, carrier: Option<Carrier>) {
+    let arp = of_network(state, network, "flood-arp", FLOOD_ARP);
+    let ipv4 = of_network(state, network, "flood-ipv4", FLOOD_IPV4);
     let group = of_network(state, network, "flood", FLOOD);
     let unicast = of_network(state, network, "unicast", "to one station");
     let from_here = |priority, cookie| RuleBuilder::new(L2, priority, cookie).segment(network.segment);
-    state.add(from_here(160, arp).arp().group().apply(all.to_vec()));
-    state.add(or_drop(from_here(150, group).group(), open));
+    state.add(from_here(160, arp).arp().group().apply(floods.all.actions(network, carrier)));
+    state.add(from_here(155, ipv4).ipv4().group().apply(floods.guarded.actions(network, carrier)));
+    state.add(or_drop(from_here(150, group).group(), floods.open.actions(network, carrier)));
     state.add(from_here(0, unicast).goto(DELIVER));
 }
 

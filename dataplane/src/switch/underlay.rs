@@ -91,12 +91,13 @@ impl Switch {
     #[must_use]
     pub fn neighbours(&self) -> v1::ListNeighboursReply {
         let state = self.state();
-        let neighbours = state.underlay.next_hops.iter().map(|hop| v1::Neighbour {
+        let neighbours = state.underlay.next_hops.iter().map(|hop| v1::NeighbourState {
             address: hop.remote.octets().to_vec(),
             next_hop: if hop.interface_index == 0 { Vec::new() } else { hop.next_hop.octets().to_vec() },
             mac: hop.mac.map(|mac| mac.to_vec()).unwrap_or_default(),
             interface: hop.interface.clone(),
             state: hop.state.to_owned(),
+            ..Default::default()
         });
         v1::ListNeighboursReply { neighbours: neighbours.collect() }
     }

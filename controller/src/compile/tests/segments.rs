@@ -74,7 +74,7 @@ impl Place {
                 v1::AddRouterInterfaceRequest { router: "r".into(), subnet: subnet.into(), ..Default::default() };
             self.cloud.make(|model, id| model.add_router_interface(&request, id));
             let network = self.cloud.model.find::<crate::model::Network>(subnet, "", "").unwrap().id;
-            let port = self.cloud.model.ports_of(network).find(|port| port.router.is_some()).unwrap();
+            let port = self.cloud.model.ports_of(network).find(|port| port.router().is_some()).unwrap();
             (port.id, port.mac)
         })
     }
@@ -92,6 +92,23 @@ fn from_wire(tags: &[u16], destination: [u8; 6]) -> Packet {
 fn with_tag(mut packet: Packet, tag: u16) -> Packet {
     packet.insert(Field::VlanTci as i32, (0x1000 | tag).to_be_bytes().to_vec());
     packet
+}
+
+/// What becomes of a packet, with what is on the wire: there it goes last.
+fn walk(state: &HostState, packet: &Packet) -> (Vec<Fate>, String) {
+    let (fates, origin, end) = journey(state, packet);
+    let on_the_wire = || {
+        let tags = [Field::VlanTci, Field::VlanInnerTci].map(|field| end.get(&(field as i32)));
+        let tags = tags.into_iter().flatten().map(|tag| u16::from_be_bytes([tag[0] & 0x0f, tag[1]]));
+        Fate::Wire(tags.collect(), Mac(end[&(Field::EthSrc as i32)].clone().try_into().unwrap()))
+    };
+    let wire = [Fate::Port(PROVIDER), Fate::Port(weft_proto::PORT_IN_PORT)];
+    let told = |fate| if wire.contains(&fate) { on_the_wire() } else { fate };
+    (fates.into_iter().map(told).collect(), origin)
+}
+
+fn fates(state: &HostState, packet: &Packet) -> Vec<Fate> {
+    walk(state, packet).0
 }
 
 const EVERYBODY: [u8; 6] = [0xff; 6];
@@ -217,4 +234,57 @@ fn gre_has_a_port_of_its_own_where_a_gre_network_is() {
     assert_eq!(fates(&one, &arrived), [Fate::Dropped(DropCause::UnknownSegment)], "by VXLAN it is not known");
     arrived.insert(Field::InPort as i32, pipeline::GRE_PORT.to_be_bytes().to_vec());
     assert_eq!(fates(&one, &arrived), [Fate::Port(web[0].number)]);
+}
+
+#[test]
+fn a_vlan_network_leaves_by_a_gateway_on_the_same_wire() {
+    let mut place = place("vlan", 100, false);
+    let request = v1::CreateNetworkRequest {
+        name: "internet".into(),
+        external: true,
+        segment_type: "flat".into(),
+        physical_network: "provider".into(),
+        ..Default::default()
+    };
+    place.cloud.make(|model, id| model.create_network(&request, id));
+    let request = v1::CreateSubnetRequest {
+        name: "internet".into(),
+        network: "internet".into(),
+        cidr: "203.0.113.0/24".into(),
+        ..Default::default()
+    };
+    place.cloud.make(|model, id| model.create_subnet(&request, id));
+    place.join();
+    let request = v1::SetRouterGatewayRequest {
+        router: "r".into(),
+        network: "internet".into(),
+        enable_snat: Some(false),
+        ..Default::default()
+    };
+    let router = place.cloud.make(|model, id| model.set_router_gateway(&request, id, &|_| true));
+    let gateway = place.hosts.iter().position(|&host| router.gateway.unwrap().host == Some(host)).unwrap();
+    let [compute, from] = if gateway == 0 { [1, 2] } else { [0, 0] };
+    let web = place.web[from].clone();
+    let interface = place.cloud.model.interfaces_of(router.id).find(|port| port.network == web.network).unwrap();
+    let (mac, central) = (interface.mac, interface.central_mac());
+    // To the gateway host's own MAC, on the VLAN.
+    let mut sent = ipv4(&web, mac.0);
+    sent.insert(Field::Ipv4Dst as i32, vec![198, 51, 100, 9]);
+    assert_eq!(fates(&place.state(compute), &sent), [Fate::Wire(vec![100], web.mac)]);
+    let (_, _, packet) = journey(&place.state(compute), &sent);
+    assert_eq!(packet[&(Field::EthDst as i32)], central.0);
+    // There it goes out untagged by the interface that it came by.
+    let ip = |mut frame: Packet, source: Ipv4Addr, destination: Ipv4Addr| {
+        frame.insert(Field::EthType as i32, vec![8, 0]);
+        frame.insert(Field::Ipv4Src as i32, source.octets().to_vec());
+        frame.insert(Field::Ipv4Dst as i32, destination.octets().to_vec());
+        frame
+    };
+    let (own, far) = (web.addresses[0].address, Ipv4Addr::new(198, 51, 100, 9));
+    let outside = place.cloud.model.gateway_port(router.id).unwrap().mac;
+    let arrived = ip(from_wire(&[100], central.0), own, far);
+    assert_eq!(fates(&place.state(gateway), &arrived).last(), Some(&Fate::Wire(vec![], outside)));
+    // And what comes from outside goes back on the VLAN, under the gateway's MAC.
+    let answer = ip(from_wire(&[], outside.0), far, own);
+    assert_eq!(fates(&place.state(gateway), &answer).last(), Some(&Fate::Wire(vec![100], central)));
 }
