@@ -10,11 +10,12 @@
 //!
 //! Called by the switch (`switch`), by `Tables::trace` and by dumps of the cache.
 
+pub mod connection;
 #[cfg(test)]
 mod tests;
 
 use super::action::{instructions_from_message, instructions_to_message};
-use super::key::FlowKey;
+use super::key::{self, FlowKey};
 use super::rule::{Owner, Rule, RuleCounters, RuleId, SetMatch};
 use super::tables::{SetChange, TableSettings};
 use crate::limits::{ADDRESS_SET_MEMBERS, TABLES};
@@ -161,6 +162,23 @@ pub fn matches(value: &FlowKey, mask: &FlowKey) -> Vec<v1::FieldMatch> {
         });
     }
     all
+}
+
+/// A packet described by its fields, as a trace of it elsewhere takes them: without the port it came in by, tunnels and
+/// what the pipeline has of it.
+#[must_use]
+pub fn packet(key: &FlowKey) -> Vec<v1::FieldMatch> {
+    let mut mask = FlowKey::ZERO;
+    for row in FIELDS {
+        let elsewhere = matches!(row.field, Field::InPort | Field::TunId | Field::TunSrc | Field::TunDst);
+        // What shares its place with a field that the packet has is told apart by `present`.
+        if !elsewhere && key::place(row.field).0 < key::PACKET_WORDS * 8 && present(row, key) {
+            mask.field_mut(row.field).copy_from_slice(&row.full_mask());
+        }
+    }
+    let mut fields = matches(key, &mask);
+    fields.retain(|field| field.value.iter().any(|&byte| byte != 0));
+    fields
 }
 
 /// The key of a packet described by its fields, for traces: each given exactly.

@@ -30,7 +30,7 @@ use super::log::{Passed, TOPOLOGY, partition};
 use super::rule::Rule;
 use super::state::FlowState;
 use crate::connection::fragments::Seen;
-use crate::connection::{ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
+use crate::connection::{Assumed, ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
 use crate::drop::DropReason;
 use crate::packet::parse::LATER_FRAGMENT;
 use crate::packet::tunnel::VxlanHeader;
@@ -60,6 +60,8 @@ pub struct View<'a> {
     pub now: u64,
     /// Whether no other worker handed the packet over.
     pub arrived: bool,
+    /// Of a trace: connections to be taken for committed.
+    pub traced: Option<&'a [Assumed]>,
 }
 
 /// What a walk sees of connections.
@@ -138,6 +140,8 @@ pub struct Resolution {
     pub moves: Vec<ConnectionId>,
     /// Whether other packets of the same key will fare the same.
     pub cacheable: bool,
+    /// Of a trace: the packet as it is at each output, in order, whether it can leave there or not.
+    pub copies: Vec<FlowKey>,
 }
 
 /// Walks the tables from table 0.
@@ -191,6 +195,7 @@ struct Walk<'a> {
     back: Option<Back>,
     fragment: Option<Seen>,
     early: bool,
+    copies: Vec<FlowKey>,
 }
 
 /// OpenFlow's action set: at most one action of each kind [1.3.5, 5.10].
@@ -238,6 +243,7 @@ impl<'a> Walk<'a> {
             back: None,
             fragment: None,
             early: false,
+            copies: Vec::new(),
         }
     }
 
@@ -460,6 +466,9 @@ impl<'a> Walk<'a> {
             }
         };
         self.effects.push(effect.unwrap_or_else(|reason| Effect::Undeliverable { port: number, reason }));
+        if self.view.traced.is_some() {
+            self.copies.push(self.key);
+        }
     }
 
     fn tunnel(&mut self, port: u32, tunnel: &PortKind) -> Result<TunnelOutput, DropReason> {
@@ -560,6 +569,7 @@ impl<'a> Walk<'a> {
             back: self.back,
             fragment: self.fragment,
             early: self.early,
+            copies: self.copies,
             transport: self.contents.transport,
         }
     }

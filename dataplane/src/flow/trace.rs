@@ -56,8 +56,12 @@ impl Trace {
         });
         let mut effects = Vec::new();
         let (mut ttl, mut drop) = (key.ip_ttl, resolution.drop);
+        let mut copies = resolution.copies.iter();
         for effect in &resolution.effects {
             effects.extend(effect.to_messages(topology));
+            if let Some(v1::Effect { effect: Some(v1::effect::Effect::Output(output)) }) = effects.last_mut() {
+                output.packet = copies.next().map(message::packet).unwrap_or_default();
+            }
             let Effect::Action { action, .. } = effect else { continue };
             let failed = fails(action, &mut ttl, packet.contents.size);
             if failed.is_some_and(|(_, answered)| answered) || action.consumes() {
@@ -74,6 +78,11 @@ impl Trace {
             drop_reason: drop.map(|reason| reason.word().to_owned()).unwrap_or_default(),
             drop_meaning: drop.map(|reason| reason.meaning().to_owned()).unwrap_or_default(),
             consulted: message::matches(key, &resolution.consulted),
+            // A packet that is dropped begins nothing.
+            begins: match drop {
+                None => resolution.commits.iter().map(message::connection::begun).collect(),
+                Some(_) => Vec::new(),
+            },
         }
     }
 }

@@ -151,6 +151,10 @@ impl Walk<'_> {
 
     fn observe(&mut self, zone: u32, tuple: Option<&Tuple>) -> Observation {
         let contents = self.contents;
+        let assumed = self.view.traced.unwrap_or_default().iter();
+        if let Some(seen) = tuple.and_then(|tuple| assumed.clone().find_map(|one| one.observe(zone, tuple))) {
+            return seen;
+        }
         let connections = match self.view.connections {
             Connected::Now(connections) => connections,
             Connected::AsNew => return contents.as_new(tuple),
@@ -180,7 +184,7 @@ impl Walk<'_> {
     fn still_admitted(&mut self, zone: u32, connections: &Connections, id: ConnectionId) -> bool {
         let Some(record) = connections.get(id) else { return false };
         let first = record.first_key();
-        let view = View { connections: Connected::Again(connections), ..*self.view };
+        let view = View { connections: Connected::Again(connections), traced: None, ..*self.view };
         let packet = Packet { key: &first, contents: Contents::unknown(&first) };
         let mut walk = Walk::new(&view, &packet);
         let verdict = walk.run(&mut Unobserved);
