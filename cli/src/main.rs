@@ -13,6 +13,7 @@ mod flows;
 mod json;
 mod output;
 mod overview;
+mod path;
 mod port_kind;
 mod ports;
 mod punts;
@@ -60,7 +61,11 @@ enum Command {
     Sets(sets::Command),
     /// What a switch would do with a packet, and why; nothing is sent.
     ///
-    /// For example: weft trace web in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
+    /// With --from and --to, what an instance would send is followed from host to host, its answer too: to whom it
+    /// gets, or to the rule that drops it, by name, and what to do about it.
+    ///
+    /// For example: weft trace --from web-1 --to 10.0.0.6:80, or for one switch: weft trace web
+    /// in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
     Trace(trace::Arguments),
     /// The flow tables of a switch.
     Tables(switch::HostArguments),

@@ -4,6 +4,7 @@ use crate::connect::Connection;
 use crate::failure::Failure;
 use crate::json;
 use crate::output::{Output, count, write};
+use crate::path;
 use weft_proto::fault::Fault;
 use weft_proto::text;
 use weft_proto::v1::action::Action as Kind;
@@ -14,9 +15,10 @@ use weft_proto::v1::{Owner, RuleState, TraceReply, TraceRequest, TraceStep};
 #[derive(clap::Args)]
 pub struct Arguments {
     /// A host's name, or unix:PATH.
-    host: String,
+    #[arg(required_unless_present = "from")]
+    host: Option<String>,
     /// The packet's fields, as in in_port=1,tcp,ip_dst=10.0.0.5,tcp_dst=80; unnamed ones are zero.
-    #[arg(required_unless_present = "frame")]
+    #[arg(required_unless_present_any = ["frame", "from"])]
     packet: Vec<String>,
     /// A whole Ethernet frame in hexadecimal, instead of fields.
     #[arg(long, value_name = "HEX", requires = "in_port", conflicts_with = "packet")]
@@ -24,13 +26,20 @@ pub struct Arguments {
     /// The port that the frame comes in by.
     #[arg(long, value_name = "NUMBER", requires = "frame")]
     in_port: Option<u32>,
+    #[command(flatten)]
+    path: path::Arguments,
 }
 
 /// Asks and prints.
 pub async fn run(arguments: Arguments, connection: &Connection, output: Output) -> Result<(), Failure> {
+    if let Some(from) = arguments.path.from.clone() {
+        return path::run(arguments.path, from, connection, output).await;
+    }
+    let host = arguments.host.unwrap_or_default();
     let request = match &arguments.frame {
         Some(frame) => {
-            TraceRequest { packet: Vec::new(), frame: bytes(frame)?, in_port: arguments.in_port.unwrap_or_default() }
+            let in_port = arguments.in_port.unwrap_or_default();
+            TraceRequest { frame: bytes(frame)?, in_port, ..TraceRequest::default() }
         }
         None => TraceRequest { packet: text::parse_packet(&arguments.packet.join(","))?, ..TraceRequest::default() },
     };
@@ -39,7 +48,7 @@ pub async fn run(arguments: Arguments, connection: &Connection, output: Output) 
     } else {
         format!("{} that come in by port {}", count(request.frame.len() as u64, "byte"), request.in_port)
     };
-    let reply = connection.switch(&arguments.host).await?.trace(request).await?.into_inner();
+    let reply = connection.switch(&host).await?.trace(request).await?.into_inner();
     if output.json { output.say("", &json::trace(&reply)) } else { write(&render(&about, &reply)) }
 }
 
@@ -162,7 +171,7 @@ mod tests {
             port_name: "vxlan".into(),
             tunnel_destination: vec![192, 0, 2, 1],
             tunnel_id: 100,
-            drop_reason: String::new(),
+            ..OutputEffect::default()
         };
         let reply = TraceReply {
             steps: vec![

@@ -1,0 +1,293 @@
+//! One way of a packet: what the instance does before it sends, then switch after switch.
+
+use super::Cloud;
+use super::packet::{Flow, Packet, Transport, address, arp_request, field};
+use super::verdict::{self, Outcome};
+use crate::limits::PATH_HOPS;
+use crate::model::{Host, Mac, Model, Port, Subnet};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use uuid::Uuid;
+use weft_proto::v1::action::Action as Kind;
+use weft_proto::v1::effect::Effect;
+use weft_proto::v1::{self, Field, OutputEffect, PathVerdict, TraceReply};
+
+/// A way that was followed.
+#[derive(Default)]
+pub struct Leg {
+    /// For who asked.
+    pub message: v1::PathLeg,
+    /// The port it was delivered to, and the packet as it got there.
+    pub arrived: Option<(Uuid, Packet)>,
+}
+
+impl Leg {
+    /// Whether it came to somebody.
+    pub fn arrives(&self) -> bool {
+        let outcome = self.message.verdict.as_ref().map(|verdict| verdict.outcome.as_str());
+        outcome.is_some_and(|outcome| [Outcome::Delivered, Outcome::Answered].iter().any(|good| good.word() == outcome))
+    }
+}
+
+/// Where a packet is: about to enter the tables of a switch.
+struct Place {
+    host: Uuid,
+    in_port: u32,
+    from: String,
+    packet: Packet,
+}
+
+/// What becomes of a packet after a switch.
+enum Fate {
+    Ends(PathVerdict),
+    Arrives(Uuid, Packet, PathVerdict),
+    GoesOn(Place),
+}
+
+/// An instance about to send.
+struct Sender {
+    host: Uuid,
+    number: u32,
+    mac: Mac,
+    network: Uuid,
+    source: Ipv4Addr,
+    /// `None`: to everybody.
+    next_hop: Option<Ipv4Addr>,
+}
+
+/// Follows packets, and remembers the connections that they would begin.
+pub struct Follower<'a, C> {
+    cloud: &'a C,
+    /// By host.
+    begun: BTreeMap<Uuid, Vec<v1::Connection>>,
+}
+
+impl<'a, C: Cloud> Follower<'a, C> {
+    /// Nothing has begun.
+    pub fn new(cloud: &'a C) -> Self {
+        Self { cloud, begun: BTreeMap::new() }
+    }
+
+    /// One way, from a port.
+    pub async fn leg(&mut self, port: Uuid, flow: &Flow) -> Leg {
+        let mut leg = Leg::default();
+        let verdict = match self.walk(&mut leg, port, flow).await {
+            Ok(verdict) | Err(verdict) => verdict,
+        };
+        leg.message.verdict = Some(verdict);
+        leg
+    }
+
+    /// An error is a verdict too: that of a packet that does not get far.
+    async fn walk(&mut self, leg: &mut Leg, port: Uuid, flow: &Flow) -> Result<PathVerdict, PathVerdict> {
+        let sender = {
+            let model = self.cloud.model();
+            let port = model.ports.get(port).ok_or_else(verdict::gone)?;
+            leg.message.port_name.clone_from(&port.name);
+            depart(&model, port, flow, &mut leg.message)?
+        };
+        let to = match sender.next_hop {
+            Some(next_hop) => self.resolve(leg, &sender, next_hop, flow).await?,
+            None => Mac([0xff; 6]),
+        };
+        let mut place = Place {
+            host: sender.host,
+            in_port: sender.number,
+            from: leg.message.port_name.clone(),
+            packet: flow.packet(sender.source, sender.mac, to),
+        };
+        loop {
+            if leg.message.hops.len() >= PATH_HOPS {
+                let model = self.cloud.model();
+                return Err(verdict::circles(&model, place.host));
+            }
+            let reply = self.ask(leg, &place, flow).await?;
+            let begun = self.begun.entry(place.host).or_default();
+            begun.extend(reply.begins.iter().cloned());
+            let model = self.cloud.model();
+            match fate(&model, &place, flow, &reply) {
+                Fate::Ends(verdict) => return Ok(verdict),
+                Fate::Arrives(port, packet, verdict) => {
+                    leg.arrived = Some((port, packet));
+                    return Ok(verdict);
+                }
+                Fate::GoesOn(next) => place = next,
+            }
+        }
+    }
+
+    /// Asks the switch of a place, and writes the hop down.
+    async fn ask(&self, leg: &mut Leg, place: &Place, flow: &Flow) -> Result<TraceReply, PathVerdict> {
+        let mut packet = place.packet.clone();
+        packet.push(field(Field::InPort, place.in_port.to_be_bytes()));
+        let request = v1::TraceRequest {
+            packet,
+            assume: self.begun.get(&place.host).cloned().unwrap_or_default(),
+            bytes: flow.bytes,
+            ..v1::TraceRequest::default()
+        };
+        let reply = self.cloud.trace(place.host, request).await;
+        let model = self.cloud.model();
+        let host = name(&model, place.host);
+        let reply =
+            reply.map_err(|fault| verdict::unanswered(&host, &place.from, leg.message.hops.is_empty(), &fault))?;
+        leg.message.hops.push(v1::PathHop {
+            host,
+            from: place.from.clone(),
+            packet: place.packet.clone(),
+            trace: Some(reply.clone()),
+        });
+        Ok(reply)
+    }
+
+    /// The MAC of a next hop, by ARP as the instance would ask for it.
+    async fn resolve(&self, leg: &mut Leg, sender: &Sender, wanted: Ipv4Addr, flow: &Flow) -> Result<Mac, PathVerdict> {
+        let place = Place {
+            host: sender.host,
+            in_port: sender.number,
+            from: leg.message.port_name.clone(),
+            packet: arp_request(sender.mac, sender.source, wanted),
+        };
+        let reply = self.ask(leg, &place, &Flow { bytes: 0, ..*flow }).await?;
+        let answer = reply.effects.iter().find_map(|effect| match &effect.effect {
+            Some(Effect::Action(v1::Action { action: Some(Kind::ArpReply(answer)) })) => {
+                <[u8; 6]>::try_from(answer.mac.as_slice()).ok().map(Mac)
+            }
+            _ => None,
+        });
+        let model = self.cloud.model();
+        let paired = || {
+            model.ports_of(sender.network).filter(|port| port.plug.is_some()).find_map(|port| {
+                let pair = port.pairs.iter().find(|pair| pair.prefix.contains(wanted))?;
+                Some((pair.mac.unwrap_or(port.mac), port.name.clone()))
+            })
+        };
+        if let Some(mac) = answer {
+            let origin = reply.steps.iter().rev().find_map(|step| step.rule.as_ref()).map(|rule| rule.origin.as_str());
+            leg.message.notes.push(format!(
+                "Its ARP for {wanted} is answered with {mac}{}.",
+                origin.filter(|origin| !origin.is_empty()).map_or_else(String::new, |origin| format!(" by {origin}"))
+            ));
+            // It has served: what is shown is the way of the packet.
+            leg.message.hops.pop();
+            return Ok(mac);
+        }
+        let sent = reply.effects.iter().any(|effect| matches!(effect.effect, Some(Effect::Output(_))));
+        match paired().filter(|_| sent) {
+            Some((mac, name)) => {
+                leg.message.notes.push(format!(
+                    "Its ARP for {wanted} goes to everybody; taken to be answered by port {name}, of whose address \
+                     pairs it is, with {mac}."
+                ));
+                leg.message.hops.pop();
+                Ok(mac)
+            }
+            None => Err(verdict::unresolved(&model, sender.network, wanted, &name(&model, sender.host))),
+        }
+    }
+}
+
+pub(super) fn name(model: &Model, host: Uuid) -> String {
+    model.hosts.get(host).map(|host| host.name.clone()).unwrap_or_default()
+}
+
+/// What an instance does before it sends anything: which address it takes, and which next hop.
+fn depart(model: &Model, port: &Port, flow: &Flow, leg: &mut v1::PathLeg) -> Result<Sender, PathVerdict> {
+    let Some(plug) = &port.plug else { return Err(verdict::unplugged(model, port, "it sends nothing")) };
+    leg.host = name(model, plug.host);
+    let sender = |source, next_hop| Sender {
+        host: plug.host,
+        number: port.number,
+        mac: port.mac,
+        network: port.network,
+        source,
+        next_hop,
+    };
+    if flow.transport == Transport::Dhcp {
+        return Ok(sender(Ipv4Addr::UNSPECIFIED, None));
+    }
+    let mut own = port.addresses.iter().filter_map(|fixed| Some((fixed.address, model.subnets.get(fixed.subnet)?)));
+    let near = own.clone().find(|(_, subnet)| subnet.prefix.contains(flow.destination));
+    let first = own.next();
+    let Some((address, subnet)) = near.or(first) else { return Err(verdict::no_address(model, port)) };
+    let source = flow.source.unwrap_or(address);
+    if subnet.dhcp.is_none() {
+        leg.notes.push(format!(
+            "Subnet {} has DHCP off: the instance must have {address} and its routes by hand.",
+            subnet.name
+        ));
+    }
+    if near.is_some() {
+        return Ok(sender(source, Some(flow.destination)));
+    }
+    let Some((next_hop, why)) = next_hop(subnet, flow.destination) else {
+        return Err(verdict::no_gateway(subnet, flow.destination, port));
+    };
+    leg.notes.push(format!("Its next hop to {} is {next_hop}, {why} of subnet {}.", flow.destination, subnet.name));
+    Ok(sender(source, Some(next_hop)))
+}
+
+/// By what DHCP tells: the longest route, else the gateway.
+fn next_hop(subnet: &Subnet, destination: Ipv4Addr) -> Option<(Ipv4Addr, String)> {
+    let routes = subnet.routes.iter().filter(|route| route.destination.contains(destination));
+    let longest = routes.max_by_key(|route| route.destination.length());
+    let route = longest.map(|route| (route.next_hop, format!("by the route to {}", route.destination)));
+    route.or_else(|| subnet.gateway.map(|gateway| (gateway, "the gateway".to_owned())))
+}
+
+/// What becomes of a packet by what a switch would do with it. Each kind of output is one arm.
+fn fate(model: &Model, place: &Place, flow: &Flow, reply: &TraceReply) -> Fate {
+    let host = name(model, place.host);
+    let mut outputs: Vec<&OutputEffect> = Vec::new();
+    for effect in &reply.effects {
+        match &effect.effect {
+            Some(Effect::Output(output)) if output.drop_reason.is_empty() => outputs.push(output),
+            Some(Effect::Action(v1::Action { action: Some(action) })) if reply.drop_reason.is_empty() => match action {
+                Kind::ArpReply(_) | Kind::DhcpReply(_) | Kind::IcmpReply(_) => {
+                    return Fate::Ends(verdict::answered(&host, reply, action));
+                }
+                Kind::Punt(_) => return Fate::Ends(verdict::punted(&host, reply)),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    // An answer to a packet that is dropped is an output too.
+    let Some(output) = outputs.first().filter(|_| reply.drop_reason.is_empty()) else {
+        let hop = verdict::Hop { host: place.host, in_port: place.in_port, packet: &place.packet, flow };
+        return Fate::Ends(verdict::dropped(model, &hop, reply));
+    };
+    if !output.tunnel_destination.is_empty() {
+        return through_tunnel(model, place, output);
+    }
+    match model.ports_on(place.host).find(|port| port.number == output.port) {
+        Some(port) => {
+            let owner = address(&output.packet, Field::Ipv4Dst).filter(|&address| !has(port, address));
+            Fate::Arrives(port.id, output.packet.clone(), verdict::delivered(&host, port, owner))
+        }
+        None => Fate::Ends(verdict::left(&host, output)),
+    }
+}
+
+fn has(port: &Port, address: Ipv4Addr) -> bool {
+    port.addresses.iter().any(|fixed| fixed.address == address)
+        || port.pairs.iter().any(|pair| pair.prefix.contains(address))
+}
+
+/// To the switch at a tunnel's other end, where the packet comes in by the port of the same number.
+fn through_tunnel(model: &Model, place: &Place, output: &OutputEffect) -> Fate {
+    let remote = <[u8; 4]>::try_from(output.tunnel_destination.as_slice()).ok().map(Ipv4Addr::from);
+    let here = model.hosts.get(place.host);
+    let Some(next) = model.host_of_underlay(place.host, remote) else {
+        return Fate::Ends(verdict::nobody_there(&name(model, place.host), remote));
+    };
+    let own = here.and_then(|host: &Host| host.underlay).unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let mut packet = output.packet.clone();
+    packet.extend([
+        field(Field::TunId, output.tunnel_id.to_be_bytes()),
+        field(Field::TunSrc, own.octets()),
+        field(Field::TunDst, output.tunnel_destination.clone()),
+    ]);
+    let from = format!("the tunnel from host {}", name(model, place.host));
+    Fate::GoesOn(Place { host: next.id, in_port: output.port, from, packet })
+}
