@@ -17,12 +17,12 @@ use weft_proto::v1::{
 
 /// What is to be followed across hosts.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub struct Question {
     /// Follow what the instance of this port would send, by name or id, from host to host.
     #[arg(long, value_name = "PORT", conflicts_with_all = ["host", "packet", "frame", "in_port"])]
     pub from: Option<String>,
     /// To this address, and this port of tcp or udp: 10.0.0.5, 10.0.0.5:443.
-    #[arg(long, value_name = "ADDRESS[:PORT]", requires = "from", required_if_eq_any = [("protocol", "tcp"), ("protocol", "udp"), ("protocol", "icmp")])]
+    #[arg(long, value_name = "ADDRESS[:PORT]", requires = "from")]
     to: Option<String>,
     /// What it sends: tcp if a port is named, else an ICMP echo request; dhcp: a client's first message.
     #[arg(long, value_parser = ["tcp", "udp", "icmp", "dhcp"], requires = "from")]
@@ -41,7 +41,7 @@ pub struct Arguments {
     project: Option<String>,
 }
 
-impl Arguments {
+impl Question {
     fn request(self, from: String) -> Result<TracePathRequest, Fault> {
         let to = self.to.unwrap_or_default();
         let (address, port) = match to.split_once(':') {
@@ -67,8 +67,8 @@ impl Arguments {
 }
 
 /// Asks and prints.
-pub async fn run(arguments: Arguments, from: String, connection: &Connection, output: Output) -> Result<(), Failure> {
-    let request = arguments.request(from)?;
+pub async fn run(question: Question, from: String, connection: &Connection, output: Output) -> Result<(), Failure> {
+    let request = question.request(from)?;
     let reply = connection.cloud().await?.trace_path(request).await?.into_inner();
     if output.json {
         output.say("", &value(&reply))?
@@ -198,7 +198,7 @@ mod tests {
     use weft_proto::v1::{OutputEffect, RuleState, TraceReply};
 
     fn request(to: &str, protocol: Option<&str>) -> Result<TracePathRequest, Fault> {
-        let arguments = Arguments {
+        let question = Question {
             from: None,
             to: Some(to.into()),
             protocol: protocol.map(str::to_owned),
@@ -207,7 +207,7 @@ mod tests {
             no_reply: false,
             project: None,
         };
-        arguments.request("web-1".into())
+        question.request("web-1".into())
     }
 
     #[test]

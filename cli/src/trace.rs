@@ -27,7 +27,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NUMBER", requires = "frame")]
     in_port: Option<u32>,
     #[command(flatten)]
-    path: path::Arguments,
+    path: path::Question,
 }
 
 /// Asks and prints.

@@ -277,6 +277,9 @@ fn why(model: &Model, hop: &Hop<'_>, reply: &TraceReply, host: &str) -> Finding 
             format!("See \"weft flows dump {host} table={table}\"; the host may be behind: weft host show {host}"),
         );
     }
+    if hop.flow.transport == Transport::Dhcp && table != EGRESS_FIREWALL {
+        return no_dhcp(model, hop, origin);
+    }
     match (table, reply.drop_reason.as_str()) {
         (EGRESS_FIREWALL | INGRESS_FIREWALL, _) => firewall::refused(model, hop, reply, table == INGRESS_FIREWALL),
         (INGRESS_TRACK, _) => {
@@ -365,6 +368,25 @@ fn not_its_own(model: &Model, hop: &Hop<'_>, origin: &str) -> Finding {
     )
 }
 
+/// A request for an address that nothing answers.
+fn no_dhcp(model: &Model, hop: &Hop<'_>, origin: &str) -> Finding {
+    let port = model.ports_on(hop.host).find(|port| port.number == hop.in_port);
+    let mut subnets = port.iter().flat_map(|port| &port.addresses).filter_map(|fixed| model.subnets.get(fixed.subnet));
+    match (port, subnets.next()) {
+        (Some(port), Some(subnet)) => finding(
+            format!("subnet {}", subnet.name),
+            format!("by {origin}: nobody answers DHCP, which is off in subnet {}", subnet.name),
+            format!("Give the instance of port {} its address by hand, or make the subnet anew with DHCP.", port.name),
+        ),
+        (Some(port), None) => finding(
+            format!("port {}", port.name),
+            format!("by {origin}: nobody answers DHCP, for port {} has no address", port.name),
+            "Make a subnet in its network, then the port anew.",
+        ),
+        (None, _) => finding(origin, format!("by {origin}"), ""),
+    }
+}
+
 fn network_of<'a>(model: &'a Model, rule: &v1::Rule) -> Option<&'a Network> {
     let segment = <[u8; 4]>::try_from(matched(rule, Field::Reg0)?).ok().map(u32::from_be_bytes)?;
     model.networks.iter().find(|network| network.segment == segment)
@@ -382,6 +404,17 @@ fn not_here(model: &Model, hop: &Hop<'_>, reply: &TraceReply, rule: &v1::Rule) -
     let Some(network) = network_of(model, rule) else {
         return finding(format!("MAC {to}"), format!("because no network is known that has {to}"), "");
     };
+    if let Some(subnet) = model.subnets_of(network.id).find(|subnet| subnet.dhcp.is_some() && subnet.dhcp_mac() == to) {
+        return finding(
+            format!("subnet {}", subnet.name),
+            format!(
+                "because its next hop is where DHCP of subnet {} is answered from, which forwards nothing: a route of \
+                 the subnet is wrong",
+                subnet.name
+            ),
+            "Make the subnet anew with a route (--route) by the address of a router or an instance.",
+        );
+    }
     match model.ports_of(network.id).find(|port| port.mac == to) {
         Some(port) if port.plug.is_none() => plug_it(model, port, "it is not delivered to it"),
         Some(port) => finding(

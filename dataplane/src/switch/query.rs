@@ -14,6 +14,7 @@ use crate::worker::Traced;
 use prost::Message as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::Code;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
@@ -67,6 +68,7 @@ impl Switch {
             chunks_free: chunks_free as u32,
             runs_total: self.memory.total(Class::Run) as u32,
             runs_free: runs_free as u32,
+            clock_seconds: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         }
     }
 
