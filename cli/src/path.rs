@@ -152,7 +152,8 @@ fn changes(action: &Action) -> bool {
 
 /// Whether an effect stands with the rule that asked for it.
 fn is_change(effect: &Effect) -> bool {
-    matches!(&effect.effect, Some(EffectKind::Action(action)) if changes(action))
+    let Some(EffectKind::Action(action)) = &effect.effect else { return false };
+    changes(action) || matches!(action.action, Some(Kind::SetField(_)))
 }
 
 fn value(reply: &TracePathReply) -> Value {

@@ -144,6 +144,9 @@ const MISTAKES: &[Mistake] = &[
             "weft group rule add web --ingress --protocol tcp --port 443 --remote 10.0.0.11/32 --project blue",
         ],
         undo: |scene| {
+            // As it says.
+            scene.weft("group rule add web --ingress --protocol tcp --port 443 --remote 10.0.0.11/32 --project blue");
+            scene.weft("trace --from blue-1 --to 10.0.0.12:443 --project blue");
             scene.weft("port set blue-2 --group default --project blue");
             scene.weft("group delete web --project blue");
         },
@@ -152,11 +155,9 @@ const MISTAKES: &[Mistake] = &[
         what: "a security group lacks an egress rule",
         make: |scene| {
             scene.weft("group create mute --project blue");
-            let rules = scene.weft("group show mute --project blue --json");
-            let rules: Vec<&str> =
-                rules.split("\"id\": \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-            for rule in rules.iter().filter(|id| scene.ask(&format!("group rule delete {id}")).code == Some(0)) {
-                assert!(!rule.is_empty());
+            let rules = scene.weft("group rule list mute --project blue --json");
+            for rule in rules.split("\"id\": \"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                scene.weft(&format!("group rule delete {rule}"));
             }
             scene.weft("port set blue-1 --group mute --project blue");
         },
@@ -388,7 +389,12 @@ const MISTAKES: &[Mistake] = &[
         make: nothing,
         command: "doctor",
         names: &["host b, rule by hand table=71,priority=900,tcp,tcp_dst=443: it goes before rules of the fabric"],
-        undo: |scene| scene.no_rules("b"),
+        // As trace and doctor say.
+        undo: |scene| {
+            scene.weft("flows del b --strict table=71,priority=900,tcp,tcp_dst=443");
+            let rules = scene.weft("flows dump b table=71 --owner manual");
+            assert!(rules.starts_with("No rule"), "{rules}");
+        },
     },
     Mistake {
         what: "a rule by hand sends under a wrong VNI",

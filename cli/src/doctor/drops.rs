@@ -67,7 +67,10 @@ pub fn growing(evidence: &Evidence) -> Vec<Finding> {
                 _ => format!("host {name}, its port {port_name}"),
             };
             let remedy = remedy.replace("HOST", name);
-            let remedy = owner.map_or(remedy.clone(), |owner| remedy.replace("PORT", &owner.name));
+            let remedy = owner.map_or(remedy.clone(), |owner| {
+                let name = format!("{}{}", owner.name, evidence.scope(&owner.project_id));
+                remedy.replace("PORT", &name)
+            });
             found.push(Finding::new(
                 object,
                 format!(

@@ -4,12 +4,16 @@ use crate::connect::{Connection, Transport};
 use crate::failure::Failure;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::task::JoinSet;
 use weft_proto::v1::cloud_client::CloudClient;
 use weft_proto::v1::switch_client::SwitchClient;
 use weft_proto::v1::{self, DropCount, Owner, RuleState, SwitchStatus};
 
 /// Rules of the fabric of one table that are compared with those made by hand.
 const RULES_COMPARED: usize = 100_000;
+
+/// Switches that are asked at the same time.
+const HOSTS_AT_ONCE: usize = 32;
 
 /// What is dropped at one port of one host for one reason: port number, its name there, reason.
 pub type DropKey = (u32, String, String);
@@ -43,6 +47,8 @@ pub struct Evidence {
     /// Of connected hosts, by name; or why there is none.
     pub switches: BTreeMap<String, Result<Switch, String>>,
     /// The model's objects.
+    pub projects: Vec<v1::Project>,
+    /// Likewise.
     pub networks: Vec<v1::Network>,
     /// Likewise.
     pub subnets: Vec<v1::Subnet>,
@@ -72,6 +78,12 @@ impl Evidence {
         self.hosts.iter().find(|host| host.id == id).map_or(id, |host| host.name.as_str())
     }
 
+    /// What a command needs to find an object of a project by its name.
+    pub fn scope(&self, project: &str) -> String {
+        let project = self.projects.iter().find(|known| known.id == project).map(|project| project.name.as_str());
+        project.filter(|name| *name != "default").map_or_else(String::new, |name| format!(" --project {name}"))
+    }
+
     /// The switches that answered.
     pub fn answering(&self) -> impl Iterator<Item = (&str, &Switch)> {
         self.switches.iter().filter_map(|(name, switch)| Some((name.as_str(), switch.as_ref().ok()?)))
@@ -89,6 +101,7 @@ pub async fn gather(connection: &Connection, watch: Duration) -> Result<Evidence
     let hosts = cloud.list_hosts(v1::ListHostsRequest {}).await?.into_inner().hosts;
     let mut evidence = Evidence {
         controller: cloud.get_controller_status(v1::GetControllerStatusRequest {}).await?.into_inner(),
+        projects: cloud.list_projects(v1::ListProjectsRequest {}).await?.into_inner().projects,
         networks: cloud.list_networks(v1::ListNetworksRequest::default()).await?.into_inner().networks,
         subnets: cloud.list_subnets(v1::ListSubnetsRequest::default()).await?.into_inner().subnets,
         ports: cloud.list_ports(v1::ListCloudPortsRequest::default()).await?.into_inner().ports,
@@ -102,9 +115,19 @@ pub async fn gather(connection: &Connection, watch: Duration) -> Result<Evidence
         hosts,
         ..Evidence::default()
     };
-    for host in evidence.hosts.iter().filter(|host| host.connected) {
-        let switch = look(connection, &host.name).await;
-        evidence.switches.insert(host.name.clone(), switch);
+    let connected: Vec<String> =
+        evidence.hosts.iter().filter(|host| host.connected).map(|host| host.name.clone()).collect();
+    for some in connected.chunks(HOSTS_AT_ONCE) {
+        // One that does not answer does not keep the others waiting.
+        let mut looks = JoinSet::new();
+        for name in some.iter().cloned() {
+            let connection = connection.clone();
+            looks.spawn(async move { (look(&connection, &name).await, name) });
+        }
+        while let Some(looked) = looks.join_next().await {
+            let (switch, name) = looked.map_err(anyhow::Error::from)?;
+            evidence.switches.insert(name, switch);
+        }
     }
     tokio::time::sleep(watch).await;
     for (name, switch) in &mut evidence.switches {

@@ -33,7 +33,7 @@ pub fn remote(evidence: &Evidence) -> Vec<Finding> {
                         rule.direction,
                         if rule.protocol.is_empty() { "any" } else { &rule.protocol }
                     ),
-                    format!("Give the group to who is meant: weft port set PORT --group {name}"),
+                    format!("Give the group to who is meant: weft port set PORT --group {name}{}", evidence.scope(&group.project_id)),
                 ));
             }
         }
@@ -61,7 +61,7 @@ pub fn closed(evidence: &Evidence) -> Vec<Finding> {
             found.push(Finding::new(
                 format!("port {}", port.name),
                 format!("{whose}, so nothing gets {way}; of ports with just these groups, {dropped} packets were dropped on its host"),
-                format!("Add one: weft group rule add {group} --{direction} --protocol tcp --port 80"),
+                format!("Add one: weft group rule add {group} --{direction} --protocol tcp --port 80{}", evidence.scope(&port.project_id)),
             ));
         }
     }

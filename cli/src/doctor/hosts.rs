@@ -98,7 +98,7 @@ pub fn certificate(evidence: &Evidence) -> Vec<Finding> {
     let mut found = Vec::new();
     for host in evidence.hosts.iter().filter(|host| host.certificate_expires != 0) {
         let object = format!("host {}", host.name);
-        let join = format!("Look at its switch's log; else join it anew: weft host token {}", host.name);
+        let join = format!("Look at its switch's log; else join it anew: weft host join-token {}", host.name);
         match host.certificate_expires.checked_sub(now) {
             None => found.push(Finding::new(object, "its certificate has expired", join)),
             Some(left) if left < CERTIFICATE_DAYS * 86_400 => {

@@ -77,8 +77,9 @@ pub fn addresses(evidence: &Evidence) -> Vec<Finding> {
                 format!("subnet {}", subnet.name),
                 format!("{taken} of its {all} addresses are taken"),
                 format!(
-                    "Remove ports that are not used, or add a subnet: weft subnet create NAME --network {}",
-                    evidence.network(&subnet.network_id)
+                    "Remove ports that are not used, or add a subnet: weft subnet create NAME --network {} --cidr RANGE{}",
+                    evidence.network(&subnet.network_id),
+                    evidence.scope(&subnet.project_id)
                 ),
             ));
         }
@@ -100,7 +101,11 @@ pub fn pairs(evidence: &Evidence) -> Vec<Finding> {
                         "it may send from {}, the address of port {} (address pair {})",
                         fixed.ip_address, other.name, pair.ip_address
                     ),
-                    format!("Narrow its address pairs: weft port set {} --address-pair …", port.name),
+                    format!(
+                        "Narrow its address pairs: weft port set {}{} --address-pair …",
+                        port.name,
+                        evidence.scope(&port.project_id)
+                    ),
                 ));
             }
         }
@@ -135,11 +140,16 @@ pub fn next_hops(evidence: &Evidence) -> Vec<Finding> {
                 Some(port) if !port.host_id.is_empty() => continue,
                 Some(port) => (
                     format!("port {}, which is not plugged", port.name),
-                    format!("Plug it: weft port plug {} --host HOST", port.name),
+                    format!("Plug it: weft port plug {} --host HOST{}", port.name, evidence.scope(&port.project_id)),
                 ),
                 None => (
                     "no port".to_owned(),
-                    format!("Remove the route: weft router route remove {} {}", router.name, route.destination),
+                    format!(
+                        "Remove the route: weft router route remove {} {}{}",
+                        router.name,
+                        route.destination,
+                        evidence.scope(&router.project_id)
+                    ),
                 ),
             };
             found.push(Finding::new(

@@ -50,6 +50,8 @@ struct Sender {
     number: u32,
     mac: Mac,
     network: Uuid,
+    /// What it asks by ARP from: its own, whatever it forwards.
+    own: Ipv4Addr,
     source: Ipv4Addr,
     /// `None`: to everybody.
     next_hop: Option<Ipv4Addr>,
@@ -146,7 +148,7 @@ impl<'a, C: Cloud> Follower<'a, C> {
             host: sender.host,
             in_port: sender.number,
             from: leg.message.port_name.clone(),
-            packet: arp_request(sender.mac, sender.source, wanted),
+            packet: arp_request(sender.mac, sender.own, wanted),
         };
         let reply = self.ask(leg, &place, &Flow { bytes: 0, ..*flow }).await?;
         let answer = reply.effects.iter().find_map(|effect| match &effect.effect {
@@ -173,6 +175,10 @@ impl<'a, C: Cloud> Follower<'a, C> {
             return Ok(mac);
         }
         let sent = reply.effects.iter().any(|effect| matches!(effect.effect, Some(Effect::Output(_))));
+        if !matches!(reply.drop_reason.as_str(), "" | "no_output") {
+            let hop = verdict::Hop { host: place.host, in_port: place.in_port, packet: &place.packet, flow };
+            return Err(verdict::dropped(&model, &hop, &reply));
+        }
         match paired().filter(|_| sent) {
             Some((mac, name)) => {
                 leg.message.notes.push(format!(
@@ -195,16 +201,17 @@ pub(super) fn name(model: &Model, host: Uuid) -> String {
 fn depart(model: &Model, port: &Port, flow: &Flow, leg: &mut v1::PathLeg) -> Result<Sender, PathVerdict> {
     let Some(plug) = &port.plug else { return Err(verdict::unplugged(model, port, "it sends nothing")) };
     leg.host = name(model, plug.host);
-    let sender = |source, next_hop| Sender {
+    let sender = |own, source, next_hop| Sender {
         host: plug.host,
         number: port.number,
         mac: port.mac,
         network: port.network,
+        own,
         source,
         next_hop,
     };
     if flow.transport == Transport::Dhcp {
-        return Ok(sender(Ipv4Addr::UNSPECIFIED, None));
+        return Ok(sender(Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED, None));
     }
     let mut own = port.addresses.iter().filter_map(|fixed| Some((fixed.address, model.subnets.get(fixed.subnet)?)));
     let near = own.clone().find(|(_, subnet)| subnet.prefix.contains(flow.destination));
@@ -218,13 +225,13 @@ fn depart(model: &Model, port: &Port, flow: &Flow, leg: &mut v1::PathLeg) -> Res
         ));
     }
     if near.is_some() {
-        return Ok(sender(source, Some(flow.destination)));
+        return Ok(sender(address, source, Some(flow.destination)));
     }
     let Some((next_hop, why)) = next_hop(subnet, flow.destination) else {
         return Err(verdict::no_gateway(subnet, flow.destination, port));
     };
     leg.notes.push(format!("Its next hop to {} is {next_hop}, {why} of subnet {}.", flow.destination, subnet.name));
-    Ok(sender(source, Some(next_hop)))
+    Ok(sender(address, source, Some(next_hop)))
 }
 
 /// By what DHCP tells: the longest route, else the gateway.

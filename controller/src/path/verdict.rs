@@ -90,6 +90,11 @@ fn scope(model: &Model, project: Uuid) -> String {
     if project == DEFAULT_PROJECT { String::new() } else { format!(" --project {project}") }
 }
 
+fn who_has(model: &Model, network: Uuid) -> String {
+    let scope = model.networks.get(network).map(|network| scope(model, network.project)).unwrap_or_default();
+    format!("See who has which: weft port list --network {}{scope}", network_name(model, network))
+}
+
 fn network_name(model: &Model, network: Uuid) -> &str {
     model.networks.get(network).map_or("", |network| network.name.as_str())
 }
@@ -118,7 +123,10 @@ pub fn no_address(model: &Model, port: &Port) -> PathVerdict {
     let found = finding(
         format!("port {}", port.name),
         format!("port {} has no address: network {network} had no subnet when it was made", port.name),
-        format!("Make the port anew, after: weft subnet create NAME --network {network} --cidr RANGE"),
+        format!(
+            "Make the port anew, after: weft subnet create NAME --network {network} --cidr RANGE{}",
+            scope(model, port.project)
+        ),
     );
     verdict(Outcome::Lost, "", found)
 }
@@ -145,11 +153,16 @@ pub fn unresolved(model: &Model, network: Uuid, wanted: Ipv4Addr, host: &str) ->
     let silent = format!("nobody answers ARP for {wanted} in network {name}");
     let found = match (holder, subnet) {
         (Some(port), _) if port.plug.is_none() && port.router.is_none() => plug_it(model, port, &silent),
-        (Some(port), _) => finding(
-            format!("port {}", port.name),
-            format!("{silent}, though port {} has it: host {host} does not hold the rules that it should", port.name),
-            format!("See \"weft host show {host}\"."),
-        ),
+        (Some(port), _) => {
+            let router = port.router.and_then(|router| model.routers.get(router));
+            let holder = match router {
+                Some(router) => format!("router {}", router.name),
+                None => format!("port {}", port.name),
+            };
+            let problem =
+                format!("{silent}, though {holder} has it: host {host} does not hold the rules that it should");
+            finding(holder, problem, format!("See \"weft host show {host}\"."))
+        }
         (None, Some(subnet)) if subnet.gateway == Some(wanted) => finding(
             format!("subnet {}", subnet.name),
             format!("{silent}: it is the gateway of subnet {}, which is joined to no router", subnet.name),
@@ -158,7 +171,7 @@ pub fn unresolved(model: &Model, network: Uuid, wanted: Ipv4Addr, host: &str) ->
         (None, _) => finding(
             format!("network {name}"),
             format!("{silent}: no port of it has the address"),
-            format!("See who has which: weft port list --network {name}"),
+            who_has(model, network),
         ),
     };
     verdict(Outcome::Lost, host, found)
@@ -253,6 +266,12 @@ fn told(reply: &TraceReply) -> Option<String> {
         Some(Effect::Action(v1::Action { action: Some(Kind::IcmpUnreachable(unreachable)) })) => {
             Some(text::format_ip(&unreachable.answer))
         }
+        Some(Effect::Action(v1::Action { action: Some(Kind::CheckMtu(check)) })) if reply.drop_reason == "too_big" => {
+            Some(text::format_ip(&check.answer)).filter(|_| !check.answer.is_empty())
+        }
+        Some(Effect::Action(v1::Action { action: Some(Kind::DecTtl(ttl)) })) if reply.drop_reason == "ttl_expired" => {
+            Some(text::format_ip(&ttl.answer)).filter(|_| !ttl.answer.is_empty())
+        }
         _ => None,
     })
 }
@@ -263,6 +282,9 @@ fn why(model: &Model, hop: &Hop<'_>, reply: &TraceReply, host: &str) -> Finding 
     let rule = state.and_then(|state| state.rule.clone()).unwrap_or_default();
     let table = step.map_or(0, |step| step.table);
     let origin = state.map(|state| state.origin.as_str()).unwrap_or_default();
+    if let Some(found) = measured(model, hop, reply) {
+        return found;
+    }
     if let Some(output) = unsent(reply) {
         return not_sent(model, hop, output, &rule, host);
     }
@@ -301,6 +323,37 @@ fn why(model: &Model, hop: &Hop<'_>, reply: &TraceReply, host: &str) -> Finding 
         (ROUTE | NEIGHBOUR, reason) => not_routed(model, hop, &rule, reason, origin),
         _ => finding(origin, format!("by {origin} ({})", reply.drop_reason), format!("See \"weft drops {host}\".")),
     }
+}
+
+/// What a switch finds out about a packet when it runs the actions: somewhere on the way, not by the last rule.
+fn measured(model: &Model, hop: &Hop<'_>, reply: &TraceReply) -> Option<Finding> {
+    let too_big = reply.drop_reason == "too_big";
+    if !too_big && reply.drop_reason != "ttl_expired" {
+        return None;
+    }
+    let here = |action: &v1::Action| match &action.action {
+        Some(Kind::CheckMtu(check)) => too_big && check.mtu < hop.flow.bytes,
+        Some(Kind::DecTtl(_)) => !too_big,
+        _ => false,
+    };
+    let states = reply.steps.iter().filter_map(|step| step.rule.as_ref());
+    let mut checks = states.filter_map(|state| {
+        let rule = state.rule.as_ref()?;
+        let actions = &rule.instructions.as_ref()?.apply_actions;
+        actions.iter().find(|action| here(action)).map(|action| (state, rule, action))
+    });
+    let (state, rule, action) = checks.next()?;
+    let origin = &state.origin;
+    let object =
+        router_of(model, rule, origin).map_or_else(|| origin.clone(), |router| format!("router {}", router.name));
+    Some(match &action.action {
+        Some(Kind::CheckMtu(check)) => finding(
+            object,
+            format!("by {origin}: {} bytes are more than the MTU of {} there", hop.flow.bytes, check.mtu),
+            "Senders that find out the MTU of the path keep to it; else send less, or give both networks one MTU.",
+        ),
+        _ => finding(object, format!("by {origin}: its time to live is over"), "Look for a loop of routes."),
+    })
 }
 
 fn by_hand(rule: &v1::Rule, origin: &str, host: &str) -> Finding {
@@ -425,7 +478,7 @@ fn not_here(model: &Model, hop: &Hop<'_>, reply: &TraceReply, rule: &v1::Rule) -
         None => finding(
             format!("network {}", network.name),
             format!("because no port of network {} has the MAC {to}", network.name),
-            format!("See who has which: weft port list --network {}", network.name),
+            who_has(model, network.id),
         ),
     }
 }
@@ -443,16 +496,6 @@ fn not_routed(model: &Model, hop: &Hop<'_>, rule: &v1::Rule, reason: &str, origi
     let (name, scope) = (&router.name, scope(model, router.project));
     let to = hop.flow.destination;
     let object = format!("router {name}");
-    if reason == "too_big" {
-        return finding(
-            object,
-            format!("by {origin}: {} bytes are more than the MTU of the network that it leads to", hop.flow.bytes),
-            "Let instances keep to the MTU that DHCP tells them, or give both networks the same MTU.",
-        );
-    }
-    if reason == "ttl_expired" {
-        return finding(object, format!("by router {name}, its TTL being over"), "Look for a loop of routes.");
-    }
     let extra = router.routes.iter().filter(|route| route.destination.contains(to));
     let extra = extra.max_by_key(|route| route.destination.length());
     let subnet = model.router_subnets(router.id).map(|(_, subnet)| subnet).find(|subnet| subnet.prefix.contains(to));
@@ -469,7 +512,7 @@ fn not_routed(model: &Model, hop: &Hop<'_>, rule: &v1::Rule, reason: &str, origi
             _ => finding(
                 object,
                 format!("by router {name}: no port of network {} has {to}", network_name(model, subnet.network)),
-                format!("See who has which: weft port list --network {}", network_name(model, subnet.network)),
+                who_has(model, subnet.network),
             ),
         },
         (None, Some(route)) => {
