@@ -232,6 +232,7 @@ mod tests {
                 origin: origin.into(),
                 ..RuleState::default()
             }),
+            ..TraceStep::default()
         };
         let output = OutputEffect {
             port: 9,
@@ -252,7 +253,7 @@ mod tests {
                     steps: vec![
                         step("priority=7,in_port=1,actions=set_field:7->reg0,goto_table:50", "classify", "port web-1"),
                         step("table=50,ip,actions=dec_ttl,output:9", "route", "router r"),
-                        TraceStep { table: 65, table_name: "deliver".into(), rule: None },
+                        TraceStep { table: 65, table_name: "deliver".into(), ..TraceStep::default() },
                         step("table=70,owner=manual,priority=3,icmp,actions=drop", "", ""),
                     ],
                     effects: vec![

@@ -22,12 +22,14 @@ pub const HOSTS: usize = 1000;
 pub const PORTS_PER_HOST: usize = 2000;
 
 /// Ports of one network on one host, and hosts of one network: together they fill the rule that
-/// floods (one action for each port, two for each host), and a switch takes 1024 actions in a rule.
+/// floods (two actions for each port, which are one of the 512 branches that a packet may have; two for each host),
+/// and a switch takes 2048 actions in a rule.
 pub const PORTS_PER_NETWORK_AND_HOST: usize = 250;
 /// See [`PORTS_PER_NETWORK_AND_HOST`].
 pub const HOSTS_PER_NETWORK: usize = 380;
 
-const _: () = assert!(PORTS_PER_NETWORK_AND_HOST + 1 + 2 * HOSTS_PER_NETWORK <= 1024);
+const _: () = assert!(2 * PORTS_PER_NETWORK_AND_HOST + 1 + 2 * HOSTS_PER_NETWORK <= 2048);
+const _: () = assert!(PORTS_PER_NETWORK_AND_HOST <= 512);
 
 /// Routers of one cloud.
 pub const ROUTERS: usize = 10_000;

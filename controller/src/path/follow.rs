@@ -174,7 +174,7 @@ impl<'a, C: Cloud> Follower<'a, C> {
             leg.message.hops.pop();
             return Ok(mac);
         }
-        let sent = reply.effects.iter().any(|effect| matches!(effect.effect, Some(Effect::Output(_))));
+        let sent = !outputs(&reply.effects).is_empty();
         if !matches!(reply.drop_reason.as_str(), "" | "no_output") {
             let hop = verdict::Hop { host: place.host, in_port: place.in_port, packet: &place.packet, flow };
             return Err(verdict::dropped(&model, &hop, &reply));
@@ -245,10 +245,9 @@ fn next_hop(subnet: &Subnet, destination: Ipv4Addr) -> Option<(Ipv4Addr, String)
 /// What becomes of a packet by what a switch would do with it. Each kind of output is one arm.
 fn fate(model: &Model, place: &Place, flow: &Flow, reply: &TraceReply) -> Fate {
     let host = name(model, place.host);
-    let mut outputs: Vec<&OutputEffect> = Vec::new();
+    let outputs = outputs(&reply.effects);
     for effect in &reply.effects {
         match &effect.effect {
-            Some(Effect::Output(output)) if output.drop_reason.is_empty() => outputs.push(output),
             Some(Effect::Action(v1::Action { action: Some(action) })) if reply.drop_reason.is_empty() => match action {
                 Kind::ArpReply(_) | Kind::DhcpReply(_) | Kind::IcmpReply(_) => {
                     return Fate::Ends(verdict::answered(&host, reply, action));
@@ -274,6 +273,16 @@ fn fate(model: &Model, place: &Place, flow: &Flow, reply: &TraceReply) -> Fate {
         }
         None => Fate::Ends(verdict::left(&host, output)),
     }
+}
+
+/// Outputs that take the packet, or a copy of it.
+fn outputs(effects: &[v1::Effect]) -> Vec<&OutputEffect> {
+    let each = effects.iter().flat_map(|effect| match &effect.effect {
+        Some(Effect::Output(output)) if output.drop_reason.is_empty() => vec![output],
+        Some(Effect::Branch(branch)) => outputs(&branch.effects),
+        _ => Vec::new(),
+    });
+    each.collect()
 }
 
 fn has(port: &Port, address: Ipv4Addr) -> bool {

@@ -116,7 +116,7 @@ impl Scene {
 fn step(rule: &str, table_name: &str, origin: &str) -> TraceStep {
     let rule = text::parse_rule(&format!("owner=fabric,{rule}")).unwrap();
     let state = v1::RuleState { rule: Some(rule.clone()), origin: origin.into(), ..v1::RuleState::default() };
-    TraceStep { table: rule.table, table_name: table_name.into(), rule: Some(state) }
+    TraceStep { table: rule.table, table_name: table_name.into(), rule: Some(state), ..TraceStep::default() }
 }
 
 fn arp(mac: &str) -> Answer {

@@ -1,7 +1,8 @@
 //! The walk of a packet, written down for a person. It observes the same walk that the worker does.
 
 use super::action::Action;
-use super::effect::Effect;
+use super::effect::{Branch, Effect};
+use super::key::FlowKey;
 use super::message;
 use super::resolve::{Back, Observer, Packet, Resolution};
 use super::rule::Rule;
@@ -14,12 +15,32 @@ use weft_proto::v1;
 /// Tables searched, in order, with the rule found.
 #[derive(Default)]
 pub struct Trace {
-    steps: Vec<(u8, Option<Arc<Rule>>)>,
+    steps: Vec<Step>,
+    depth: u32,
+}
+
+struct Step {
+    table: u8,
+    rule: Option<Arc<Rule>>,
+    depth: u32,
+    /// Why the branch goes nowhere of which this is the last step.
+    drop: Option<DropReason>,
 }
 
 impl Observer for Trace {
     fn searched(&mut self, table: u8, rule: Option<&Arc<Rule>>) {
-        self.steps.push((table, rule.cloned()));
+        self.steps.push(Step { table, rule: rule.cloned(), depth: self.depth, drop: None });
+    }
+
+    fn forks(&mut self) {
+        self.depth += 1;
+    }
+
+    fn joins(&mut self, drop: Option<DropReason>) {
+        if let Some(last) = self.steps.last_mut().filter(|last| last.depth == self.depth) {
+            last.drop = drop;
+        }
+        self.depth -= 1;
     }
 }
 
@@ -48,30 +69,15 @@ impl Trace {
         resolution: &Resolution,
     ) -> v1::TraceReply {
         let (key, now) = (packet.key, crate::clock::now());
-        let steps = self.steps.iter().map(|(table, rule)| {
-            let settings = state.table(*table).and_then(|table| table.settings.as_ref());
+        let steps = self.steps.iter().map(|step| {
+            let settings = state.table(step.table).and_then(|table| table.settings.as_ref());
             let table_name = settings.map_or_else(String::new, |settings| settings.name.to_string());
-            let rule = rule.as_ref().map(|rule| rule_state(rule, &table_name, now));
-            v1::TraceStep { table: (*table).into(), table_name, rule }
+            let rule = step.rule.as_ref().map(|rule| rule_state(rule, &table_name, now));
+            let drop_reason = step.drop.map(|reason| reason.word().to_owned()).unwrap_or_default();
+            v1::TraceStep { table: step.table.into(), table_name, rule, depth: step.depth, drop_reason }
         });
-        let mut effects = Vec::new();
-        let (mut ttl, mut drop) = (key.ip_ttl, resolution.drop);
-        let mut copies = resolution.copies.iter();
-        for effect in &resolution.effects {
-            effects.extend(effect.to_messages(topology));
-            if let Some(v1::Effect { effect: Some(v1::effect::Effect::Output(output)) }) = effects.last_mut() {
-                output.packet = copies.next().map(message::packet).unwrap_or_default();
-            }
-            let Effect::Action { action, .. } = effect else { continue };
-            let failed = fails(action, &mut ttl, packet.contents.size);
-            if failed.is_some_and(|(_, answered)| answered) || action.consumes() {
-                effects.extend(way_back(resolution, key.port(), topology, action));
-            }
-            if let Some((reason, _)) = failed {
-                drop = Some(reason);
-                break;
-            }
-        }
+        let mut shown = Shown { packet, topology, resolution, copies: resolution.copies.iter() };
+        let (effects, drop) = shown.effects(&resolution.effects, resolution.drop, key.ip_ttl);
         v1::TraceReply {
             steps: steps.collect(),
             effects,
@@ -84,6 +90,70 @@ impl Trace {
                 Some(_) => Vec::new(),
             },
         }
+    }
+}
+
+/// What a trace shows of a walk.
+struct Shown<'a> {
+    packet: &'a Packet<'a>,
+    topology: &'a Topology,
+    resolution: &'a Resolution,
+    /// Of outputs that are not shown yet.
+    copies: std::slice::Iter<'a, FlowKey>,
+}
+
+/// How many outputs there are, in branches too.
+fn outputs(effects: &[Effect]) -> usize {
+    let each = effects.iter().map(|effect| match effect {
+        Effect::Branch(branch) => outputs(&branch.effects),
+        Effect::Output { .. } | Effect::Tunnel(_) | Effect::Undeliverable { .. } => 1,
+        Effect::Action { .. } | Effect::Translate(_) | Effect::HandOver(_) => 0,
+    });
+    each.sum()
+}
+
+impl Shown<'_> {
+    /// The effects of one way, up to where a packet with this TTL is found to be dropped; and why it is.
+    fn effects(
+        &mut self,
+        all: &[Effect],
+        drop: Option<DropReason>,
+        mut ttl: u8,
+    ) -> (Vec<v1::Effect>, Option<DropReason>) {
+        let mut effects = Vec::new();
+        let mut sent = false;
+        for (index, effect) in all.iter().enumerate() {
+            let action = match effect {
+                Effect::Branch(branch) => {
+                    let (inner, lost) = self.effects(&branch.effects, branch.drop, ttl);
+                    sent |= lost.is_none();
+                    effects.push(Branch::message(inner, lost));
+                    continue;
+                }
+                Effect::Action { action, .. } => action,
+                other => {
+                    sent |= other.sends();
+                    effects.extend(other.to_messages(self.topology));
+                    if let Some(v1::Effect { effect: Some(v1::effect::Effect::Output(output)) }) = effects.last_mut() {
+                        output.packet = self.copies.next().map(message::packet).unwrap_or_default();
+                    }
+                    continue;
+                }
+            };
+            effects.extend(effect.to_messages(self.topology));
+            let failed = fails(action, &mut ttl, self.packet.contents.size);
+            if failed.is_some_and(|(_, answered)| answered) || action.consumes() {
+                effects.extend(way_back(self.resolution, self.packet.key.port(), self.topology, action));
+            }
+            if let Some((reason, _)) = failed {
+                // What comes after it does not happen.
+                let skipped = outputs(&all[index + 1..]);
+                self.copies = self.copies.as_slice().get(skipped..).unwrap_or_default().iter();
+                return (effects, (!sent).then_some(reason));
+            }
+            sent |= effect.sends();
+        }
+        (effects, drop)
     }
 }
 

@@ -204,13 +204,15 @@ impl Switch {
         let state = self.state();
         let mut counts = state.ports.by_reason(&totals.drops);
         let mut unsent = state.ports.by_reason(&totals.unsent);
+        let mut branches = state.ports.by_reason(&totals.branches);
         for port in state.ports.iter() {
             let missed = port.device.as_ref().map_or(0, |device| device.missed());
             if missed > 0 {
                 counts.entry(DropReason::RingOverrun).or_default().insert(port.spec.number, missed);
             }
         }
-        let shown = DropReason::ALL.iter().filter(|reason| request.all || unsent.contains_key(reason));
+        let elsewhere = |reason| unsent.contains_key(reason) || branches.contains_key(reason);
+        let shown = DropReason::ALL.iter().filter(|reason| request.all || elsewhere(reason));
         for &reason in shown {
             counts.entry(reason).or_default();
         }
@@ -229,6 +231,7 @@ impl Switch {
                 packets: received.values().sum(),
                 ports: by_port(received),
                 unsent: by_port(unsent.remove(&reason).unwrap_or_default()),
+                branches: by_port(branches.remove(&reason).unwrap_or_default()),
             })
             .collect();
         drops.sort_by_key(|drop| std::cmp::Reverse(drop.packets));
