@@ -84,7 +84,11 @@ fn render(reply: &TracePathReply) -> String {
         text += &leg(forward, &format!("What port {} sends", forward.port_name));
     }
     if let Some(answer) = &reply.reply {
-        text += &format!("\n{}", leg(answer, &format!("The answer of port {}", answer.port_name)));
+        text += &{
+            // From outside it is no port's.
+            let whose = if answer.host.is_empty() { "from" } else { "of port" };
+            format!("\n{}", leg(answer, &format!("The answer {whose} {}", answer.port_name)))
+        };
     }
     text
 }

@@ -1,6 +1,8 @@
 //! `weft trace`: what a switch would do with a packet, step by step, and why.
 
-use crate::connect::Connection;
+mod live;
+
+use crate::connect::{Connection, LOCAL};
 use crate::failure::Failure;
 use crate::json;
 use crate::output::{Output, count, write};
@@ -14,11 +16,11 @@ use weft_proto::v1::{Effect, Owner, RuleState, TraceReply, TraceRequest, TraceSt
 /// Arguments of `weft trace`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A host's name, or unix:PATH.
-    #[arg(required_unless_present = "from")]
+    /// A host's name, or unix:PATH; a live trace without it is of this machine's switch.
+    #[arg(required_unless_present_any = ["live", "from"])]
     host: Option<String>,
     /// The packet's fields, as in in_port=1,tcp,ip_dst=10.0.0.5,tcp_dst=80; unnamed ones are zero.
-    #[arg(required_unless_present_any = ["frame", "from"])]
+    #[arg(required_unless_present_any = ["frame", "live", "from"])]
     packet: Vec<String>,
     /// A whole Ethernet frame in hexadecimal, instead of fields.
     #[arg(long, value_name = "HEX", requires = "in_port", conflicts_with = "packet")]
@@ -28,6 +30,8 @@ pub struct Arguments {
     in_port: Option<u32>,
     #[command(flatten)]
     path: path::Question,
+    #[command(flatten)]
+    live: live::Arguments,
 }
 
 /// Asks and prints.
@@ -35,7 +39,10 @@ pub async fn run(arguments: Arguments, connection: &Connection, output: Output) 
     if let Some(from) = arguments.path.from.clone() {
         return path::run(arguments.path, from, connection, output).await;
     }
-    let host = arguments.host.unwrap_or_default();
+    let host = arguments.host.as_deref().unwrap_or(LOCAL);
+    if let Some(filter) = &arguments.live.live {
+        return live::run(filter, host, &arguments.live, connection, output).await;
+    }
     let request = match &arguments.frame {
         Some(frame) => {
             let in_port = arguments.in_port.unwrap_or_default();
@@ -48,7 +55,7 @@ pub async fn run(arguments: Arguments, connection: &Connection, output: Output) 
     } else {
         format!("{} that come in by port {}", count(request.frame.len() as u64, "byte"), request.in_port)
     };
-    let reply = connection.switch(&host).await?.trace(request).await?.into_inner();
+    let reply = connection.switch(host).await?.trace(request).await?.into_inner();
     if output.json { output.say("", &json::trace(&reply)) } else { write(&render(&about, &reply)) }
 }
 

@@ -23,8 +23,8 @@ pub type DropKey = (u32, String, String);
 pub struct Switch {
     /// `GetStatus`
     pub status: SwitchStatus,
-    /// The addresses of other hosts that the underlay cannot reach, and the state of each.
-    pub unreached: Vec<(Vec<u8>, String)>,
+    /// What is not reached of its neighbours: other hosts by the underlay, next hops outside.
+    pub unreached: Vec<v1::NeighbourState>,
     /// All that was dropped so far, and its meaning.
     pub drops: BTreeMap<DropKey, (u64, String)>,
     /// What of it was dropped while we looked.
@@ -159,12 +159,8 @@ async fn examine(client: &mut SwitchClient<Transport>) -> Result<Switch, tonic::
     let status = client.get_status(v1::GetStatusRequest {}).await?.into_inner();
     let neighbours = client.list_neighbours(v1::ListNeighboursRequest {}).await?.into_inner().neighbours;
     let unreached = neighbours.into_iter().filter(|neighbour| neighbour.mac.is_empty() && neighbour.state != "local");
-    let mut switch = Switch {
-        status,
-        unreached: unreached.map(|neighbour| (neighbour.address, neighbour.state)).collect(),
-        drops: drops(client).await?,
-        ..Switch::default()
-    };
+    let mut switch =
+        Switch { status, unreached: unreached.collect(), drops: drops(client).await?, ..Switch::default() };
     let all = |owner: Owner, table| v1::DumpRulesRequest { owner: owner.into(), table, ..Default::default() };
     switch.by_hand = rules(client, all(Owner::Manual, None), usize::MAX).await?;
     let tables: BTreeSet<u32> = switch.by_hand.iter().filter_map(|state| Some(state.rule.as_ref()?.table)).collect();

@@ -150,8 +150,18 @@ pub fn interfaces(evidence: &Evidence) -> Vec<Finding> {
 pub fn underlay(evidence: &Evidence) -> Vec<Finding> {
     let mut found = Vec::new();
     for (name, switch) in evidence.answering() {
-        for (address, state) in &switch.unreached {
-            let address = format_ip(address);
+        for neighbour in &switch.unreached {
+            let (address, state) = (format_ip(&neighbour.address), &neighbour.state);
+            if neighbour.port != 0 {
+                if state == "failed" {
+                    found.push(Finding::new(
+                        format!("host {name}, its port {}", neighbour.interface),
+                        format!("next hop {address} does not answer ARP there"),
+                        "Is it there, and is it the gateway of the external network's subnet?",
+                    ));
+                }
+                continue;
+            }
             let other = evidence.hosts.iter().find(|host| host.underlay_address == address);
             let whom = other.map_or_else(String::new, |host| format!(", host {}", host.name));
             let why = if state == "no_route" {

@@ -72,6 +72,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("subnets have free addresses", networks::addresses),
     ("addresses belong to one port", networks::pairs),
     ("next hops are plugged", networks::next_hops),
+    ("ways out have a host", networks::gateways),
     ("security groups name groups that ports have", groups::remote),
     ("security groups let something in where something comes", groups::closed),
     ("rules made by hand do not override the fabric", rules::by_hand),

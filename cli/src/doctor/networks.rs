@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use weft_proto::v1;
 
-/// Bytes that VXLAN adds to an instance's packet.
-const VXLAN_OVERHEAD: u32 = 50;
+/// Bytes that a tunnel adds to an instance's packet, with the inner Ethernet header.
+const OVERHEADS: [(&str, u32); 2] = [("vxlan", 50), ("gre", 42)];
 
 /// Percent of a subnet's addresses in use, from which it is nearly full.
 const FULL_PERCENT: u64 = 90;
@@ -21,21 +21,34 @@ pub fn mtu(evidence: &Evidence) -> Vec<Finding> {
         if hosts.len() < 2 {
             continue;
         }
-        for host in evidence.hosts.iter().filter(|host| hosts.contains(host.id.as_str()) && host.underlay_mtu > 0) {
-            let needed = network.mtu + VXLAN_OVERHEAD;
-            if host.underlay_mtu < needed {
+        for host in evidence.hosts.iter().filter(|host| hosts.contains(host.id.as_str())) {
+            let Some((what, mtu, overhead)) = carrier(host, network) else { continue };
+            let needed = network.mtu + overhead;
+            if mtu < needed {
                 found.push(Finding::new(
                     format!("network {}", network.name),
                     format!(
-                        "its packets of {} bytes need {needed} on the underlay, which carries {} at host {}",
-                        network.mtu, host.underlay_mtu, host.name
+                        "its packets of {} bytes need {needed} on {what}, which carries {mtu} at host {}",
+                        network.mtu, host.name
                     ),
-                    format!("Set the MTU of the underlay's interface of host {} to {needed}.", host.name),
+                    format!("Set the MTU of that interface of host {} to {needed}.", host.name),
                 ));
             }
         }
     }
     found
+}
+
+/// What carries a network at a host: its name, its MTU, and the bytes that are added to a packet. `None`: not known.
+fn carrier(host: &v1::Host, network: &v1::Network) -> Option<(String, u32, u32)> {
+    let (what, mtu, overhead) = match OVERHEADS.iter().find(|(kind, _)| *kind == network.segment_type) {
+        Some((_, overhead)) => ("the underlay".to_owned(), host.underlay_mtu, *overhead),
+        None => {
+            let reached = host.physical_networks.iter().find(|physical| physical.name == network.physical_network)?;
+            (format!("physical network {}", reached.name), reached.mtu, 0)
+        }
+    };
+    (mtu > 0).then_some((what, mtu, overhead))
 }
 
 /// Plugged, and not in service.
@@ -123,6 +136,23 @@ pub fn covers(range: &str, address: &str) -> bool {
     };
     let mask = u32::MAX.checked_shl(32_u32.saturating_sub(length)).unwrap_or(0);
     u32::from(base) & mask == u32::from(address) & mask
+}
+
+/// Routers that lead out of the cloud where no host does.
+pub fn gateways(evidence: &Evidence) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for router in &evidence.routers {
+        let Some(gateway) = router.external_gateway.as_ref().filter(|gateway| gateway.host_id.is_empty()) else {
+            continue;
+        };
+        let network = evidence.network(&gateway.network_id);
+        found.push(Finding::new(
+            format!("router {}", router.name),
+            format!("nothing leaves by it: no host reaches its external network {network}"),
+            "Name the physical network's interface in a host's settings, [physical].",
+        ));
+    }
+    found
 }
 
 /// Extra routes by an instance that is not there.

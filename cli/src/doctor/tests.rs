@@ -52,7 +52,13 @@ fn well() -> Evidence {
         hosts: vec![host("a", 1), host("b", 2)],
         switches: [("a".to_owned(), Ok(switch())), ("b".to_owned(), Ok(switch()))].into(),
         projects: Vec::new(),
-        networks: vec![v1::Network { id: "blue".into(), name: "blue".into(), mtu: 1450, ..Default::default() }],
+        networks: vec![v1::Network {
+            id: "blue".into(),
+            name: "blue".into(),
+            mtu: 1450,
+            segment_type: "vxlan".into(),
+            ..Default::default()
+        }],
         subnets: vec![v1::Subnet {
             id: "sub".into(),
             name: "blue-v4".into(),
@@ -120,8 +126,19 @@ const FAULTS: &[(&str, &str, Plant)] = &[
         cloud.hosts[0].ports.push(v1::PortStatus { spec: Some(spec), state, ..Default::default() });
     }),
     ("hosts reach each other", "underlay of host a: it does not reach 10.99.0.2, host b: nobody answers", |cloud| {
-        switch(cloud, "a").unreached.push((vec![10, 99, 0, 2], "failed".into()));
+        let state = v1::NeighbourState { address: vec![10, 99, 0, 2], state: "failed".into(), ..Default::default() };
+        switch(cloud, "a").unreached.push(state);
     }),
+    (
+        "underlays carry the networks' packets",
+        "need 1450 on physical network lan, which carries 1400 at host b",
+        |cloud| {
+            (cloud.networks[0].segment_type, cloud.networks[0].physical_network) = ("vlan".into(), "lan".into());
+            let lan = |mtu| v1::PhysicalNetwork { name: "lan".into(), mtu, ..Default::default() };
+            cloud.hosts[0].physical_networks.push(lan(1450));
+            cloud.hosts[1].physical_networks.push(lan(1400));
+        },
+    ),
     ("underlays carry the networks' packets", "network blue: its packets of 1450 bytes need 1500", |cloud| {
         cloud.hosts[1].underlay_mtu = 1400;
     }),
@@ -143,6 +160,20 @@ const FAULTS: &[(&str, &str, Plant)] = &[
             cloud.ports[1].host_id.clear();
         },
     ),
+    ("ways out have a host", "router r: nothing leaves by it: no host reaches its external network blue", |cloud| {
+        let gateway = v1::ExternalGateway { network_id: "blue".into(), ..Default::default() };
+        cloud.routers[0].external_gateway = Some(gateway);
+    }),
+    ("hosts reach each other", "host a, its port lan: next hop 203.0.113.1 does not answer ARP there", |cloud| {
+        let state = v1::NeighbourState {
+            address: vec![203, 0, 113, 1],
+            interface: "lan".into(),
+            state: "failed".into(),
+            port: 7,
+            ..Default::default()
+        };
+        switch(cloud, "a").unreached.push(state);
+    }),
     ("next hops are plugged", "router r: its route to 10.9.0.0/16 leads to 10.0.0.77, which is no port", |cloud| {
         cloud.routers[0].routes[0].nexthop = "10.0.0.77".into();
     }),

@@ -1,13 +1,14 @@
 //! One way of a packet: what the instance does before it sends, then switch after switch.
 
 use super::Cloud;
-use super::packet::{Flow, Packet, Transport, address, arp_request, field};
+use super::packet::{Flow, Packet, Transport, address, arp_request, field, get, mac};
 use super::verdict::{self, Outcome};
 use crate::limits::PATH_HOPS;
-use crate::model::{Host, Mac, Model, Port, Subnet};
+use crate::model::{Device, Host, Mac, Model, Network, Port, Subnet};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use uuid::Uuid;
+use weft_proto::FIRST_PHYSICAL_PORT;
 use weft_proto::v1::action::Action as Kind;
 use weft_proto::v1::effect::Effect;
 use weft_proto::v1::{self, Field, OutputEffect, PathVerdict, TraceReply};
@@ -19,13 +20,17 @@ pub struct Leg {
     pub message: v1::PathLeg,
     /// The port it was delivered to, and the packet as it got there.
     pub arrived: Option<(Uuid, Packet)>,
+    /// Where it left the cloud, and an answer from out there would come in.
+    outside: Option<Outside>,
 }
 
 impl Leg {
     /// Whether it came to somebody.
     pub fn arrives(&self) -> bool {
         let outcome = self.message.verdict.as_ref().map(|verdict| verdict.outcome.as_str());
-        outcome.is_some_and(|outcome| [Outcome::Delivered, Outcome::Answered].iter().any(|good| good.word() == outcome))
+        outcome.is_some_and(|outcome| {
+            [Outcome::Delivered, Outcome::Answered, Outcome::Out].iter().any(|good| good.word() == outcome)
+        })
     }
 }
 
@@ -37,10 +42,20 @@ struct Place {
     packet: Packet,
 }
 
+/// Out on a physical network, behind a host's port.
+pub struct Outside {
+    host: Uuid,
+    port: u32,
+    name: String,
+    /// As it left.
+    packet: Packet,
+}
+
 /// What becomes of a packet after a switch.
 enum Fate {
     Ends(PathVerdict),
     Arrives(Uuid, Packet, PathVerdict),
+    Leaves(Outside, PathVerdict),
     GoesOn(Place),
 }
 
@@ -73,15 +88,36 @@ impl<'a, C: Cloud> Follower<'a, C> {
     /// One way, from a port.
     pub async fn leg(&mut self, port: Uuid, flow: &Flow) -> Leg {
         let mut leg = Leg::default();
-        let verdict = match self.walk(&mut leg, port, flow).await {
-            Ok(verdict) | Err(verdict) => verdict,
+        let verdict = match self.depart(&mut leg, port, flow).await {
+            Ok(place) => self.walk(&mut leg, place, flow).await,
+            Err(verdict) => Err(verdict),
         };
-        leg.message.verdict = Some(verdict);
+        leg.message.verdict = Some(verdict.unwrap_or_else(|verdict| verdict));
         leg
     }
 
-    /// An error is a verdict too: that of a packet that does not get far.
-    async fn walk(&mut self, leg: &mut Leg, port: Uuid, flow: &Flow) -> Result<PathVerdict, PathVerdict> {
+    /// The way of what is answered to a packet that came to a port or left the cloud; `None`: nobody answers.
+    pub async fn answer(&mut self, to: &Leg) -> Option<Leg> {
+        if let Some((port, packet)) = &to.arrived {
+            return Some(self.leg(*port, &Flow::answer_to(packet)?).await);
+        }
+        let outside = to.outside.as_ref()?;
+        let flow = Flow::answer_to(&outside.packet)?;
+        let mut packet =
+            flow.packet(flow.source?, mac(&outside.packet, Field::EthDst)?, mac(&outside.packet, Field::EthSrc)?);
+        let tag = outside.packet.iter().find(|one| one.field() == Field::VlanTci);
+        packet.extend(tag.cloned());
+        let mut leg = Leg::default();
+        leg.message.port_name.clone_from(&outside.name);
+        let place = Place { host: outside.host, in_port: outside.port, from: outside.name.clone(), packet };
+        let verdict = self.walk(&mut leg, place, &flow).await;
+        leg.message.verdict = Some(verdict.unwrap_or_else(|verdict| verdict));
+        Some(leg)
+    }
+
+    /// What an instance sends, about to enter its host's tables. An error is a verdict too: that of a packet that does
+    /// not get far.
+    async fn depart(&self, leg: &mut Leg, port: Uuid, flow: &Flow) -> Result<Place, PathVerdict> {
         let sender = {
             let model = self.cloud.model();
             let port = model.ports.get(port).ok_or_else(verdict::gone)?;
@@ -92,12 +128,16 @@ impl<'a, C: Cloud> Follower<'a, C> {
             Some(next_hop) => self.resolve(leg, &sender, next_hop, flow).await?,
             None => Mac([0xff; 6]),
         };
-        let mut place = Place {
+        Ok(Place {
             host: sender.host,
             in_port: sender.number,
             from: leg.message.port_name.clone(),
             packet: flow.packet(sender.source, sender.mac, to),
-        };
+        })
+    }
+
+    /// From switch to switch.
+    async fn walk(&mut self, leg: &mut Leg, mut place: Place, flow: &Flow) -> Result<PathVerdict, PathVerdict> {
         loop {
             if leg.message.hops.len() >= PATH_HOPS {
                 let model = self.cloud.model();
@@ -111,6 +151,10 @@ impl<'a, C: Cloud> Follower<'a, C> {
                 Fate::Ends(verdict) => return Ok(verdict),
                 Fate::Arrives(port, packet, verdict) => {
                     leg.arrived = Some((port, packet));
+                    return Ok(verdict);
+                }
+                Fate::Leaves(outside, verdict) => {
+                    leg.outside = Some(outside);
                     return Ok(verdict);
                 }
                 Fate::GoesOn(next) => place = next,
@@ -266,6 +310,9 @@ fn fate(model: &Model, place: &Place, flow: &Flow, reply: &TraceReply) -> Fate {
     if !output.tunnel_destination.is_empty() {
         return through_tunnel(model, place, output);
     }
+    if let Some(physical) = physical(model, place.host, output.port) {
+        return onto_physical(model, place, output, physical);
+    }
     match model.ports_on(place.host).find(|port| port.number == output.port) {
         Some(port) => {
             let owner = address(&output.packet, Field::Ipv4Dst).filter(|&address| !has(port, address));
@@ -288,6 +335,44 @@ fn outputs(effects: &[v1::Effect]) -> Vec<&OutputEffect> {
 fn has(port: &Port, address: Ipv4Addr) -> bool {
     port.addresses.iter().any(|fixed| fixed.address == address)
         || port.pairs.iter().any(|pair| pair.prefix.contains(address))
+}
+
+/// The physical network that a port of a host leads to.
+fn physical(model: &Model, host: Uuid, port: u32) -> Option<&str> {
+    let index = port.checked_sub(FIRST_PHYSICAL_PORT)?;
+    model.hosts.get(host)?.physical.keys().nth(index as usize).map(String::as_str)
+}
+
+/// Onto a physical network: to the host where a port or a router has the MAC, or out of the cloud.
+fn onto_physical(model: &Model, place: &Place, output: &OutputEffect, physical: &str) -> Fate {
+    let vlan = get(&output.packet, Field::VlanTci).map_or(0, |tci| u16::from_be_bytes([tci[0] & 0x0f, tci[1]]));
+    let on_link =
+        |network: &&Network| network.segment_type.physical() == Some(physical) && network.segment_type.vlan() == vlan;
+    let networks = model.networks.iter().filter(on_link);
+    let to = mac(&output.packet, Field::EthDst).unwrap_or_default();
+    let holder = networks.flat_map(|network| model.ports_of(network.id)).find(|port| port.mac == to);
+    let host = holder.and_then(|port| match port.device {
+        Some(Device::Gateway(router)) => model.gateway_host(router),
+        Some(_) => None,
+        None => port.plug.as_ref().map(|plug| plug.host),
+    });
+    let there = host.filter(|&host| host != place.host).and_then(|host| {
+        let index = model.hosts.get(host)?.physical.keys().position(|name| name == physical)?;
+        Some((host, FIRST_PHYSICAL_PORT + u32::try_from(index).ok()?))
+    });
+    let here = name(model, place.host);
+    match there {
+        Some((host, in_port)) => {
+            let from = format!("physical network {physical}, from host {here}");
+            Fate::GoesOn(Place { host, in_port, from, packet: output.packet.clone() })
+        }
+        None => {
+            let name = format!("physical network {physical}");
+            let packet = output.packet.clone();
+            let verdict = verdict::out(&here, physical, output);
+            Fate::Leaves(Outside { host: place.host, port: output.port, name, packet }, verdict)
+        }
+    }
 }
 
 /// To the switch at a tunnel's other end, where the packet comes in by the port of the same number.

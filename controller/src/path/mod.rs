@@ -75,22 +75,15 @@ pub async fn trace<C: Cloud>(
             return Err(Fault::invalid("not_allowed", "port", "the port is another project's", "Name one of yours.")
                 .with_status(tonic::Code::PermissionDenied));
         }
-        if port.router.is_some() {
-            let remedy = "Name the port of an instance behind it.";
-            return Err(Fault::invalid("router_port", "port", "the port is a router's, which sends nothing", remedy));
+        if port.device.is_some() {
+            let problem = "the port is the cloud's own, which sends nothing by itself";
+            return Err(Fault::invalid("device_port", "port", problem, "Name the port of an instance."));
         }
         (port.id, Flow::read(request, port)?)
     };
     let mut follower = Follower::new(cloud);
     let forward = follower.leg(port, &flow).await;
-    let answer = match &forward.arrived {
-        Some((to, packet)) if !request.no_reply => Flow::answer_to(packet).map(|answer| (*to, answer)),
-        _ => None,
-    };
-    let reply = match answer {
-        Some((to, answer)) => Some(follower.leg(to, &answer).await),
-        None => None,
-    };
+    let reply = if request.no_reply { None } else { follower.answer(&forward).await };
     let passes = match &reply {
         Some(reply) => reply.arrived.as_ref().is_some_and(|(back, _)| *back == port),
         None => forward.arrives(),

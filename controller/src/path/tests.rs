@@ -1,8 +1,8 @@
 //! The follower, with switches that answer by a script.
 
 use super::*;
-use crate::model::{HostReport, Planned};
-use std::collections::VecDeque;
+use crate::model::{HostReport, PhysicalInterface, Planned};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use weft_proto::text;
 use weft_proto::v1::action::Action as Kind;
@@ -11,7 +11,8 @@ use weft_proto::v1::{Effect, FieldMatch, OutputEffect, TraceReply, TraceRequest,
 
 type Answer = Result<TraceReply, Fault>;
 
-/// Network blue (10.0.0.0/24) with web on host a, db on b and spare on none; router r joins green (10.0.1.0/24).
+/// Network blue (10.0.0.0/24) with web on host a, db on b and spare on none; network green (10.0.1.0/24). Both hosts reach
+/// the physical network lan.
 struct Scene {
     model: Model,
     ids: u128,
@@ -45,8 +46,15 @@ impl Scene {
         scene.make(|model, id| model.create_project(&v1::CreateProjectRequest { name: "default".into() }, id));
         for (name, last) in [("a", 1), ("b", 2)] {
             let host = scene.make(|model, id| model.create_host(&v1::CreateHostRequest { name: name.into() }, id));
-            let report =
-                HostReport { underlay: Some([10, 99, 0, last].into()), underlay_mtu: 1500, version: "1".into() };
+            let report = HostReport {
+                underlay: Some([10, 99, 0, last].into()),
+                underlay_mtu: 1500,
+                version: "1".into(),
+                physical: BTreeMap::from([(
+                    "lan".to_owned(),
+                    PhysicalInterface { interface: "eth1".into(), mtu: 1500 },
+                )]),
+            };
             scene.make(|model, _| model.report_host(host.id, &report));
         }
         for (name, cidr) in [("blue", "10.0.0.0/24"), ("green", "10.0.1.0/24")] {
@@ -275,6 +283,79 @@ async fn what_gets_lost_between_hosts_is_explained() {
     let circle = (0..crate::limits::PATH_HOPS - 1).map(|hop| sends(to_host(2 - (hop % 2) as u8, SENT), &[]));
     scene.answers(std::iter::once(arp("02:00:00:00:00:06")).chain(circle).chain([sends(to_host(1, SENT), &[])]));
     assert!(scene.verdict("10.0.0.6", 443).await.text.contains("in circles"));
+}
+
+#[tokio::test]
+async fn the_way_out_of_the_cloud_and_back_is_followed() {
+    let scene = Scene::new();
+    let web = scene.port("web");
+    let out = "eth_dst=02:00:00:00:00:fe,eth_src=02:00:00:00:00:11,vlan_tci=0x1064,icmp,icmp_type=8,ip_src=203.0.113.5,\
+               ip_dst=198.51.100.9";
+    let back = "icmp,ip_src=198.51.100.9,ip_dst=10.0.0.5";
+    let lan = weft_proto::FIRST_PHYSICAL_PORT;
+    scene.answers([
+        arp("02:00:00:00:00:01"),
+        sends(to_host(2, SENT), &[web.number]),
+        sends(output(lan, out), &[0x0100_0001]),
+        sends(to_host(1, back), &[]),
+        sends(output(web.number, back), &[]),
+    ]);
+    let reply = scene.trace("198.51.100.9", 0).await;
+    assert!(reply.passes, "{reply:#?}");
+    let verdict = reply.forward.unwrap().verdict.unwrap();
+    assert_eq!((verdict.outcome.as_str(), verdict.object.as_str()), ("out", "physical network lan"));
+    assert_eq!(reply.reply.unwrap().port_name, "physical network lan");
+    let asked = scene.asked.lock().unwrap();
+    let (host, answer) = &asked[3];
+    use v1::Field;
+    assert_eq!((host.as_str(), field(&answer.packet, Field::InPort)), ("b", lan.to_be_bytes().to_vec()));
+    assert_eq!(field(&answer.packet, Field::EthDst), [2, 0, 0, 0, 0, 0x11]);
+    assert_eq!(field(&answer.packet, Field::VlanTci), [0x10, 0x64]);
+    assert_eq!(field(&answer.packet, Field::Ipv4Dst), [203, 0, 113, 5]);
+    assert_eq!(answer.assume.len(), 1, "what the gateway host translates");
+}
+
+#[tokio::test]
+async fn a_network_on_a_physical_one_is_followed_from_host_to_host() {
+    let mut scene = Scene::new();
+    let network = v1::CreateNetworkRequest {
+        name: "plant".into(),
+        segment_type: "vlan".into(),
+        physical_network: "lan".into(),
+        vlan_id: 100,
+        ..Default::default()
+    };
+    scene.make(|model, id| model.create_network(&network, id));
+    let port = v1::CreatePortRequest {
+        name: "press".into(),
+        network: "plant".into(),
+        mac_address: "02:00:00:00:00:aa".into(),
+        ..Default::default()
+    };
+    scene.make(|model, id| model.create_port(&port, id));
+    let plug = v1::PlugPortRequest { port: "press".into(), host: "b".into(), ..Default::default() };
+    scene.make(|model, _| model.plug_port(&plug));
+    let to = |tci| format!("eth_dst=02:00:00:00:00:aa,eth_src=02:00:00:00:00:05,vlan_tci={tci},udp,ip_dst=10.0.0.6");
+    let lan = weft_proto::FIRST_PHYSICAL_PORT;
+    let press = scene.port("press").number;
+    scene.answers([
+        arp("02:00:00:00:00:aa"),
+        sends(output(lan, &to("0x1064")), &[]),
+        sends(output(press, &to("0x1064")), &[]),
+    ]);
+    let request = v1::TracePathRequest {
+        port: "web".into(),
+        destination: "10.0.0.6".into(),
+        no_reply: true,
+        ..Default::default()
+    };
+    let reply = trace(&scene, &Caller::built_in_admin(), &request).await.unwrap();
+    assert!(reply.passes, "{reply:#?}");
+    assert_eq!(scene.asked.lock().unwrap()[2].0, "b");
+    // Under another VLAN it is somebody else's.
+    scene.answers([arp("02:00:00:00:00:aa"), sends(output(lan, &to("0x1065")), &[])]);
+    let reply = trace(&scene, &Caller::built_in_admin(), &request).await.unwrap();
+    assert_eq!(reply.forward.unwrap().verdict.unwrap().outcome, "out");
 }
 
 #[tokio::test]

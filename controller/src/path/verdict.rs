@@ -26,6 +26,8 @@ pub enum Outcome {
     Delivered,
     /// By a switch.
     Answered,
+    /// Onto a physical network, to somebody who is not the cloud's.
+    Out,
     /// By a port that is not the cloud's.
     Left,
     /// Handed to the controller.
@@ -42,6 +44,7 @@ impl Outcome {
         match self {
             Self::Delivered => "delivered",
             Self::Answered => "answered",
+            Self::Out => "out",
             Self::Left => "left",
             Self::Punted => "punted",
             Self::Dropped => "dropped",
@@ -152,9 +155,9 @@ pub fn unresolved(model: &Model, network: Uuid, wanted: Ipv4Addr, host: &str) ->
     let holder = subnet.and_then(|subnet| model.port_with(subnet.id, wanted));
     let silent = format!("nobody answers ARP for {wanted} in network {name}");
     let found = match (holder, subnet) {
-        (Some(port), _) if port.plug.is_none() && port.router.is_none() => plug_it(model, port, &silent),
+        (Some(port), _) if port.plug.is_none() && port.device.is_none() => plug_it(model, port, &silent),
         (Some(port), _) => {
-            let router = port.router.and_then(|router| model.routers.get(router));
+            let router = port.router().and_then(|router| model.routers.get(router));
             let holder = match router {
                 Some(router) => format!("router {}", router.name),
                 None => format!("port {}", port.name),
@@ -236,6 +239,14 @@ pub fn punted(host: &str, reply: &TraceReply) -> PathVerdict {
     verdict(Outcome::Punted, host, found)
 }
 
+/// It leaves the cloud by a physical network.
+pub fn out(host: &str, physical: &str, output: &OutputEffect) -> PathVerdict {
+    let source = address(&output.packet, Field::Ipv4Src).map(|address| address.to_string()).unwrap_or_default();
+    let to = mac(&output.packet, Field::EthDst).unwrap_or_default();
+    let problem = format!("it leaves the cloud at host {host} by physical network {physical}, from {source}, to {to}");
+    verdict(Outcome::Out, host, finding(format!("physical network {physical}"), problem, ""))
+}
+
 /// It leaves by a port that a person made.
 pub fn left(host: &str, output: &OutputEffect) -> PathVerdict {
     let object = format!("port {} of host {host}", output.port_name);
@@ -285,6 +296,9 @@ fn why(model: &Model, hop: &Hop<'_>, reply: &TraceReply, host: &str) -> Finding 
     if let Some(found) = measured(model, hop, reply) {
         return found;
     }
+    if let Some(found) = no_next_hop(reply) {
+        return found;
+    }
     if let Some(output) = unsent(reply) {
         return not_sent(model, hop, output, &rule, host);
     }
@@ -323,6 +337,22 @@ fn why(model: &Model, hop: &Hop<'_>, reply: &TraceReply, host: &str) -> Finding 
         (ROUTE | NEIGHBOUR, reason) => not_routed(model, hop, &rule, reason, origin),
         _ => finding(origin, format!("by {origin} ({})", reply.drop_reason), format!("See \"weft drops {host}\".")),
     }
+}
+
+/// A next hop outside that does not answer, or has not been asked yet.
+fn no_next_hop(reply: &TraceReply) -> Option<Finding> {
+    let hop = reply.effects.iter().find_map(|effect| match &effect.effect {
+        Some(Effect::Neighbour(neighbour)) if neighbour.mac.is_empty() => Some(text::format_ip(&neighbour.hop)),
+        _ => None,
+    });
+    let (hop, origin) = (hop?, last(reply).map(|rule| rule.origin.as_str()).unwrap_or_default());
+    Some(finding(
+        format!("next hop {hop}"),
+        format!("by {origin}: the MAC of {hop} is not known"),
+        format!(
+            "Is {hop} there, and on that network? It is asked for when something is sent: see \"weft neighbours\"."
+        ),
+    ))
 }
 
 /// What a switch finds out about a packet when it runs the actions: somewhere on the way, not by the last rule.
@@ -501,10 +531,10 @@ fn not_routed(model: &Model, hop: &Hop<'_>, rule: &v1::Rule, reason: &str, origi
     let subnet = model.router_subnets(router.id).map(|(_, subnet)| subnet).find(|subnet| subnet.prefix.contains(to));
     match (subnet, extra) {
         (Some(subnet), _) => match model.port_with(subnet.id, to) {
-            Some(port) if port.router.is_none() && port.plug.is_none() => {
+            Some(port) if port.device.is_none() && port.plug.is_none() => {
                 plug_it(model, port, &format!("router {name} does not reach {to}"))
             }
-            Some(port) if port.router.is_some() => finding(
+            Some(port) if port.router().is_some() => finding(
                 object,
                 format!("by router {name}: {to} is its own address, which answers pings and nothing else"),
                 "Try: --protocol icmp",

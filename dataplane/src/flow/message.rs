@@ -15,7 +15,7 @@ pub mod connection;
 mod tests;
 
 use super::action::{instructions_from_message, instructions_to_message};
-use super::key::{self, FlowKey};
+use super::key::FlowKey;
 use super::rule::{Owner, Rule, RuleCounters, RuleId, SetMatch};
 use super::tables::{SetChange, TableSettings};
 use crate::limits::{ADDRESS_SET_MEMBERS, TABLES};
@@ -164,20 +164,26 @@ pub fn matches(value: &FlowKey, mask: &FlowKey) -> Vec<v1::FieldMatch> {
     all
 }
 
-/// A packet described by its fields, as a trace of it elsewhere takes them: without the port it came in by, tunnels and
-/// what the pipeline has of it.
+/// The fields that a packet has, but for those that are zero: how a person tells it from others.
 #[must_use]
-pub fn packet(key: &FlowKey) -> Vec<v1::FieldMatch> {
+pub fn fields(key: &FlowKey) -> Vec<v1::FieldMatch> {
     let mut mask = FlowKey::ZERO;
-    for row in FIELDS {
-        let elsewhere = matches!(row.field, Field::InPort | Field::TunId | Field::TunSrc | Field::TunDst);
-        // What shares its place with a field that the packet has is told apart by `present`.
-        if !elsewhere && key::place(row.field).0 < key::PACKET_WORDS * 8 && present(row, key) {
+    for row in FIELDS.iter().filter(|row| present(row, key)) {
+        if key.field(row.field).iter().any(|&byte| byte != 0) {
             mask.field_mut(row.field).copy_from_slice(&row.full_mask());
         }
     }
-    let mut fields = matches(key, &mask);
-    fields.retain(|field| field.value.iter().any(|&byte| byte != 0));
+    // What rules made of it is no field of its own.
+    mask.words_mut()[super::key::PACKET_WORDS..].fill(0);
+    matches(key, &mask)
+}
+
+/// A packet described by its fields, as a trace of it elsewhere takes them: without the port it came in by, and tunnels.
+#[must_use]
+pub fn packet(key: &FlowKey) -> Vec<v1::FieldMatch> {
+    let mut fields = fields(key);
+    let here = |field: Field| matches!(field, Field::InPort | Field::TunId | Field::TunSrc | Field::TunDst);
+    fields.retain(|one| !here(one.field()));
     fields
 }
 

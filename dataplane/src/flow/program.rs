@@ -299,8 +299,13 @@ impl Program {
         if let Some(worker) = self.owner() {
             return format!("hand to worker {worker}");
         }
-        let messages = self.steps.iter().flat_map(|step| step.to_messages(topology));
-        messages.map(|message| text::format_effect(&message)).collect::<Vec<_>>().join(", ")
+        self.effects(topology).iter().map(text::format_effect).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What it does, as messages.
+    #[must_use]
+    pub fn effects(&self, topology: &Topology) -> Vec<v1::Effect> {
+        self.steps.iter().flat_map(|step| step.to_messages(topology)).collect()
     }
 }
 
