@@ -122,7 +122,7 @@ impl<'a, C: Cloud> Follower<'a, C> {
             let model = self.cloud.model();
             let port = model.ports.get(port).ok_or_else(verdict::gone)?;
             leg.message.port_name.clone_from(&port.name);
-            depart(&model, port, flow, &mut leg.message)?
+            depart(&model, port, flow, &mut leg.message).map_err(|verdict| *verdict)?
         };
         let to = match sender.next_hop {
             Some(next_hop) => self.resolve(leg, &sender, next_hop, flow).await?,
@@ -242,8 +242,8 @@ pub(super) fn name(model: &Model, host: Uuid) -> String {
 }
 
 /// What an instance does before it sends anything: which address it takes, and which next hop.
-fn depart(model: &Model, port: &Port, flow: &Flow, leg: &mut v1::PathLeg) -> Result<Sender, PathVerdict> {
-    let Some(plug) = &port.plug else { return Err(verdict::unplugged(model, port, "it sends nothing")) };
+fn depart(model: &Model, port: &Port, flow: &Flow, leg: &mut v1::PathLeg) -> Result<Sender, Box<PathVerdict>> {
+    let Some(plug) = &port.plug else { return Err(verdict::unplugged(model, port, "it sends nothing").into()) };
     leg.host = name(model, plug.host);
     let sender = |own, source, next_hop| Sender {
         host: plug.host,
@@ -260,7 +260,7 @@ fn depart(model: &Model, port: &Port, flow: &Flow, leg: &mut v1::PathLeg) -> Res
     let mut own = port.addresses.iter().filter_map(|fixed| Some((fixed.address, model.subnets.get(fixed.subnet)?)));
     let near = own.clone().find(|(_, subnet)| subnet.prefix.contains(flow.destination));
     let first = own.next();
-    let Some((address, subnet)) = near.or(first) else { return Err(verdict::no_address(model, port)) };
+    let Some((address, subnet)) = near.or(first) else { return Err(verdict::no_address(model, port).into()) };
     let source = flow.source.unwrap_or(address);
     if subnet.dhcp.is_none() {
         leg.notes.push(format!(
@@ -272,7 +272,7 @@ fn depart(model: &Model, port: &Port, flow: &Flow, leg: &mut v1::PathLeg) -> Res
         return Ok(sender(address, source, Some(flow.destination)));
     }
     let Some((next_hop, why)) = next_hop(subnet, flow.destination) else {
-        return Err(verdict::no_gateway(subnet, flow.destination, port));
+        return Err(verdict::no_gateway(subnet, flow.destination, port).into());
     };
     leg.notes.push(format!("Its next hop to {} is {next_hop}, {why} of subnet {}.", flow.destination, subnet.name));
     Ok(sender(address, source, Some(next_hop)))
