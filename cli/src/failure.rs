@@ -18,6 +18,11 @@ impl Failure {
         (!faults.is_empty()).then_some(Self { faults, request: None })
     }
 
+    /// What is wrong, in sentences.
+    pub fn sentences(&self) -> String {
+        self.faults.iter().map(sentence).collect::<Vec<_>>().join(" ")
+    }
+
     /// One line on standard error for each fault.
     pub fn report(&self, output: Output) {
         for fault in &self.faults {

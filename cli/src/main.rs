@@ -9,6 +9,7 @@ mod cloud;
 mod connect;
 mod connections;
 mod documentation;
+mod drops;
 mod failure;
 mod flows;
 mod json;
@@ -17,8 +18,10 @@ mod overview;
 mod port_kind;
 mod ports;
 mod punts;
+mod screen;
 mod sets;
 mod switch;
+mod top;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -68,8 +71,12 @@ enum Command {
     /// The ports of a switch.
     #[command(subcommand)]
     Ports(ports::Command),
-    /// Frames that went nowhere, by reason.
-    Drops(switch::DropsArguments),
+    /// Frames that went nowhere, by reason, port and rule; with --watch how many a second.
+    Drops(drops::Arguments),
+    /// What moves: hosts, ports and flows by rate, anew every second.
+    ///
+    /// For example: weft top, weft top host-a --sort bits, weft top --once --json
+    Top(top::Arguments),
     /// How a switch's underlay reaches other hosts.
     Neighbours(switch::HostArguments),
     /// Entries of a switch's flow caches, the busiest first.
@@ -102,7 +109,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Trace(arguments) => trace::run(arguments, &connection, output).await,
         Command::Tables(arguments) => switch::tables(arguments, &connection, output).await,
         Command::Ports(command) => ports::run(command, &connection, output).await,
-        Command::Drops(arguments) => switch::drops(arguments, &connection, output).await,
+        Command::Drops(arguments) => drops::run(arguments, &connection, output).await,
+        Command::Top(arguments) => top::run(arguments, &connection, output).await,
         Command::Neighbours(arguments) => switch::neighbours(arguments, &connection, output).await,
         Command::Cache(arguments) => switch::cache(arguments, &connection, output).await,
         Command::Connections(arguments) => connections::run(arguments, &connection, output).await,
