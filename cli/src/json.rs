@@ -39,6 +39,8 @@ pub fn trace(reply: &v1::TraceReply) -> Value {
                 "table": step.table,
                 "table_name": step.table_name,
                 "rule": step.rule.as_ref().map(rule_state),
+                "depth": step.depth,
+                "drop_reason": step.drop_reason,
             })
         })
         .collect();
@@ -145,17 +147,20 @@ pub fn drop_count(count: &v1::DropCount) -> Value {
         "rules": count.rules.iter().map(rule_state).collect::<Vec<_>>(),
         "other_rules": count.other_rules,
         "other_rule_packets": count.other_rule_packets,
+        "branches": by_port(&count.branches),
     })
 }
 
 /// A neighbour of the underlay.
-pub fn neighbour(neighbour: &v1::Neighbour) -> Value {
+pub fn neighbour(neighbour: &v1::NeighbourState) -> Value {
     json!({
         "address": text::format_ip(&neighbour.address),
         "next_hop": text::format_ip(&neighbour.next_hop),
         "mac": if neighbour.mac.is_empty() { Value::Null } else { text::format_mac(&neighbour.mac).into() },
         "interface": neighbour.interface,
         "state": neighbour.state,
+        "port": neighbour.port,
+        "vlan": neighbour.vlan,
     })
 }
 

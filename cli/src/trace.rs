@@ -10,7 +10,7 @@ use weft_proto::fault::Fault;
 use weft_proto::text;
 use weft_proto::v1::action::Action as Kind;
 use weft_proto::v1::effect::Effect as EffectKind;
-use weft_proto::v1::{Owner, RuleState, TraceReply, TraceRequest, TraceStep};
+use weft_proto::v1::{Effect, Owner, RuleState, TraceReply, TraceRequest, TraceStep};
 
 /// Arguments of `weft trace`.
 #[derive(clap::Args)]
@@ -87,12 +87,22 @@ fn render(packet: &str, reply: &TraceReply) -> String {
     out + &format!("consulted  {consulted}\n")
 }
 
+/// A branch stands indented under the rule that forks.
 fn render_step(number: usize, step: &TraceStep) -> String {
+    let margin = "  │ ".repeat(step.depth as usize);
+    let text = render_level(number, step);
+    text.lines().map(|line| format!("{margin}{line}").trim_end().to_owned() + "\n").collect()
+}
+
+fn render_level(number: usize, step: &TraceStep) -> String {
     let name = if step.table_name.is_empty() { String::new() } else { format!(" ({})", step.table_name) };
     let mut out = format!("{number:2}. table {}{name}\n", step.table);
     match &step.rule {
         None => out += "    no rule matches (table miss)\n",
         Some(state) => out += &render_rule(state),
+    }
+    if !step.drop_reason.is_empty() {
+        out += &format!("    branch    dropped under \"{}\"\n", step.drop_reason);
     }
     out.push('\n');
     out
@@ -112,6 +122,36 @@ fn render_rule(state: &RuleState) -> String {
     out + &format!("    counters  {}, {}\n", count(state.packets, "packet"), count(state.bytes, "byte"))
 }
 
+/// What becomes of a packet and its copies.
+#[derive(Default)]
+struct Tally {
+    outputs: u64,
+    unsent: u64,
+    /// Branches that go nowhere.
+    branches: u64,
+    punted: bool,
+    answered: bool,
+}
+
+impl Tally {
+    fn add(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            match &effect.effect {
+                Some(EffectKind::Output(output)) if output.drop_reason.is_empty() => self.outputs += 1,
+                Some(EffectKind::Output(_)) => self.unsent += 1,
+                Some(EffectKind::Action(action)) => match action.action {
+                    Some(Kind::Punt(_)) => self.punted = true,
+                    Some(Kind::ArpReply(_) | Kind::DhcpReply(_) | Kind::IcmpReply(_)) => self.answered = true,
+                    _ => {}
+                },
+                Some(EffectKind::Branch(branch)) if branch.drop_reason.is_empty() => self.add(&branch.effects),
+                Some(EffectKind::Branch(_)) => self.branches += 1,
+                Some(EffectKind::Translation(_) | EffectKind::Neighbour(_)) | None => {}
+            }
+        }
+    }
+}
+
 /// What becomes of the packet, in a sentence.
 fn verdict(reply: &TraceReply) -> String {
     if !reply.drop_reason.is_empty() {
@@ -119,19 +159,9 @@ fn verdict(reply: &TraceReply) -> String {
         let because = if meaning.is_empty() { String::new() } else { format!(": {meaning}") };
         return format!("dropped under \"{}\"{because}", reply.drop_reason);
     }
-    let (mut outputs, mut unsent, mut punted, mut answered) = (0, 0, false, false);
-    for effect in &reply.effects {
-        match &effect.effect {
-            Some(EffectKind::Output(output)) if output.drop_reason.is_empty() => outputs += 1,
-            Some(EffectKind::Output(_)) => unsent += 1,
-            Some(EffectKind::Action(action)) => match action.action {
-                Some(Kind::Punt(_)) => punted = true,
-                Some(Kind::ArpReply(_) | Kind::DhcpReply(_) | Kind::IcmpReply(_)) => answered = true,
-                _ => {}
-            },
-            Some(EffectKind::Translation(_)) | None => {}
-        }
-    }
+    let mut tally = Tally::default();
+    tally.add(&reply.effects);
+    let Tally { outputs, unsent, branches, punted, answered } = tally;
     let mut parts = Vec::new();
     if outputs > 0 {
         parts.push(format!("sent out of {}", count(outputs, "port")));
@@ -145,13 +175,16 @@ fn verdict(reply: &TraceReply) -> String {
     if unsent > 0 {
         parts.push(format!("not sent to {}", count(unsent, "port")));
     }
+    if branches > 0 {
+        parts.push(format!("dropped in {branches} {}", if branches == 1 { "branch" } else { "branches" }));
+    }
     if parts.is_empty() { "goes nowhere".to_owned() } else { parts.join(", ") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_proto::v1::{Effect, OutputEffect};
+    use weft_proto::v1::OutputEffect;
 
     fn step(table: u32, name: &str, rule: Option<&str>) -> TraceStep {
         let rule = rule.map(|line| RuleState {
@@ -161,7 +194,7 @@ mod tests {
             origin: "network blue".into(),
             ..RuleState::default()
         });
-        TraceStep { table, table_name: name.into(), rule }
+        TraceStep { table, table_name: name.into(), rule, ..TraceStep::default() }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Outgoing {
     punts: Arc<dyn PuntSink>,
     /// How often the frame that entered last was handed over, to get here.
     hops: u8,
+    /// Whether it goes several ways.
+    branches: bool,
     replies: usize,
 }
 
@@ -79,6 +81,7 @@ impl Outgoing {
             refused: Refused::new(),
             punts,
             hops: 0,
+            branches: false,
             replies: 0,
         }
     }
@@ -281,6 +284,14 @@ impl Egress for Outgoing {
         self.wait(underlay, tunnel, frame);
     }
 
+    fn branches(&mut self, several: bool) {
+        self.branches = several;
+    }
+
+    fn lose(&mut self, reason: DropReason) {
+        self.outcomes.branch_failed(reason);
+    }
+
     fn copy(&mut self, frame: &Frame, output: Option<PortSlot>) -> Option<Frame> {
         let copy = self.pool.copy(frame);
         if copy.is_none() {
@@ -291,7 +302,11 @@ impl Egress for Outgoing {
     }
 
     fn discard(&mut self, frame: Frame, reason: DropReason) {
-        self.outcomes.failed(reason);
+        if self.branches {
+            self.outcomes.branch_failed(reason);
+        } else {
+            self.outcomes.failed(reason);
+        }
         self.pool.free(frame);
     }
 

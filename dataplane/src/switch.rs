@@ -64,6 +64,8 @@ pub struct SwitchSettings {
     pub workers: Vec<WorkerSettings>,
     /// How ports are opened.
     pub opener: Box<dyn OpenPort>,
+    /// Interfaces of physical networks, by the networks' names: what the controller makes ports of.
+    pub physical: BTreeMap<String, String>,
 }
 
 /// See the module comment.
@@ -79,6 +81,7 @@ pub struct Switch {
     punts: Arc<PuntHub>,
     captures: capture::Taken,
     opener: Box<dyn OpenPort>,
+    physical: BTreeMap<String, String>,
     state: Mutex<State>,
     resolver: OnceLock<Box<dyn Resolve>>,
     /// What `GetStatus` says of the controller.
@@ -126,6 +129,7 @@ impl Switch {
             punts,
             captures: capture::Taken::default(),
             opener: settings.opener,
+            physical: settings.physical,
             state: Mutex::default(),
             resolver: OnceLock::new(),
             controller: Mutex::new("none configured".to_owned()),

@@ -431,6 +431,7 @@ impl Worker {
             resolution = walk(&self.connections);
         }
         drop(state);
+        self.credits[origin.ingress.index()].spend(COMPARISONS_PER_WALK * resolution.branches);
         if let Found::Hit(entry) | Found::Stale(entry) = found {
             self.cache.remove(entry);
         }

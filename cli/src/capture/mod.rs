@@ -296,7 +296,7 @@ mod tests {
     fn comments_name_reason_table_object_and_rule() {
         let rule = text::parse_rule("table=71,priority=0,actions=drop(policy)").unwrap();
         let state = RuleState { rule: Some(rule), origin: "port web".into(), ..RuleState::default() };
-        let step = |rule| TraceStep { table: 71, table_name: "ingress_firewall".into(), rule };
+        let step = |rule| TraceStep { table: 71, table_name: "ingress_firewall".into(), rule, ..Default::default() };
         let frame = |rule| CapturedFrame {
             direction: FrameDirection::Received.into(),
             drop_reason: "policy".into(),

@@ -1,21 +1,25 @@
 //! What rules can do to a packet: OpenFlow's actions, and those of our own (drop with a cause, connection
-//! tracking, answers by ARP, DHCP and ICMP, MTU), in the form the walk uses; and both ways between that and messages, which
+//! tracking, answers by ARP, DHCP and ICMP, MTU, neighbours, NAT one to one), in the form the walk uses; and both ways between that and messages, which
 //! is where they are validated: what comes out of here the engine may trust.
 //!
 //! What an action means to a walk is in `resolve.rs`, what it does to a frame in `program.rs`.
 
 mod dhcp;
+mod gateway;
 mod track;
+
+pub use gateway::Neighbour;
 
 use super::key::FlowKey;
 use super::message::{address, field_row, hexadecimal, operand, port_number, prerequisites};
 use super::rule::RuleId;
 use crate::connection::Nat;
 use crate::drop::DropReason;
-use crate::limits::{ACTIONS_PER_RULE, TABLES};
+use crate::limits::{ACTIONS_PER_RULE, BRANCH_DEPTH, TABLES};
 use crate::packet::fragment::LEAST_MTU;
 use crate::respond::dhcp::DhcpOffer;
 use crate::respond::icmp::{self, Unreachable};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use weft_proto::PORT_IN_PORT;
@@ -62,6 +66,8 @@ pub enum Action {
     ArpReply([u8; 6]),
     /// Answers a DHCP client.
     DhcpReply(Arc<DhcpOffer>),
+    /// A copy of the packet goes its own way.
+    Clone(Arc<CloneAction>),
     /// Answers an ICMP echo request.
     IcmpReply,
     /// Drops an IPv4 packet, and tells its sender why.
@@ -70,6 +76,22 @@ pub enum Action {
         why: Unreachable,
         /// From this address.
         answer: Ipv4Addr,
+    },
+    /// Writes the MAC address of the next hop.
+    Neighbour(Neighbour),
+    /// Takes from an ARP packet where its sender is.
+    LearnNeighbour {
+        /// Behind which port; 0: the one it came in by.
+        port: u32,
+        /// In which VLAN; 0: none.
+        vlan: u16,
+    },
+    /// Replaces addresses of an IPv4 packet.
+    Translate {
+        /// The source.
+        source: Option<Ipv4Addr>,
+        /// The destination.
+        destination: Option<Ipv4Addr>,
     },
 }
 
@@ -80,8 +102,9 @@ impl Action {
         match self {
             Self::Output(_) | Self::Punt { .. } | Self::Drop(_) => true,
             Self::ArpReply(_) | Self::DhcpReply(_) | Self::IcmpReply | Self::IcmpUnreachable { .. } => true,
-            Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::Track(_) => false,
+            Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::Track(_) | Self::Clone(_) => false,
             Self::DecTtl { .. } | Self::CheckMtu { .. } => false,
+            Self::Neighbour(_) | Self::LearnNeighbour { .. } | Self::Translate { .. } => false,
         }
     }
 
@@ -100,6 +123,15 @@ impl Action {
             _ => None,
         }
     }
+}
+
+/// See `flow.proto`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CloneAction {
+    /// What is done with the copy first.
+    pub actions: Vec<Action>,
+    /// Where it goes on.
+    pub goto: Option<u8>,
 }
 
 /// See `flow.proto`.
@@ -152,11 +184,24 @@ pub struct Instructions {
 
 impl Instructions {
     /// The tunnel destinations that set-field actions write.
-    pub fn tunnel_destinations(&self) -> impl Iterator<Item = std::net::Ipv4Addr> {
-        self.apply.iter().chain(&self.write).filter_map(|action| match action {
-            Action::SetField(set) if set.mask.tun_dst == [0xff; 4] => Some(set.value.tun_dst.into()),
-            _ => None,
-        })
+    #[must_use]
+    pub fn tunnel_destinations(&self) -> BTreeSet<Ipv4Addr> {
+        let mut destinations = BTreeSet::new();
+        tunnel_destinations(self.apply.iter().chain(&self.write), &mut destinations);
+        destinations
+    }
+}
+
+/// Adds the tunnel destinations that set-field actions write.
+pub fn tunnel_destinations<'a>(actions: impl Iterator<Item = &'a Action>, all: &mut BTreeSet<Ipv4Addr>) {
+    for action in actions {
+        match action {
+            Action::SetField(set) if set.mask.tun_dst == [0xff; 4] => {
+                all.insert(set.value.tun_dst.into());
+            }
+            Action::Clone(clone) => tunnel_destinations(clone.actions.iter(), all),
+            _ => {}
+        }
     }
 }
 
@@ -181,13 +226,21 @@ impl SetField {
 /// # Errors
 /// The first thing that is wrong; the field is relative to the instructions.
 pub fn instructions_from_message(message: &v1::Instructions, id: &RuleId) -> Result<Instructions, Fault> {
-    let count = message.apply_actions.len() + message.write_actions.len();
+    let count = count(&message.apply_actions, 0)? + message.write_actions.len();
     if count > ACTIONS_PER_RULE {
         return Err(Fault::invalid(
             "too_many_actions",
             "",
             format!("{count} actions are more than the {ACTIONS_PER_RULE} of one rule"),
             "Go on in another table with goto_table.",
+        ));
+    }
+    if let Some(index) = message.write_actions.iter().position(|action| matches!(action.action, Some(Wire::Clone(_)))) {
+        return Err(Fault::invalid(
+            "bad_action",
+            format!("write_actions[{index}].clone"),
+            "an action set is carried out where the walk ends, and has one action of each kind: it cannot branch",
+            "Write clone among the actions that are applied at once.",
         ));
     }
     let goto = message.goto_table.map(|table| goto(table, id.table)).transpose()?;
@@ -202,6 +255,26 @@ pub fn instructions_from_message(message: &v1::Instructions, id: &RuleId) -> Res
         metadata,
         goto,
     })
+}
+
+/// Actions of a list, those within `clone` included.
+fn count(list: &[v1::Action], depth: usize) -> Result<usize, Fault> {
+    let mut all = 0;
+    for action in list {
+        all += 1;
+        if let Some(Wire::Clone(clone)) = &action.action {
+            if depth == BRANCH_DEPTH {
+                return Err(Fault::invalid(
+                    "too_deep",
+                    "apply_actions",
+                    format!("more than {BRANCH_DEPTH} clones lie within one another"),
+                    "Let a clone go on in another table with goto_table.",
+                ));
+            }
+            all += count(&clone.actions, depth + 1)?;
+        }
+    }
+    Ok(all)
 }
 
 /// The canonical message of instructions.
@@ -243,8 +316,19 @@ pub fn action_to_message(action: &Action) -> Vec<v1::Action> {
         }
         Action::Drop(reason) => Wire::Drop(v1::Drop { cause: drop_cause(*reason).into() }),
         Action::Track(track) => Wire::Ct(track::to_message(track)),
+        Action::Clone(clone) => Wire::Clone(v1::Clone {
+            actions: clone.actions.iter().flat_map(action_to_message).collect(),
+            goto_table: clone.goto.map(u32::from),
+        }),
         Action::ArpReply(mac) => Wire::ArpReply(v1::ArpReply { mac: mac.to_vec() }),
         Action::DhcpReply(offer) => Wire::DhcpReply(dhcp::to_message(offer)),
+        Action::Neighbour(neighbour) => Wire::Neighbour(gateway::neighbour_to_message(neighbour)),
+        Action::LearnNeighbour { port, vlan } => {
+            Wire::LearnNeighbour(v1::LearnNeighbour { port: *port, vlan: (*vlan).into() })
+        }
+        Action::Translate { source, destination } => {
+            Wire::Translate(v1::Translate { source: octets(*source), destination: octets(*destination) })
+        }
     };
     vec![v1::Action { action: Some(one) }]
 }
@@ -337,11 +421,34 @@ fn action(message: &v1::Action, id: &RuleId) -> Result<Action, Fault> {
         },
         Wire::Drop(dropped) => Action::Drop(drop_reason(dropped.cause)?),
         Wire::Ct(track) => Action::Track(track::from_message(track).map_err(|fault| fault.within("ct"))?),
+        Wire::Clone(clone) => Action::Clone(Arc::new(clone_action(clone, id).map_err(|fault| fault.within("clone"))?)),
         Wire::ArpReply(reply) => Action::ArpReply(mac(&reply.mac, "arp_reply.mac")?),
         Wire::DhcpReply(reply) => {
             Action::DhcpReply(Arc::new(dhcp::from_message(reply).map_err(|fault| fault.within("dhcp_reply"))?))
         }
+        Wire::Neighbour(neighbour) => {
+            Action::Neighbour(gateway::neighbour_from_message(neighbour).map_err(|fault| fault.within("neighbour"))?)
+        }
+        Wire::LearnNeighbour(learn) => {
+            gateway::learn_from_message(learn).map_err(|fault| fault.within("learn_neighbour"))?
+        }
+        Wire::Translate(translate) => {
+            gateway::translate_from_message(translate).map_err(|fault| fault.within("translate"))?
+        }
     })
+}
+
+fn clone_action(message: &v1::Clone, id: &RuleId) -> Result<CloneAction, Fault> {
+    let goto = message.goto_table.map(|table| goto(table, id.table)).transpose()?;
+    if goto.is_none() && message.actions.is_empty() {
+        return Err(Fault::invalid(
+            "bad_clone",
+            "actions",
+            "nothing is to be done with the copy",
+            "Give actions, or a table to go on in.",
+        ));
+    }
+    Ok(CloneAction { actions: actions(&message.actions, "actions", id)?, goto })
 }
 
 fn set_field(message: &v1::SetField, id: &RuleId) -> Result<SetField, Fault> {
@@ -430,7 +537,7 @@ fn answer(bytes: &[u8], place: &str) -> Result<Option<Ipv4Addr>, Fault> {
     ))
 }
 
-fn mac(bytes: &[u8], place: &str) -> Result<[u8; 6], Fault> {
+pub(super) fn mac(bytes: &[u8], place: &str) -> Result<[u8; 6], Fault> {
     let mac: [u8; 6] = bytes.try_into().map_err(|_| {
         Fault::invalid("bad_length", place, format!("a MAC address of {} bytes", bytes.len()), "Give 6 bytes.")
     })?;

@@ -288,7 +288,7 @@ impl Session {
     fn missed(&self, walk: &Walk) -> v1::TraceStep {
         let table = walk.rules.last().and_then(|rule| rule.instructions.goto).unwrap_or(0);
         let table_name = self.switch.tables.table_name(table).to_string();
-        v1::TraceStep { table: table.into(), table_name, rule: None }
+        v1::TraceStep { table: table.into(), table_name, ..Default::default() }
     }
 
     fn step(&self, rule: &Rule) -> v1::TraceStep {
@@ -296,7 +296,7 @@ impl Session {
         let table_name = self.switch.tables.table_name(table).to_string();
         let mut state = rule_state(rule, &table_name, crate::clock::now());
         state.origin = self.switch.state().origins.text(rule.cookie).to_owned();
-        v1::TraceStep { table: table.into(), table_name, rule: Some(state) }
+        v1::TraceStep { table: table.into(), table_name, rule: Some(state), ..Default::default() }
     }
 }
 

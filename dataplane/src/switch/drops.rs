@@ -25,13 +25,15 @@ impl Switch {
         let state = self.state();
         let mut counts = state.ports.by_reason(&totals.drops);
         let mut unsent = state.ports.by_reason(&totals.unsent);
+        let mut branches = state.ports.by_reason(&totals.branches);
         for port in state.ports.iter() {
             let missed = port.device.as_ref().map_or(0, |device| device.missed());
             if missed > 0 {
                 counts.entry(DropReason::RingOverrun).or_default().insert(port.spec.number, missed);
             }
         }
-        let shown = DropReason::ALL.iter().filter(|reason| request.all || unsent.contains_key(reason));
+        let elsewhere = |reason| unsent.contains_key(reason) || branches.contains_key(reason);
+        let shown = DropReason::ALL.iter().filter(|reason| request.all || elsewhere(reason));
         for &reason in shown {
             counts.entry(reason).or_default();
         }
@@ -54,6 +56,7 @@ impl Switch {
                     packets: received.values().sum(),
                     ports: by_port(received),
                     unsent: by_port(unsent.remove(&reason).unwrap_or_default()),
+                    branches: by_port(branches.remove(&reason).unwrap_or_default()),
                     rules: rules.iter().map(|(rule, _)| self.named(&state, rule)).collect(),
                     other_rules: others.len() as u64,
                     other_rule_packets: others.iter().map(|(_, packets)| packets).sum(),

@@ -57,6 +57,8 @@ pub struct WorkerReport {
     pub drops: Vec<(PortSlot, DropReason, u64)>,
     /// What outputs could not take, by output port and reason, not zero.
     pub unsent: Vec<(PortSlot, DropReason, u64)>,
+    /// Branches that ended nowhere, by ingress port.
+    pub branches: Vec<(PortSlot, DropReason, u64)>,
     /// Of device ports their queues' counters, of tunnel ports what was decapsulated and encapsulated.
     pub ports: Vec<(PortSlot, QueueCounters)>,
     /// Buffers this worker has free in its own cache: chunks, runs.
@@ -242,6 +244,7 @@ impl Worker {
             busy_microseconds: time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000,
             drops: self.outgoing.outcomes.drops.iter().collect(),
             unsent: self.outgoing.outcomes.unsent.iter().collect(),
+            branches: self.outgoing.outcomes.branches.iter().collect(),
             ports: self.outgoing.counters(),
             cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
         }
