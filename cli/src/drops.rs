@@ -112,18 +112,18 @@ fn render(reply: &ListDropsReply, before: Option<&ListDropsReply>, all: bool) ->
         Some(found) => std::iter::once(found.map_or_else(String::new, rate)).chain(cells).collect(),
         None => cells,
     };
-    let mut reasons = Table::new(&with_rate(&["packets", "reason", "meaning", "by port", "not sent by"]));
+    // Few switches have these two.
+    let unsent = reply.drops.iter().any(|drop| !drop.unsent.is_empty()).then_some("not sent by");
+    let branches = reply.drops.iter().any(|drop| !drop.branches.is_empty()).then_some("branches by port");
+    let heads = ["packets", "reason", "meaning", "by port"].into_iter().chain(unsent).chain(branches);
+    let mut reasons = Table::new(&with_rate(&heads.collect::<Vec<_>>()));
     let mut rules = Table::new(&with_rate(&["packets", "reason", "table", "dropped by", "rule"]));
     let mut any = false;
     for drop in drops {
         let ports = |ports: &[PortDrops]| by_port(ports, if all { ports.len() } else { PORTS });
-        let row = vec![
-            drop.packets.to_string(),
-            drop.reason.clone(),
-            drop.meaning.clone(),
-            ports(&drop.ports),
-            ports(&drop.unsent),
-        ];
+        let mut row = vec![drop.packets.to_string(), drop.reason.clone(), drop.meaning.clone(), ports(&drop.ports)];
+        row.extend(unsent.map(|_| ports(&drop.unsent)));
+        row.extend(branches.map(|_| ports(&drop.branches)));
         reasons.row(cells(before.as_ref().map(|before| Some(before.of_reason(drop))), row));
         for state in &drop.rules {
             any = true;
@@ -216,9 +216,9 @@ mod tests {
     #[test]
     fn drops_name_the_object_whose_rule_it_was() {
         let expected = "\
-PACKETS  REASON   MEANING           BY PORT      NOT SENT BY
-    900  spoofed  Not its own.      -                      -
-     50  policy   A rule drops it.  7 (vm1): 50            -
+PACKETS  REASON   MEANING           BY PORT
+    900  spoofed  Not its own.      -
+     50  policy   A rule drops it.  7 (vm1): 50
 
 PACKETS  REASON  TABLE                DROPPED BY                   RULE
      40  policy  71 ingress_firewall  security groups of port web  priority=0
@@ -226,6 +226,12 @@ PACKETS  REASON  TABLE                DROPPED BY                   RULE
 policy: 2 more rules, 3 packets; all: --all
 ";
         assert_eq!(render(&reply(1, 50, 40), None, false), expected);
+        let mut unsent = reply(1, 50, 40);
+        unsent.drops[0].unsent = vec![PortDrops { port: 3, packets: 2, ..PortDrops::default() }];
+        assert!(
+            render(&unsent, None, false)
+                .contains("  NOT SENT BY\n    900  spoofed  Not its own.      -            3: 2\n")
+        );
         assert!(render(&ListDropsReply::default(), None, false).starts_with("Nothing"));
     }
 
