@@ -131,17 +131,24 @@ fn render(rates: Rates, silent: &[(String, String)], sort: Sort, rows: usize) ->
         hosts.row([vec![host.name.clone()], traffic(&host.traffic), rest].concat());
     }
     silent.iter().for_each(|(host, problem)| hosts.note(&format!("host {host}"), problem));
-    let mut ports = Table::new(&["port", "rx pkt/s", "tx pkt/s", "rx bit/s", "tx bit/s", "drop/s", "host"]);
+    // Of one host the name need not be said again.
+    let several = rates.hosts.len() > 1;
+    let host_head = several.then_some("host");
+    let host_cell = |host: &str| several.then(|| host.to_owned());
+    let heads = ["port", "rx pkt/s", "tx pkt/s", "rx bit/s", "tx bit/s", "drop/s"].into_iter().chain(host_head);
+    let mut ports = Table::new(&heads.collect::<Vec<_>>());
     for port in rates.ports.iter().take(rows) {
         let name = format!("{} {}", port.number, port.name);
-        ports.row([vec![name], traffic(&port.traffic), vec![port.host.clone()]].concat());
+        ports.row([name].into_iter().chain(traffic(&port.traffic)).chain(host_cell(&port.host)).collect());
     }
     // What no longer comes is no traffic.
     let busy = || rates.flows.iter().filter(|flow| flow.packets > 0.0).take(rows);
-    let mut flows = Table::new(&["flow pkt/s", "bit/s", "host", "match", "what is done"]);
+    let heads = ["flow pkt/s", "bit/s"].into_iter().chain(host_head).chain(["match", "what is done"]);
+    let mut flows = Table::new(&heads.collect::<Vec<_>>());
     for flow in busy() {
-        let row = [rate(flow.packets), rate(flow.bits), flow.host.clone(), flow.matched.clone(), flow.program.clone()];
-        flows.row(row.to_vec());
+        let way = [flow.matched.clone(), flow.program.clone()];
+        let row = [rate(flow.packets), rate(flow.bits)].into_iter().chain(host_cell(&flow.host)).chain(way);
+        flows.row(row.collect());
     }
     let flows = if busy().next().is_some() { flows.render() } else { "No packets.\n".to_owned() };
     format!("{}\n{}\n{flows}", hosts.render(), ports.render())
@@ -203,7 +210,14 @@ mod tests {
             bits,
         };
         Rates {
-            hosts: vec![HostRate { name: "a".into(), traffic: traffic(1500.0, 2e9), cpu: 0.42, flows: 2 }],
+            hosts: [("a", 1500.0), ("c", 0.0)]
+                .map(|(name, packets)| HostRate {
+                    name: name.into(),
+                    traffic: traffic(packets, packets * 1e6),
+                    cpu: 0.42,
+                    flows: 2,
+                })
+                .to_vec(),
             ports: vec![port(1, "vm1", 500.0, 1.9e9), port(2, "vm2", 1000.0, 1e8)],
             flows: vec![flow("in_port=1", 500.0, 1.9e9), flow("in_port=2", 1000.0, 1e8), flow("in_port=3", 0.0, 0.0)],
         }
@@ -213,7 +227,8 @@ mod tests {
     fn the_busiest_come_first() {
         let expected = "\
 HOST  RX PKT/S  TX PKT/S  RX BIT/S  TX BIT/S  DROP/S  CPU  FLOWS
-a         1.5k         0      2.0G         0     1.0  42%      2
+a         1.5k         0      1.5G         0     1.0  42%      2
+c            0         0         0         0     1.0  42%      2
 
 host b: not connected
 
@@ -227,7 +242,10 @@ FLOW PKT/S  BIT/S  HOST  MATCH      WHAT IS DONE
 ";
         let away = [("b".to_owned(), "not connected".to_owned())];
         assert_eq!(render(rates(), &away, Sort::Packets, 5), expected);
-        let by_bits = render(rates(), &[], Sort::Bits, 1);
+        let mut alone = rates();
+        alone.hosts.truncate(1);
+        let by_bits = render(alone, &[], Sort::Bits, 1);
+        assert!(by_bits.contains("DROP/S\n1 vm1"), "{by_bits}");
         assert!(by_bits.contains("1 vm1") && !by_bits.contains("2 vm2"), "{by_bits}");
         let json = value(rates(), &away, Sort::Bits);
         assert_eq!((&json["ports"][0]["number"], json["flows"].as_array().map(Vec::len)), (&json!(1), Some(2)));
