@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use weft_tests::bench::{Bench, Switch, address};
+use weft_tests::demo::Demo;
 use weft_tests::{Outcome, eventually, program, run, serial, weft};
 use weft_up::namespace::run_inside;
 
@@ -264,6 +265,45 @@ fn top_shows_hosts_ports_and_flows_by_rate() {
     assert!((10.0..=30.0).contains(&rate), "{shown}");
     weft(&["top", &host, "--once", "--interval", "0"]).refused(&["--interval"]);
     weft(&["top", "unix:/nonexistent", "--once"]).refused(&["unix:/nonexistent"]);
+}
+
+/// Two hosts and a controller: a port is named as in the cloud, hosts by name, drops by the object whose rules they are.
+#[test]
+fn a_cloud_is_looked_at_through_its_controller() {
+    let _turn = serial();
+    let demo = Demo::start("seeing");
+    // blue-1 on host a; blue-2 on host b.
+    let (one, address) = (demo.layout.instance_namespace(1), "10.0.0.12");
+    let answered = || run_inside(&one, &format!("ping -n -c 3 -i 0.1 -W 2 {address}"));
+    eventually("the first answer across hosts", Duration::from_secs(20), || answered().ok());
+
+    let files = tempfile::tempdir().expect("there is room for a directory");
+    let file = files.path().join("cloud.pcapng");
+    let shown = file.display().to_string();
+    let (controller, token) = (demo.layout.controller_socket(), demo.layout.token_file());
+    let controller = format!("unix:{}", controller.display());
+    let arguments = ["--controller", &controller, "--token-file", &token.display().to_string()].map(str::to_owned);
+    let arguments: Vec<&str> =
+        arguments.iter().map(String::as_str).chain(["capture", "blue-1", "-w", &shown]).collect();
+    let capture = Running::start(&arguments, "Capturing");
+    let _answered = answered().expect("instances reach each other");
+    // Not its own: port security drops it.
+    run_inside(&one, "ip addr add 10.99.99.99/32 dev lo").expect("it is the instance's own interface");
+    let _dropped = run_inside(&one, &format!("ping -n -c 1 -W 1 -I 10.99.99.99 {address}"));
+    std::thread::sleep(Duration::from_millis(300));
+    let said = capture.interrupt();
+    assert_eq!(tshark(&file, "icmp.type == 0", &["icmp.seq"]).len(), 3, "{said}");
+    let spoofed = tshark(&file, "ip.src == 10.99.99.99", &["frame.comment"]);
+    assert_eq!(spoofed.len(), 1, "{spoofed:?}");
+    for part in ["dropped: spoofed - ", " Table 10 (port_security), rule of "] {
+        assert!(spoofed[0].contains(part), "no {part:?} in {spoofed:?}");
+    }
+    let drops = demo.weft(&["drops", "a"]).success();
+    let rule = drops.lines().find(|line| line.contains("10 port_security")).unwrap_or_else(|| panic!("{drops}"));
+    assert!(rule.contains("spoofed") && !rule.contains("a rule of the fabric"), "the object is named: {rule}");
+    let top = demo.weft(&["top", "--once"]).success();
+    let hosts: Vec<&str> = top.lines().skip(1).take(2).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(hosts.contains(&"a") && hosts.contains(&"b"), "{top}");
 }
 
 #[test]
