@@ -10,6 +10,7 @@ mod connect;
 mod connections;
 mod doctor;
 mod documentation;
+mod drops;
 mod failure;
 mod flows;
 mod json;
@@ -19,8 +20,10 @@ mod path;
 mod port_kind;
 mod ports;
 mod punts;
+mod screen;
 mod sets;
 mod switch;
+mod top;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -76,8 +79,12 @@ enum Command {
     /// The ports of a switch.
     #[command(subcommand)]
     Ports(ports::Command),
-    /// Frames that went nowhere, by reason.
-    Drops(switch::DropsArguments),
+    /// Frames that went nowhere, by reason, port and rule; with --watch how many a second.
+    Drops(drops::Arguments),
+    /// What moves: hosts, ports and flows by rate, anew every second.
+    ///
+    /// For example: weft top, weft top host-a --sort bits, weft top --once --json
+    Top(top::Arguments),
     /// How a switch's underlay reaches other hosts.
     Neighbours(switch::HostArguments),
     /// Entries of a switch's flow caches, the busiest first.
@@ -111,7 +118,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Doctor(arguments) => doctor::run(arguments, &connection, output).await,
         Command::Tables(arguments) => switch::tables(arguments, &connection, output).await,
         Command::Ports(command) => ports::run(command, &connection, output).await,
-        Command::Drops(arguments) => switch::drops(arguments, &connection, output).await,
+        Command::Drops(arguments) => drops::run(arguments, &connection, output).await,
+        Command::Top(arguments) => top::run(arguments, &connection, output).await,
         Command::Neighbours(arguments) => switch::neighbours(arguments, &connection, output).await,
         Command::Cache(arguments) => switch::cache(arguments, &connection, output).await,
         Command::Connections(arguments) => connections::run(arguments, &connection, output).await,
