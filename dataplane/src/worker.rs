@@ -430,6 +430,7 @@ impl Worker {
             self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         } else {
             resolution.rules.iter().for_each(|rule| rule.counters.add(1, frame.len() as u64));
+            resolution.counted.iter().for_each(|counters| counters.add(1, frame.len() as u64));
             Program::compile(&resolution).run(frame, &key, layout, &mut self.outgoing);
         }
     }

@@ -2,6 +2,7 @@
 
 mod branches;
 mod edges;
+mod groups;
 mod routed;
 mod tracked;
 mod translated;

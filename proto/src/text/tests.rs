@@ -33,6 +33,8 @@ fn lines_come_back_as_they_were_written() {
         "table=0,priority=1,actions=output:1,clear_actions,write_actions(set_field:0x1->reg0,output:2),write_metadata:0x1/0xf,goto_table:9",
         "table=0,priority=1,ip,actions=dec_ttl(answer=10.0.0.1),check_mtu(1450,answer=10.0.0.1,fragment),output:2",
         "table=0,priority=1,ip,actions=check_mtu(68),check_mtu(1450,fragment),check_mtu(1450,answer=10.0.0.1),output:2",
+        "table=0,priority=1,ip,actions=clone(dec_ttl,set_field:0x1->reg1,goto_table:9),clone(clone(output:1),output:2),group:7,IN_PORT",
+        "table=0,priority=1,actions=output:1,write_actions(group:7)",
         "table=0,priority=1,icmp,icmp_type=8,actions=icmp_reply",
         "table=0,priority=1,udp,actions=icmp_unreachable(code=port,answer=10.0.0.1)",
         "table=0,priority=1,ip,actions=write_actions(icmp_unreachable(code=admin,answer=10.0.0.1))",
@@ -72,6 +74,69 @@ fn other_spellings_mean_the_same() {
     ] {
         assert_eq!(round(line), format!("table=0,priority=32768,{same}"));
     }
+}
+
+#[test]
+fn groups_come_back_as_they_were_written() {
+    let round = |line: &str| format_group(&parse_group(line).unwrap_or_else(|fault| panic!("{line}: {fault}")));
+    for line in [
+        "group_id=0,type=all",
+        "group_id=1,owner=fabric,type=indirect,bucket=actions=drop",
+        "group_id=7,type=select,bucket=weight:10,actions=output:2,bucket=weight:20,watch_port:3,actions=dec_ttl,output:3",
+        "group_id=4294967040,owner=manual,type=fast_failover,bucket=watch_port:2,actions=set_field:10.0.0.1->tun_dst,output:20",
+    ] {
+        assert_eq!(round(line), line);
+    }
+    for (line, same) in [
+        ("group_id=1,type=select,bucket=output:2,bucket=3", "group_id=1,type=select,bucket=weight:1,actions=output:2,bucket=weight:1,actions=output:3"),
+        ("type=ff group_id=0x2 bucket=watch_port:5,action=5", "group_id=2,type=fast_failover,bucket=watch_port:5,actions=output:5"),
+        ("group_id=3,n_packets=5,rules=2,type=all,bucket=mod_nw_src:1.2.3.4,mod_vlan_vid:5,output:1", "group_id=3,type=all,bucket=actions=set_field:1.2.3.4->ip_src,mod_vlan_vid:5,output:1"),
+    ] {
+        assert_eq!(round(line), same);
+    }
+}
+
+#[test]
+fn errors_in_groups_name_place_problem_and_remedy() {
+    for (line, at, part) in [
+        ("type=all", 9, "Add group_id=N"),
+        ("group_id=1", 11, "Add type=all, select, indirect or fast_failover"),
+        ("group_id=1,type=selct", 17, "Did you mean \"select\"?"),
+        ("group_id=1,group_id=2,type=all", 12, "given twice"),
+        ("group_id=4294967295,type=all", 10, "reserved"),
+        ("group_id=1,type=all,buckt=output:1", 21, "Did you mean \"bucket\"?"),
+        ("group_id=1,type=select,bucket=weight:0,output:1", 38, "Write 1 to 65535"),
+        ("group_id=1,type=select,bucket=weight:5,weight:6,output:1", 40, "given twice"),
+        ("group_id=1,type=all,bucket=ct(zone=1)", 28, "cannot track connections"),
+        ("group_id=1,type=all,bucket=group:2", 28, "lead to a group"),
+        ("group_id=1,type=all,bucket=actions=", 28, "actions=drop"),
+        ("group_id=1,type=all,bucket=output:1,outptu:2", 37, "Did you mean \"output\"?"),
+    ] {
+        let fault = parse_group(line).expect_err(line);
+        let said = format!("{}. {}", fault.problem, fault.remedy);
+        assert_eq!((fault.field.as_str(), said.contains(part)), (format!("column {at}").as_str(), true), "{line}: {said}");
+    }
+}
+
+#[test]
+fn clones_are_read_within_bounds() {
+    for (line, part) in [
+        ("actions=clone()", "nothing is to be done"),
+        ("actions=clone", "is not how this action is written"),
+        ("actions=clone(goto_table:5,output:1)", "Write goto_table last"),
+        ("table=5,actions=clone(goto_table:5)", "leads back"),
+        ("table=5,actions=clone(clone(goto_table=3))", "leads back"),
+        ("actions=write_actions(clone(output:1))", "cannot be written into an action set"),
+        ("actions=clone(write_actions(output:1))", "cannot be written into an action set"),
+        ("actions=clone(dec_ttl)", "needs ip or ipv6"),
+    ] {
+        let (_, said) = refused(line);
+        assert!(said.contains(part), "{line}: {said}");
+    }
+    let deep = |depth: usize| format!("actions={}output:1{}", "clone(".repeat(depth), ")".repeat(depth));
+    assert!(parse_rule(&deep(16)).is_ok());
+    assert!(refused(&deep(17)).1.contains("more than 16 clones"));
+    assert!(refused(&deep(100_000)).1.contains("more than 16 clones"));
 }
 
 #[test]
