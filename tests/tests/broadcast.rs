@@ -22,7 +22,8 @@ impl Listener {
         let own = format!("10.0.0.{last}");
         let create = ["port", "create", name, "--network", "office", "--project", "blue", "--address", &own];
         let _port = demo.weft(&[&create, guard].concat()).success();
-        let plug = ["port", "plug", name, "--project", "blue", "--host", host, "--netns", &netns, "--interface", "eth0"];
+        let plug =
+            ["port", "plug", name, "--project", "blue", "--host", host, "--netns", &netns, "--interface", "eth0"];
         let _plugged = demo.weft(&plug).success();
         address(&netns, &format!("{own}/24"));
         ip(&format!("-n {netns} route add default dev eth0")).expect("the network is there");

@@ -148,7 +148,8 @@ pub(super) fn check(
         return Ok(());
     }
     let mut left: HashMap<GroupId, usize> = gone.iter().map(|id| (*id, groups.uses(*id))).collect();
-    let leaving: HashSet<&RuleId, foldhash::fast::RandomState> = remove.iter().chain(add.iter().map(|rule| &rule.id)).collect();
+    let leaving: HashSet<&RuleId, foldhash::fast::RandomState> =
+        remove.iter().chain(add.iter().map(|rule| &rule.id)).collect();
     for rule in leaving.iter().filter_map(|id| state.find(id)) {
         for id in named(rule) {
             left.entry(id).and_modify(|uses| *uses -= 1);

@@ -186,11 +186,7 @@ pub(super) fn leads_to(action: &v1::Action) -> Option<u32> {
 }
 
 fn not_in_set(word: Word<'_>, name: &str) -> Fault {
-    word.fault(
-        "bad_action",
-        format!("{name} cannot be written into an action set"),
-        "Move it out of the parentheses.",
-    )
+    word.fault("bad_action", format!("{name} cannot be written into an action set"), "Move it out of the parentheses.")
 }
 
 fn goto(word: Word<'_>, name: Word<'_>, argument: Argument<'_>) -> Result<u32, Fault> {

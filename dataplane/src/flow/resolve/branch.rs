@@ -13,7 +13,7 @@ use crate::drop::DropReason;
 use crate::flow::action::CloneAction;
 use crate::flow::effect::{Branch, BucketName, Effect};
 use crate::flow::rule::Rule;
-use crate::limits::{BRANCHES_PER_WALK, BRANCH_DEPTH};
+use crate::limits::{BRANCH_DEPTH, BRANCHES_PER_WALK};
 use std::sync::Arc;
 
 /// What a `ct` found, until it is known whether the way on which it did ends in nothing.

@@ -74,7 +74,8 @@ fn way(bench: &Bench, number: u16) -> usize {
 }
 
 fn counts(bench: &Bench) -> (u64, Vec<u64>) {
-    bench.worker.report();
+    // Asking for a report brings the counters up to date.
+    let _report = bench.worker.report();
     let groups = bench.tables.groups();
     let buckets = groups[0].0.buckets.iter().map(|bucket| bucket.counters.read().0).collect();
     (groups[0].0.counters.read().0, buckets)
@@ -159,7 +160,9 @@ fn failover_follows_the_state_of_ports_at_once() {
 #[test]
 fn flows_keep_their_bucket_and_are_spread_by_weight() {
     let bench = grouped(
-        &["group_id=1,type=select,bucket=weight:1,actions=output:2,bucket=weight:2,actions=output:3,bucket=weight:1,watch_port:4,actions=output:4"],
+        &[
+            "group_id=1,type=select,bucket=weight:1,actions=output:2,bucket=weight:2,actions=output:3,bucket=weight:1,watch_port:4,actions=output:4",
+        ],
         &["table=0,in_port=1,actions=group:1"],
     );
     let ways: Vec<usize> = (0..400).map(|number| way(&bench, number)).collect();
