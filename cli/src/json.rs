@@ -149,13 +149,15 @@ pub fn drop_count(count: &v1::DropCount) -> Value {
 }
 
 /// A neighbour of the underlay.
-pub fn neighbour(neighbour: &v1::Neighbour) -> Value {
+pub fn neighbour(neighbour: &v1::NeighbourState) -> Value {
     json!({
         "address": text::format_ip(&neighbour.address),
         "next_hop": text::format_ip(&neighbour.next_hop),
         "mac": if neighbour.mac.is_empty() { Value::Null } else { text::format_mac(&neighbour.mac).into() },
         "interface": neighbour.interface,
         "state": neighbour.state,
+        "port": neighbour.port,
+        "vlan": neighbour.vlan,
     })
 }
 

@@ -1,6 +1,8 @@
 //! `weft trace`: what a switch would do with a packet, step by step, and why.
 
-use crate::connect::Connection;
+mod live;
+
+use crate::connect::{Connection, LOCAL};
 use crate::failure::Failure;
 use crate::json;
 use crate::output::{Output, count, write};
@@ -13,10 +15,11 @@ use weft_proto::v1::{Effect, Owner, RuleState, TraceReply, TraceRequest, TraceSt
 /// Arguments of `weft trace`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A host's name, or unix:PATH.
-    host: String,
+    /// A host's name, or unix:PATH; a live trace without it is of this machine's switch.
+    #[arg(required_unless_present = "live")]
+    host: Option<String>,
     /// The packet's fields, as in in_port=1,tcp,ip_dst=10.0.0.5,tcp_dst=80; unnamed ones are zero.
-    #[arg(required_unless_present = "frame")]
+    #[arg(required_unless_present_any = ["frame", "live"])]
     packet: Vec<String>,
     /// A whole Ethernet frame in hexadecimal, instead of fields.
     #[arg(long, value_name = "HEX", requires = "in_port", conflicts_with = "packet")]
@@ -24,10 +27,16 @@ pub struct Arguments {
     /// The port that the frame comes in by.
     #[arg(long, value_name = "NUMBER", requires = "frame")]
     in_port: Option<u32>,
+    #[command(flatten)]
+    live: live::Arguments,
 }
 
 /// Asks and prints.
 pub async fn run(arguments: Arguments, connection: &Connection, output: Output) -> Result<(), Failure> {
+    let host = arguments.host.as_deref().unwrap_or(LOCAL);
+    if let Some(filter) = &arguments.live.live {
+        return live::run(filter, host, &arguments.live, connection, output).await;
+    }
     let request = match &arguments.frame {
         Some(frame) => {
             TraceRequest { packet: Vec::new(), frame: bytes(frame)?, in_port: arguments.in_port.unwrap_or_default() }
@@ -39,7 +48,7 @@ pub async fn run(arguments: Arguments, connection: &Connection, output: Output) 
     } else {
         format!("{} that come in by port {}", count(request.frame.len() as u64, "byte"), request.in_port)
     };
-    let reply = connection.switch(&arguments.host).await?.trace(request).await?.into_inner();
+    let reply = connection.switch(host).await?.trace(request).await?.into_inner();
     if output.json { output.say("", &json::trace(&reply)) } else { write(&render(&about, &reply)) }
 }
 
@@ -137,7 +146,7 @@ impl Tally {
                 },
                 Some(EffectKind::Branch(branch)) if branch.drop_reason.is_empty() => self.add(&branch.effects),
                 Some(EffectKind::Branch(_)) => self.branches += 1,
-                Some(EffectKind::Translation(_)) | None => {}
+                Some(EffectKind::Translation(_) | EffectKind::Neighbour(_)) | None => {}
             }
         }
     }
@@ -185,7 +194,7 @@ mod tests {
             origin: "network blue".into(),
             ..RuleState::default()
         });
-        TraceStep { table, table_name: name.into(), rule }
+        TraceStep { table, table_name: name.into(), rule, ..TraceStep::default() }
     }
 
     #[test]

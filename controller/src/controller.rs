@@ -9,7 +9,7 @@ use crate::bus::{Links, link::PortState};
 use crate::compile;
 use crate::identity::{self, HostIdentity, Identities, membership::Membership};
 use crate::model::{
-    Change, DEFAULT_PROJECT, Host, HostReport, Model, Object as _, Planned, Port, Router, SecurityGroup,
+    Change, DEFAULT_PROJECT, Host, HostReport, Model, Network, Object as _, Planned, Port, Router, SecurityGroup,
 };
 use crate::store::{Store, StoreError, record, term};
 use std::collections::BTreeSet;
@@ -162,19 +162,25 @@ impl Controller {
     /// A port as the API shows it.
     pub fn describe_port(&self, port: &Port) -> v1::Port {
         let mut message = port.record();
-        if port.router.is_some() {
+        if port.device.is_some() {
             // It is on no host in particular, and there is nothing that could fail.
             message.status = "ACTIVE".to_owned();
             return message;
         }
         let network = self.model().networks.get(port.network).cloned();
-        let spec = network.and_then(|network| compile::network::spec_of(&network, port));
+        let spec = network.as_ref().and_then(|network| compile::network::spec_of(network, port));
         let host = port.plug.as_ref().and_then(|plug| self.model().hosts.get(plug.host).cloned());
         let (Some(host), Some(spec)) = (host, spec) else {
             message.status = "DOWN".to_owned();
             return message;
         };
-        let (state, interface) = self.links.of(host.id).port(&host, &spec);
+        let link = self.links.of(host.id);
+        let (mut state, interface) = link.port(&host, &spec);
+        if let Some(trouble) =
+            network.filter(|_| state == PortState::Active).and_then(|it| self.not_carried(&it, &host))
+        {
+            state = trouble;
+        }
         if let (PortState::Active | PortState::Down(_), Some(interface)) = (&state, interface) {
             message.interface = interface;
         }
@@ -189,6 +195,21 @@ impl Controller {
         message
     }
 
+    /// Why a network's frames do not leave a host: what the host says of itself has changed since the port was plugged,
+    /// or the interface that leads to its physical network failed.
+    fn not_carried(&self, network: &Network, host: &Host) -> Option<PortState> {
+        if let Err(fault) = self.model().check_carriage(network, host) {
+            return Some(PortState::Error(format!("{}. {}", fault.problem, fault.remedy)));
+        }
+        let physical = network.segment_type.physical()?;
+        let explained = |why: String| format!("the interface of physical network {physical:?}: {why}");
+        match self.links.of(host.id).port(host, &compile::physical::port_of(host, physical)?).0 {
+            PortState::Error(why) => Some(PortState::Error(explained(why))),
+            PortState::Down(why) => Some(PortState::Down(explained(why))),
+            _ => None,
+        }
+    }
+
     /// A security group as the API shows it, with its rules: egress before ingress, then as they are written.
     pub fn describe_security_group(&self, group: &SecurityGroup) -> v1::SecurityGroup {
         let mut message = group.record();
@@ -201,7 +222,7 @@ impl Controller {
         message
     }
 
-    /// A router as the API shows it, with its interfaces.
+    /// A router as the API shows it, with its interfaces and its external address.
     pub fn describe_router(&self, router: &Router) -> v1::Router {
         let mut message = router.record();
         let model = self.model();
@@ -215,6 +236,12 @@ impl Controller {
                 ip_address: port.addresses.first().map_or(String::new(), |fixed| fixed.address.to_string()),
                 mac_address: port.mac.to_string(),
             });
+        }
+        if let (Some(gateway), Some(port)) = (&mut message.external_gateway, model.gateway_port(router.id)) {
+            gateway.port_id = port.id.to_string();
+            gateway.subnet_id = port.addresses.first().map_or(String::new(), |fixed| fixed.subnet.to_string());
+            gateway.ip_address = port.address().map_or(String::new(), |address| address.to_string());
+            gateway.mac_address = port.mac.to_string();
         }
         message
     }

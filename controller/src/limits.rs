@@ -43,6 +43,12 @@ pub const ROUTES_PER_ROUTER: usize = 64;
 /// Routers' interfaces in one network. A change of a port touches the hosts of all networks that they lead to.
 pub const ROUTERS_PER_NETWORK: usize = 16;
 
+/// Floating IPs of one cloud. Those of one external network, and the gateways of routers there, are ports of it.
+pub const FLOATING_IPS: usize = 50_000;
+
+/// Allocation pools of one subnet.
+pub const ALLOCATION_POOLS: usize = 16;
+
 /// Fixed addresses of one port.
 pub const ADDRESSES_PER_PORT: usize = 16;
 

@@ -119,6 +119,20 @@ pub const CACHE_IDLE_MICROSECONDS: u64 = 10_000_000;
 /// Punted packets waiting for one subscriber; the excess drops under `PuntOverrun`.
 pub const PUNT_QUEUE: usize = 256;
 
+/// Captures of frames at a time: `weft capture`, `weft trace --live`.
+pub const CAPTURES: usize = 4;
+
+/// Ports that one capture may name; without a name it takes all.
+pub const CAPTURE_PORTS: usize = 64;
+
+/// Frames of one capture that wait in one worker, and their bytes. What exceeds is lost to the capture, and counted.
+pub const CAPTURE_RECORDS: usize = 8192;
+/// See [`CAPTURE_RECORDS`].
+pub const CAPTURE_BYTES: usize = 8 << 20;
+
+/// Milliseconds between two looks at them.
+pub const CAPTURE_MILLISECONDS: u64 = 5;
+
 /// Bytes of one gRPC message, both ways; larger bundles travel in several.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 

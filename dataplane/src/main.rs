@@ -109,6 +109,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         memory,
         workers,
         opener: Box::new(KernelPorts),
+        physical: settings.physical,
     })
     .context("the workers cannot be started")?;
 
@@ -192,6 +193,7 @@ async fn open_underlay(switch: &Arc<Switch>, underlay: UnderlaySettings) -> anyh
             queues: underlay.queues,
             mode: v1::AfXdpMode::from(underlay.mode).into(),
             take_all: false,
+            addresses: Vec::new(),
         })),
     };
     let switch = switch.clone();

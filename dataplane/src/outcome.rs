@@ -44,10 +44,28 @@ impl Outcomes {
         self.batch.last().map_or(PortSlot::NONE, |outcome| outcome.ingress)
     }
 
+    /// Which frame of the batch entered last.
+    #[must_use]
+    pub fn current(&self) -> u32 {
+        self.batch.len().saturating_sub(1) as u32
+    }
+
+    /// Where a frame of the batch came in.
+    #[must_use]
+    pub fn ingress_of(&self, received: u32) -> PortSlot {
+        self.batch.get(received as usize).map_or(PortSlot::NONE, |outcome| outcome.ingress)
+    }
+
+    /// Why a frame of the batch went nowhere, unless it went somewhere.
+    #[must_use]
+    pub fn dropped(&self, received: u32) -> Option<DropReason> {
+        self.batch.get(received as usize).filter(|outcome| outcome.taken == 0).and_then(|outcome| outcome.reason)
+    }
+
     /// What a frame carries that leaves on behalf of the frame that entered last.
     #[must_use]
     pub fn departure(&self, tunnel: PortSlot) -> Departure {
-        Departure { received: self.batch.len().saturating_sub(1) as u32, tunnel }
+        Departure { received: self.current(), tunnel }
     }
 
     /// It went somewhere.

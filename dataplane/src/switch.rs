@@ -10,7 +10,8 @@
 //! - `ports`, `open`, `queues`: the register of ports, how each kind is opened, and how queues are
 //!   shared out among workers.
 //! - `underlay`: addresses and ways to remote tunnel ends, as the kernel knows them.
-//! - `query`, `connections`: dumps, traces, statistics; `punts`: packet-ins to listeners.
+//! - `query`, `connections`, `drops`: dumps, traces, statistics; `punts`: packet-ins to listeners;
+//!   `capture`: copies of frames to who looks on.
 //!
 //! Invariants:
 //! - One change at a time: `State`'s lock is held for the length of a bundle. Workers never take it.
@@ -19,7 +20,9 @@
 
 mod apply;
 mod bundle;
+mod capture;
 mod connections;
+mod drops;
 mod mend;
 mod open;
 mod origins;
@@ -61,6 +64,8 @@ pub struct SwitchSettings {
     pub workers: Vec<WorkerSettings>,
     /// How ports are opened.
     pub opener: Box<dyn OpenPort>,
+    /// Interfaces of physical networks, by the networks' names: what the controller makes ports of.
+    pub physical: BTreeMap<String, String>,
 }
 
 /// See the module comment.
@@ -74,7 +79,9 @@ pub struct Switch {
     /// Empty once the switch is stopped.
     workers: RwLock<Vec<WorkerHandle>>,
     punts: Arc<PuntHub>,
+    captures: capture::Taken,
     opener: Box<dyn OpenPort>,
+    physical: BTreeMap<String, String>,
     state: Mutex<State>,
     resolver: OnceLock<Box<dyn Resolve>>,
     /// What `GetStatus` says of the controller.
@@ -120,7 +127,9 @@ impl Switch {
             memory: settings.memory,
             workers: RwLock::new(workers),
             punts,
+            captures: capture::Taken::default(),
             opener: settings.opener,
+            physical: settings.physical,
             state: Mutex::default(),
             resolver: OnceLock::new(),
             controller: Mutex::new("none configured".to_owned()),

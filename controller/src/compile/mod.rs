@@ -4,17 +4,21 @@
 //! - [`pipeline`]: the fabric's tables, their names and meanings; and its fixed ports.
 //! - [`state`]: what one host should hold, and the bundle between two such states.
 //! - [`network`]: the rules of one network on one host. This is where packets' fates are decided.
+//! - [`physical`]: the ports of the physical networks that the host reaches.
+//! - `gateway`: the way out of the cloud, towards a router's gateway host and on it.
 //! - `router`: the rules of routers, and what one host needs of networks that it has no ports of.
 //! - `firewall`: the rules of security groups on one host.
 //! - [`rule`]: how rules are written down.
 //!
 //! Invariants: the same model gives the same state, to the bit. A host gets ports, rules and addresses of
 //! only those networks that have a plugged port on it, and of those that a router joins to them what it takes to send
-//! there. A host that [`Model::touched`] leaves out does not change
+//! there; the gateway host of a router likewise, of all the router's networks. A host that [`Model::touched`] leaves out does not change
 //! (a property test compares it with compiling everything): what a kind of object adds here, it names there.
 
 mod firewall;
+mod gateway;
 pub mod network;
+pub mod physical;
 pub mod pipeline;
 mod router;
 pub mod rule;
@@ -31,14 +35,18 @@ use uuid::Uuid;
 #[must_use]
 pub fn compile(model: &Model, host: Uuid) -> HostState {
     let mut state = HostState::default();
-    let underlay = model.hosts.get(host).is_some_and(|host| host.underlay.is_some());
-    pipeline::lay(&mut state, underlay);
+    let known = model.hosts.get(host);
+    pipeline::lay(&mut state, known.is_some_and(|host| host.underlay.is_some()));
+    if let Some(host) = known {
+        physical::lay(&mut state, host);
+    }
     let policies = firewall::Policies::of(model, host);
     let networks = model.networks_on(host);
     for &network in &networks {
         network::compile(&mut state, model, (network, host), &policies);
     }
     router::compile(&mut state, model, &networks, host);
+    gateway::compile(&mut state, model, host, &networks);
     firewall::compile(&mut state, model, &policies);
     state
 }

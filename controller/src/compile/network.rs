@@ -31,7 +31,7 @@ use super::firewall::{Policies, guard};
 use super::pipeline::{CLASSIFY, DELIVER, INGRESS_TRACK, L2, PORT_SECURITY, RESPOND, TUNNEL_PORT};
 use super::rule::{RuleBuilder, act, branch, cookie, output, set};
 use super::state::HostState;
-use crate::model::{Host, Mac, Model, Network, Port, Subnet, host_label};
+use crate::model::{Host, Mac, Model, Network, Port, SegmentType, Subnet, host_label};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::v1::{self, Action, DropCause, Field, action, port_spec};
@@ -71,7 +71,7 @@ struct Floods {
 /// Adds the network's part of a host's state.
 pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uuid, Uuid), policies: &Policies) {
     let Some(network) = model.networks.get(network) else { return };
-    let tunnel = state.ports.contains_key(&TUNNEL_PORT);
+    let tunnel = network.segment_type == SegmentType::Vxlan && state.ports.contains_key(&TUNNEL_PORT);
     // To all ports, whatever their firewalls say, and through these; and to those without port security.
     let mut floods = Floods::default();
     let Floods { all, guarded, open } = &mut floods;
@@ -122,7 +122,7 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
 /// Adds what it takes to send to the ports of a network that has none here.
 pub(super) fn reach(state: &mut HostState, model: &Model, network: &Network, host: Uuid) {
     unknown(state, network);
-    if !state.ports.contains_key(&TUNNEL_PORT) {
+    if network.segment_type != SegmentType::Vxlan || !state.ports.contains_key(&TUNNEL_PORT) {
         return;
     }
     for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {
@@ -162,13 +162,7 @@ fn whole_network(state: &mut HostState, network: &Network, tunnel: bool, floods:
         if actions.is_empty() { rule.drop(DropCause::Policy) } else { rule.apply(actions) }
     };
     if tunnel {
-        let from_tunnel = of_network(state, network, "from-tunnel", "packets from the tunnel");
-        state.add(
-            RuleBuilder::new(CLASSIFY, 100, from_tunnel)
-                .in_port(TUNNEL_PORT)
-                .with(Field::TunId, u64::from(segment).to_be_bytes())
-                .apply_goto(vec![set(Field::Reg0, segment.to_be_bytes())], L2),
-        );
+        from_tunnel(state, network);
         let from_tunnel =
             |priority, cookie| RuleBuilder::new(L2, priority, cookie).in_port(TUNNEL_PORT).segment(segment);
         state.add(from_tunnel(360, arp).arp().group().apply(all.here.clone()));
@@ -184,6 +178,60 @@ fn whole_network(state: &mut HostState, network: &Network, tunnel: bool, floods:
     state.add(from_here(155, ipv4).ipv4().group().apply(guarded.actions(network)));
     state.add(or_drop(from_here(150, group).group(), open.actions(network)));
     state.add(from_here(0, unicast).goto(DELIVER));
+}
+
+/// What sends to a host on a network; `None`: there is no way to it.
+pub(super) fn way_to(state: &HostState, model: &Model, network: &Network, host: Uuid) -> Option<Vec<Action>> {
+    let underlay = model.hosts.get(host)?.underlay.filter(|_| state.ports.contains_key(&TUNNEL_PORT))?;
+    Some(through_tunnel(network, underlay, output(TUNNEL_PORT)))
+}
+
+fn through_tunnel(network: &Network, underlay: Ipv4Addr, output: Action) -> Vec<Action> {
+    vec![set(Field::TunId, u64::from(network.segment).to_be_bytes()), set(Field::TunDst, underlay.octets()), output]
+}
+
+/// Adds what lets in from other hosts a network that has no port here, for routers that it sends out by.
+pub(super) fn admit(state: &mut HostState, network: &Network) {
+    if !state.ports.contains_key(&TUNNEL_PORT) {
+        return;
+    }
+    from_tunnel(state, network);
+    let stray = of_network(state, network, "tunnel-stray", "from other hosts, to a MAC that is not here");
+    let rule = RuleBuilder::new(L2, 300, stray).in_port(TUNNEL_PORT).segment(network.segment);
+    state.add(rule.drop(DropCause::UnknownDestination));
+}
+
+/// Adds what it takes to send back into the tunnel what came from it and was routed here. `routed` is the bit of reg6
+/// that says so.
+pub(super) fn back(state: &mut HostState, model: &Model, network: &Network, host: Uuid, routed: u32) {
+    if !state.ports.contains_key(&TUNNEL_PORT) {
+        return;
+    }
+    let bit = routed.to_be_bytes();
+    for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {
+        let Some(underlay) = remote.underlay.filter(|_| remote.id != host) else { continue };
+        for port in model.ports_plugged(network.id, remote.id) {
+            let what = format!("delivery back through the tunnel to host {}", remote.name);
+            let cookie = of_port(state, network, port, "delivery-back", &what);
+            let to = RuleBuilder::new(DELIVER, 310, cookie)
+                .in_port(TUNNEL_PORT)
+                .segment(network.segment)
+                .with_mask(Field::Reg6, bit, bit)
+                .with(Field::EthDst, port.mac.0);
+            // An output to where it came from has to be said so.
+            state.add(to.apply(through_tunnel(network, underlay, output(weft_proto::PORT_IN_PORT))));
+        }
+    }
+}
+
+fn from_tunnel(state: &mut HostState, network: &Network) {
+    let cookie = of_network(state, network, "from-tunnel", "packets from the tunnel");
+    state.add(
+        RuleBuilder::new(CLASSIFY, 100, cookie)
+            .in_port(TUNNEL_PORT)
+            .with(Field::TunId, u64::from(network.segment).to_be_bytes())
+            .apply_goto(vec![set(Field::Reg0, network.segment.to_be_bytes())], L2),
+    );
 }
 
 /// What is for nobody.
@@ -209,11 +257,7 @@ fn remote_port(state: &mut HostState, network: &Network, port: &Port, host: &Hos
     let what = format!("delivery through the tunnel to host {}", host.name);
     let cookie = of_port(state, network, port, "delivery", &what);
     let to = RuleBuilder::new(DELIVER, 200, cookie).segment(network.segment).with(Field::EthDst, port.mac.0);
-    state.add(to.apply(vec![
-        set(Field::TunId, u64::from(network.segment).to_be_bytes()),
-        set(Field::TunDst, underlay.octets()),
-        output(TUNNEL_PORT),
-    ]));
+    state.add(to.apply(through_tunnel(network, underlay, output(TUNNEL_PORT))));
 }
 
 /// The port as the switch should have it; `None` if it is not plugged.

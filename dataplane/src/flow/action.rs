@@ -1,11 +1,14 @@
 //! What rules can do to a packet: OpenFlow's actions, and those of our own (drop with a cause, connection
-//! tracking, answers by ARP, DHCP and ICMP, MTU), in the form the walk uses; and both ways between that and messages, which
+//! tracking, answers by ARP, DHCP and ICMP, MTU, neighbours, NAT one to one), in the form the walk uses; and both ways between that and messages, which
 //! is where they are validated: what comes out of here the engine may trust.
 //!
 //! What an action means to a walk is in `resolve.rs`, what it does to a frame in `program.rs`.
 
 mod dhcp;
+mod gateway;
 mod track;
+
+pub use gateway::Neighbour;
 
 use super::key::FlowKey;
 use super::message::{address, field_row, hexadecimal, operand, port_number, prerequisites};
@@ -76,6 +79,22 @@ pub enum Action {
         /// From this address.
         answer: Ipv4Addr,
     },
+    /// Writes the MAC address of the next hop.
+    Neighbour(Neighbour),
+    /// Takes from an ARP packet where its sender is.
+    LearnNeighbour {
+        /// Behind which port; 0: the one it came in by.
+        port: u32,
+        /// In which VLAN; 0: none.
+        vlan: u16,
+    },
+    /// Replaces addresses of an IPv4 packet.
+    Translate {
+        /// The source.
+        source: Option<Ipv4Addr>,
+        /// The destination.
+        destination: Option<Ipv4Addr>,
+    },
 }
 
 impl Action {
@@ -88,6 +107,7 @@ impl Action {
             Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::Track(_) => false,
             Self::Clone(_) | Self::Group(_) => false,
             Self::DecTtl { .. } | Self::CheckMtu { .. } => false,
+            Self::Neighbour(_) | Self::LearnNeighbour { .. } | Self::Translate { .. } => false,
         }
     }
 
@@ -317,6 +337,13 @@ pub fn action_to_message(action: &Action) -> Vec<v1::Action> {
         }),
         Action::ArpReply(mac) => Wire::ArpReply(v1::ArpReply { mac: mac.to_vec() }),
         Action::DhcpReply(offer) => Wire::DhcpReply(dhcp::to_message(offer)),
+        Action::Neighbour(neighbour) => Wire::Neighbour(gateway::neighbour_to_message(neighbour)),
+        Action::LearnNeighbour { port, vlan } => {
+            Wire::LearnNeighbour(v1::LearnNeighbour { port: *port, vlan: (*vlan).into() })
+        }
+        Action::Translate { source, destination } => {
+            Wire::Translate(v1::Translate { source: octets(*source), destination: octets(*destination) })
+        }
     };
     vec![v1::Action { action: Some(one) }]
 }
@@ -350,6 +377,9 @@ pub fn plain_action(message: &v1::Action) -> Result<Action, Fault> {
     match action {
         Action::Track(_) => Err(not_in_bucket("ct")),
         Action::Group(_) => Err(not_in_bucket("group")),
+        Action::Neighbour(_) => Err(not_in_bucket("neighbour")),
+        Action::LearnNeighbour { .. } => Err(not_in_bucket("learn_neighbour")),
+        Action::Translate { .. } => Err(not_in_bucket("translate")),
         plain => Ok(plain),
     }
 }
@@ -358,7 +388,7 @@ fn not_in_bucket(name: &str) -> Fault {
     Fault::invalid(
         "bad_action",
         name,
-        "a bucket cannot track connections, branch, or lead to a group",
+        "a bucket cannot track connections, translate, deal with neighbours, branch, or lead to a group",
         "Do it in a rule, before or after the group.",
     )
 }
@@ -440,6 +470,15 @@ fn action(message: &v1::Action, id: Option<&RuleId>) -> Result<Action, Fault> {
         Wire::ArpReply(reply) => Action::ArpReply(mac(&reply.mac, "arp_reply.mac")?),
         Wire::DhcpReply(reply) => {
             Action::DhcpReply(Arc::new(dhcp::from_message(reply).map_err(|fault| fault.within("dhcp_reply"))?))
+        }
+        Wire::Neighbour(neighbour) => {
+            Action::Neighbour(gateway::neighbour_from_message(neighbour).map_err(|fault| fault.within("neighbour"))?)
+        }
+        Wire::LearnNeighbour(learn) => {
+            gateway::learn_from_message(learn).map_err(|fault| fault.within("learn_neighbour"))?
+        }
+        Wire::Translate(translate) => {
+            gateway::translate_from_message(translate).map_err(|fault| fault.within("translate"))?
         }
     })
 }
@@ -545,7 +584,7 @@ fn answer(bytes: &[u8], place: &str) -> Result<Option<Ipv4Addr>, Fault> {
     ))
 }
 
-fn mac(bytes: &[u8], place: &str) -> Result<[u8; 6], Fault> {
+pub(super) fn mac(bytes: &[u8], place: &str) -> Result<[u8; 6], Fault> {
     let mac: [u8; 6] = bytes.try_into().map_err(|_| {
         Fault::invalid("bad_length", place, format!("a MAC address of {} bytes", bytes.len()), "Give 6 bytes.")
     })?;

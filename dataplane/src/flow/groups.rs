@@ -96,10 +96,12 @@ impl Groups {
     }
 }
 
-/// The groups that a rule names, each once.
-fn named(rule: &Rule) -> HashSet<GroupId> {
+/// The groups that a rule names, each once; most name none.
+fn named(rule: &Rule) -> Vec<GroupId> {
     let mut numbers = Vec::new();
     groups_of(rule.instructions.apply.iter().chain(&rule.instructions.write), &mut numbers);
+    numbers.sort_unstable();
+    numbers.dedup();
     numbers.into_iter().map(|number| (rule.id.owner, number)).collect()
 }
 
@@ -128,8 +130,6 @@ pub(super) fn check(
         )
         .with_status(tonic::Code::ResourceExhausted));
     }
-    // The last one of an identity is the one that stays.
-    let mut names: HashMap<&RuleId, HashSet<GroupId>, foldhash::fast::RandomState> = HashMap::default();
     for (index, rule) in add.iter().enumerate() {
         let own = named(rule);
         let unknown = |id: &&GroupId| !wanted.contains(*id) && (gone.contains(*id) || groups.newest(**id).is_none());
@@ -142,7 +142,6 @@ pub(super) fn check(
             )
             .with_status(tonic::Code::FailedPrecondition));
         }
-        names.insert(&rule.id, own);
     }
     if gone.is_empty() {
         return Ok(());

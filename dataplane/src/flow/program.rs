@@ -247,6 +247,9 @@ impl Program {
             | Action::PushVlan(_)
             | Action::PopVlan
             | Action::CheckMtu { .. }
+            | Action::Neighbour(_)
+            | Action::LearnNeighbour { .. }
+            | Action::Translate { .. }
             | Action::DecTtl { .. } => egress.discard(frame, DropReason::NoOutput),
         }
     }
@@ -297,8 +300,13 @@ impl Program {
         if let Some(worker) = self.owner() {
             return format!("hand to worker {worker}");
         }
-        let messages = self.steps.iter().flat_map(|step| step.to_messages(topology));
-        messages.map(|message| text::format_effect(&message)).collect::<Vec<_>>().join(", ")
+        self.effects(topology).iter().map(text::format_effect).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What it does, as messages.
+    #[must_use]
+    pub fn effects(&self, topology: &Topology) -> Vec<v1::Effect> {
+        self.steps.iter().flat_map(|step| step.to_messages(topology)).collect()
     }
 }
 
@@ -444,6 +452,9 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Optio
         | Action::ArpReply(_)
         | Action::DhcpReply(_)
         | Action::IcmpReply
+        | Action::Neighbour(_)
+        | Action::LearnNeighbour { .. }
+        | Action::Translate { .. }
         | Action::IcmpUnreachable { .. } => {}
     }
     Ok(())

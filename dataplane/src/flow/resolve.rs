@@ -368,6 +368,9 @@ impl<'a> Walk<'a> {
             Action::DecTtl { .. } => self.decrement_ttl()?,
             Action::CheckMtu { .. } | Action::IcmpUnreachable { .. } => self.needs_ipv4()?,
             Action::IcmpReply => self.echo()?,
+            Action::Neighbour(_) | Action::LearnNeighbour { .. } | Action::Translate { .. } => {
+                return Err(DropReason::BadAction);
+            }
             Action::ArpReply(_) => self.consult(Field::EthType),
             Action::Punt { .. } | Action::DhcpReply(_) => {}
         }

@@ -74,16 +74,30 @@ impl Switch {
         Some((*interface.addresses.first()?, interface.mtu))
     }
 
+    /// The physical networks of the settings, by name, as the agent tells the controller.
+    #[must_use]
+    pub fn physical_networks(&self) -> Vec<v1::PhysicalNetwork> {
+        let state = self.state();
+        let mtu = |interface: &str| state.underlay.interface(interface).map_or(0, |interface| interface.mtu);
+        let networks = self.physical.iter().map(|(name, interface)| v1::PhysicalNetwork {
+            name: name.clone(),
+            interface: interface.clone(),
+            mtu: mtu(interface),
+        });
+        networks.collect()
+    }
+
     /// `ListNeighbours`.
     #[must_use]
     pub fn neighbours(&self) -> v1::ListNeighboursReply {
         let state = self.state();
-        let neighbours = state.underlay.next_hops.iter().map(|hop| v1::Neighbour {
+        let neighbours = state.underlay.next_hops.iter().map(|hop| v1::NeighbourState {
             address: hop.remote.octets().to_vec(),
             next_hop: if hop.interface_index == 0 { Vec::new() } else { hop.next_hop.octets().to_vec() },
             mac: hop.mac.map(|mac| mac.to_vec()).unwrap_or_default(),
             interface: hop.interface.clone(),
             state: hop.state.to_owned(),
+            ..Default::default()
         });
         v1::ListNeighboursReply { neighbours: neighbours.collect() }
     }

@@ -3,6 +3,7 @@
 
 use super::Worker;
 use super::credit::Credit;
+use crate::capture::Capture;
 use crate::clock;
 use crate::connection::fragments::Waiting;
 use crate::connection::{ConnectionId, Connections, Contents, EndReason, Filter, Options, Record, Start};
@@ -130,6 +131,8 @@ pub(super) enum Command {
     Connections(Filter, usize, Sender<(Vec<Listed>, Option<usize>)>),
     /// Likewise to be ended; gives how many were.
     Flush(Filter, usize, Sender<(usize, Option<usize>)>),
+    Capture(Box<Capture>, Sender<()>),
+    EndCapture(u32),
     Stop,
 }
 
@@ -170,6 +173,11 @@ impl Worker {
             Command::Flush(filter, from, reply) => {
                 let _ = reply.send(self.flush_connections(&filter, from));
             }
+            Command::Capture(capture, done) => {
+                self.outgoing.captures.add(*capture);
+                let _ = done.send(());
+            }
+            Command::EndCapture(id) => self.outgoing.captures.remove(id),
             Command::Stop => {}
         }
     }
@@ -376,6 +384,16 @@ impl WorkerHandle {
     /// The worker that is to be asked instead, because it has a connection of the packet.
     pub fn trace(&self, traced: Traced) -> Result<v1::TraceReply, u16> {
         self.ask(|reply| Command::Trace(traced, reply))
+    }
+
+    /// Begins a capture: frames received after this are seen.
+    pub fn capture(&self, capture: Capture) {
+        self.ask(|done| Command::Capture(Box::new(capture), done));
+    }
+
+    /// Ends one, soon.
+    pub fn end_capture(&self, id: u32) {
+        self.tell(Command::EndCapture(id));
     }
 
     /// At most so many connections of a filter, in no order. Packets pass in between.

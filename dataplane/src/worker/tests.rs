@@ -1,6 +1,7 @@
 //! A whole worker on memory ports: frames in, frames out, every frame accounted for.
 
 mod branches;
+mod captured;
 mod edges;
 mod groups;
 mod routed;

@@ -4,7 +4,7 @@ use super::matching::part_number;
 use super::name::{Context, PARTS, Target, check_prerequisites, resolve};
 use super::scan::{Word, did_you_mean, words};
 use super::value::{self, Masked, format_mac, mac, parse_number, to_bytes, to_number};
-use super::{dhcp, icmp, track};
+use super::{dhcp, gateway, icmp, track};
 use crate::fault::Fault;
 use crate::field::{FieldInfo, info};
 use crate::v1::{self, DropCause, Field, FieldMatch, Instructions, action::Action as Kind};
@@ -19,7 +19,7 @@ const CAUSES: [(&str, DropCause); 4] = [
 ];
 
 /// Every action and instruction that is understood.
-const ACTIONS: [&str; 36] = [
+const ACTIONS: &[&str] = &[
     "output",
     "in_port",
     "IN_PORT",
@@ -44,6 +44,9 @@ const ACTIONS: [&str; 36] = [
     "check_mtu",
     "icmp_reply",
     "icmp_unreachable",
+    "neighbour",
+    "learn_neighbour",
+    "translate",
     "controller",
     "punt",
     "ct",
@@ -278,7 +281,7 @@ fn unknown(name: Word<'_>) -> Fault {
     if let Some((_, instead)) = FOREIGN.iter().find(|row| row.0.eq_ignore_ascii_case(name.text)) {
         return name.fault("unknown_action", format!("\"{}\" is not an action of this switch", name.text), *instead);
     }
-    let meant = did_you_mean(name.text, ACTIONS);
+    let meant = did_you_mean(name.text, ACTIONS.iter().copied());
     name.fault(
         "unknown_action",
         format!("\"{}\" is not an action", name.text),
@@ -385,6 +388,30 @@ pub(super) fn one(word: Word<'_>, packets: Packets<'_>, depth: usize) -> Result<
             let inner = argument.call_argument(word, "icmp_unreachable(code=host,answer=10.0.0.1)")?;
             needs_ip(word, name, packets)?;
             Kind::IcmpUnreachable(icmp::unreachable(word, inner)?)
+        }
+        "neighbour" => {
+            let inner = argument.call_argument(word, gateway::NEIGHBOUR)?;
+            needs_ip(word, name, packets)?;
+            Kind::Neighbour(gateway::neighbour(word, inner)?)
+        }
+        "learn_neighbour" => {
+            let learn = match argument {
+                Argument::Call(inner) => gateway::learn(word, inner)?,
+                _ => argument.nothing(word, gateway::LEARN).map(|()| v1::LearnNeighbour::default())?,
+            };
+            if !packets.may_be(&[0x0806]) {
+                return Err(word.fault(
+                    "missing_prerequisite",
+                    "learn_neighbour needs arp",
+                    "Add arp to the rule's match.",
+                ));
+            }
+            Kind::LearnNeighbour(learn)
+        }
+        "translate" => {
+            let inner = argument.call_argument(word, gateway::TRANSLATE)?;
+            needs_ip(word, name, packets)?;
+            Kind::Translate(gateway::translate(word, inner)?)
         }
         "controller" | "CONTROLLER" | "punt" => Kind::Punt(punt(word, argument)?),
         "ct" => {
@@ -562,6 +589,9 @@ pub fn format_action(action: &v1::Action) -> String {
         }
         Some(Kind::ArpReply(reply)) => format!("arp_reply:{}", format_mac(&reply.mac)),
         Some(Kind::DhcpReply(reply)) => dhcp::format(reply),
+        Some(Kind::Neighbour(neighbour)) => gateway::format_neighbour(neighbour),
+        Some(Kind::LearnNeighbour(learn)) => gateway::format_learn(learn),
+        Some(Kind::Translate(translate)) => gateway::format_translate(translate),
     }
 }
 

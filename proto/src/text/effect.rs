@@ -1,6 +1,7 @@
 //! What a trace says is done with a packet.
 
 use super::action::format_action;
+use super::gateway;
 use super::value::format_ip;
 use crate::v1::{self, effect::Effect as Kind};
 
@@ -37,6 +38,7 @@ pub fn format_effect(effect: &v1::Effect) -> String {
             format!("{name}({})", parts.join(", "))
         }
         Some(Kind::Translation(translation)) => format_translation(translation),
+        Some(Kind::Neighbour(neighbour)) => gateway::format_effect(neighbour),
     }
 }
 

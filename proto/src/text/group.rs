@@ -115,10 +115,15 @@ fn in_bucket(group: &mut Group, word: Word<'_>, acting: bool) -> Result<bool, Fa
         return Err(word.fault("missing_actions", "actions= is followed by nothing", "Write actions=drop to drop."));
     }
     let action = one(action, Packets::Any, 0)?;
-    if matches!(action.action, Some(Kind::Ct(_) | Kind::Clone(_) | Kind::Group(_))) {
+    let cannot = match &action.action {
+        Some(Kind::Ct(_) | Kind::Clone(_) | Kind::Group(_)) => true,
+        Some(Kind::Neighbour(_) | Kind::LearnNeighbour(_) | Kind::Translate(_)) => true,
+        _ => false,
+    };
+    if cannot {
         return Err(word.fault(
             "bad_action",
-            "a bucket cannot track connections, branch, or lead to a group",
+            "a bucket cannot track connections, translate, deal with neighbours, branch, or lead to a group",
             "Do it in a rule, before or after the group.",
         ));
     }

@@ -37,6 +37,12 @@ fn lines_come_back_as_they_were_written() {
         "table=0,priority=1,actions=output:1,write_actions(group:7)",
         "table=0,priority=1,icmp,icmp_type=8,actions=icmp_reply",
         "table=0,priority=1,udp,actions=icmp_unreachable(code=port,answer=10.0.0.1)",
+        "table=0,priority=1,ip,actions=neighbour(port=1,source=192.0.2.1,mac=02:00:00:00:00:01),output:1",
+        "table=0,priority=1,ip,actions=neighbour(port=1,source=192.0.2.1,mac=02:00:00:00:00:01,vlan=7,hop=192.0.2.254)",
+        "table=0,priority=1,arp,actions=learn_neighbour,output:2",
+        "table=0,priority=1,arp,actions=learn_neighbour(port=1,vlan=7)",
+        "table=0,priority=1,ip,actions=translate(src=192.0.2.10),goto_table:1",
+        "table=0,priority=1,udp,actions=translate(src=192.0.2.10,dst=10.0.0.5),goto_table:1",
         "table=0,priority=1,ip,actions=write_actions(icmp_unreachable(code=admin,answer=10.0.0.1))",
         "table=0,priority=1,udp,udp_dst=67,actions=dhcp_reply(address=10.0.0.5/24,server=10.0.0.2,mac=02:00:00:00:00:02,router=10.0.0.1,dns=1.1.1.1;9.9.9.9,mtu=1450,lease=86400,host=web-1,domain=a.example,route=10.1.0.0/16>10.0.0.1;0.0.0.0/0>10.0.0.1)",
     ] {
@@ -526,7 +532,11 @@ fn any_rule() -> impl Strategy<Value = v1::Rule> {
 
 fn any_group() -> impl Strategy<Value = v1::Group> {
     let action = any_match().prop_flat_map(plain_action);
-    let fits = |action: &v1::Action| !matches!(action.action, Some(Kind::Ct(_) | Kind::Group(_)));
+    let fits = |action: &v1::Action| match action.action {
+        Some(Kind::Ct(_) | Kind::Group(_)) => false,
+        Some(Kind::Neighbour(_) | Kind::LearnNeighbour(_) | Kind::Translate(_)) => false,
+        _ => true,
+    };
     let actions = proptest::collection::vec(action.prop_filter("it stands in a bucket", fits), 0..4);
     let bucket = (1..=65535_u32, proptest::option::of(1..=crate::PORT_MAX), actions);
     (0..=crate::PORT_MAX, 1..=4_i32, proptest::collection::vec(bucket, 0..4), 0..3_i32).prop_map(
