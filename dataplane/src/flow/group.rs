@@ -12,8 +12,6 @@ use super::action::{Action, action_to_message, plain_action};
 use super::message::{owner_from_message, owner_to_message};
 use super::rule::{Owner, RuleCounters};
 use crate::limits::BUCKETS_PER_GROUP;
-use foldhash::fast::FixedState;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use weft_proto::PORT_MAX;
 use weft_proto::digest;
@@ -76,7 +74,7 @@ impl Group {
             if !alive(bucket) {
                 continue;
             }
-            let hash = FixedState::with_seed(bucket.identity).hash_one(flow);
+            let hash = mix(mix(flow) ^ bucket.identity);
             // Uniform in (0, 1]; then exponential with the weight as its rate: the smallest of several is the one of
             // a bucket in proportion to its weight.
             let uniform = ((hash >> 11) + 1) as f64 / (1_u64 << 53) as f64;
@@ -105,6 +103,14 @@ impl Group {
         let parts = |bucket: &Bucket| (bucket.weight, bucket.watch, bucket.identity);
         self.kind == other.kind && self.buckets.iter().map(parts).eq(other.buckets.iter().map(parts))
     }
+}
+
+/// A permutation that spreads every bit over all (the finaliser of splitmix64): scores of flows that differ little
+/// must not.
+fn mix(mut value: u64) -> u64 {
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
 }
 
 /// A group from its message, made at `now`.
