@@ -13,6 +13,7 @@ mod documentation;
 mod drops;
 mod failure;
 mod flows;
+mod groups;
 mod json;
 mod output;
 mod overview;
@@ -61,6 +62,9 @@ enum Command {
     /// Rules of a switch, in the syntax of ovs-ofctl.
     #[command(subcommand)]
     Flows(flows::Command),
+    /// Groups of a switch: what rules send to together, in the syntax of ovs-ofctl.
+    #[command(subcommand)]
+    Groups(groups::Command),
     /// Address sets of a switch, which rules match as ip_src=@NAME.
     #[command(subcommand)]
     Sets(sets::Command),
@@ -113,6 +117,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Cloud(command) => cloud::run(command, &connection, output).await,
         Command::Status(arguments) => switch::status(arguments, &connection, output).await,
         Command::Flows(command) => flows::run(command, &connection, output).await,
+        Command::Groups(command) => groups::run(command, &connection, output).await,
         Command::Sets(command) => sets::run(command, &connection, output).await,
         Command::Trace(arguments) => trace::run(arguments, &connection, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, &connection, output).await,

@@ -239,6 +239,26 @@ fn switches_tell_about_themselves() {
 }
 
 #[test]
+fn groups_are_set_shown_and_removed() {
+    let fake = Fake::start();
+    let host = fake.host();
+    let dumped = done(&["groups", "dump", &host]);
+    assert!(dumped.starts_with("group_id=7,owner=manual,type=all,bucket=actions=output:2\n    3 packets"), "{dumped}");
+    assert_eq!(json(&["groups", "dump", &host, "7", "--json"])[0]["buckets"][0]["actions"], "output:2");
+    assert!(failed(&["groups", "dump", &host, "8"], 1).contains("there is no group 8"));
+    let add = "group_id=1,type=select,bucket=weight:10,actions=output:2,bucket=weight:20,actions=output:3";
+    assert!(done(&["groups", "add", &host, add]).starts_with("1 group set"));
+    assert!(failed(&["groups", "add", &host, "group_id=1,type=al"], 1).contains("Did you mean \"all\"?"));
+    assert!(done(&["groups", "del", &host, "group_id=7"]).starts_with("1 group removed"));
+    assert!(failed(&["groups", "del", &host, "8"], 1).contains("there is no group 8 made by hand"));
+    assert!(done(&["groups", "del", &host, "--all"]).starts_with("1 group removed"));
+    let bundles = fake.bundles();
+    let set: Vec<_> = bundles.iter().flat_map(|bundle| &bundle.set_groups).collect();
+    assert_eq!((set.len(), set[0].buckets[1].weight), (1, 20));
+    assert_eq!(bundles.iter().flat_map(|bundle| bundle.remove_groups.clone()).collect::<Vec<_>>(), [7, 7]);
+}
+
+#[test]
 fn the_controller_is_asked_for_objects_and_passes_calls_on() {
     let fake = Fake::start();
     let controller = fake.host();
