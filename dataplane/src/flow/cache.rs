@@ -24,7 +24,7 @@ use super::key::{FlowKey, WORDS};
 use super::log::{Passed, Work};
 use super::program::Program;
 use super::resolve::Resolution;
-use super::rule::Rule;
+use super::rule::{Rule, RuleCounters};
 use super::shared::Shared;
 use super::state::FlowState;
 use super::statistics::TableStatistics;
@@ -59,6 +59,8 @@ struct Way {
     stable: FlowKey,
     rules: Arc<[Arc<Rule>]>,
     missed: Box<[u8]>,
+    /// Groups and buckets that count its packets.
+    counted: Box<[Arc<RuleCounters>]>,
     passed: Box<[Passed]>,
 }
 
@@ -71,6 +73,7 @@ impl PartialEq for Way {
             && self.passed == other.passed
             && self.rules.len() == other.rules.len()
             && self.rules.iter().zip(other.rules.iter()).all(same)
+            && self.counted.iter().map(Arc::as_ptr).eq(other.counted.iter().map(Arc::as_ptr))
     }
 }
 
@@ -328,6 +331,7 @@ impl Cache {
             stable: resolution.stable,
             rules: resolution.rules.into(),
             missed: resolution.missed.into(),
+            counted: resolution.counted.into(),
             passed: resolution.passed.into(),
         };
         let mut all = [0; WORDS];
@@ -546,5 +550,6 @@ fn settle(entry: &mut Entry, tables: &mut TableStatistics) {
     if packets > 0 {
         tables.count(&entry.way.rules, &entry.way.missed, packets);
         entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes, entry.used));
+        entry.way.counted.iter().for_each(|counters| counters.add(packets, bytes, entry.used));
     }
 }

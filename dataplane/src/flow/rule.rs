@@ -69,7 +69,7 @@ pub enum Timeout {
     Hard,
 }
 
-/// What a rule has counted; shared by its successors when its instructions are replaced.
+/// What a rule, a group or a bucket has counted; shared by its successors when it is replaced.
 #[derive(Debug, Default)]
 pub struct RuleCounters {
     packets: AtomicU64,

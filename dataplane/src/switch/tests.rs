@@ -2,6 +2,7 @@
 //! other end the test holds; its `transmit_file` stands for the name of an interface.
 
 mod bundle;
+mod capture;
 mod expiry;
 mod meters;
 mod moment;
@@ -26,7 +27,7 @@ use weft_proto::v1::{self, Field, port_spec::Kind};
 const UNDERLAY: u32 = weft_proto::UNDERLAY_PORT;
 
 /// Of tunnels.
-type Ends = BTreeSet<(Ipv4Addr, u16)>;
+type Ends = BTreeSet<TunnelEnd>;
 
 #[derive(Clone, Default)]
 struct TestPorts {

@@ -83,6 +83,7 @@ impl Worker {
                 connections: Connected::AsNew,
                 now: self.now,
                 arrived: true,
+                traced: None,
             };
             Program::compile(&resolve_actions(&view, &Packet { key: &key, contents }, rule))
         };

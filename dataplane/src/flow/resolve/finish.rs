@@ -17,7 +17,7 @@ impl Walk<'_> {
             self.effects = vec![Effect::HandOver(owner)];
             drop = None;
             // The owner counts the packet, and does everything to it.
-            (self.rules, self.missed) = Default::default();
+            (self.rules, self.missed, self.counted) = Default::default();
             (self.tracks, self.watched, self.commits) = Default::default();
         }
         if self.decremented && self.consulted.ip_ttl != 0 {
@@ -35,6 +35,7 @@ impl Walk<'_> {
             effects: self.effects,
             rules: self.rules,
             missed: self.missed,
+            counted: self.counted,
             drop,
             tracks: self.tracks,
             watched: self.watched,
@@ -48,6 +49,7 @@ impl Walk<'_> {
             early: self.early,
             transport: self.contents.transport,
             branches: self.branches + self.branches_repeated,
+            copies: self.copies,
         }
     }
 
