@@ -540,7 +540,7 @@ fn any_rule() -> impl Strategy<Value = v1::Rule> {
 fn any_group() -> impl Strategy<Value = v1::Group> {
     let action = any_match().prop_flat_map(plain_action);
     let fits = |action: &v1::Action| match action.action {
-        Some(Kind::Ct(_) | Kind::Group(_)) => false,
+        Some(Kind::Ct(_) | Kind::Group(_) | Kind::Meter(_)) => false,
         Some(Kind::Neighbour(_) | Kind::LearnNeighbour(_) | Kind::Translate(_)) => false,
         _ => true,
     };
