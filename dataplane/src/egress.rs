@@ -8,6 +8,7 @@ use crate::flow::key::FlowKey;
 use crate::flow::program::Egress;
 use crate::handover::{FromTunnel, Links, Message, Parcel, PortName};
 use crate::limits::{HAND_OVERS_PER_FRAME, PORTS, REPLIES_PER_BATCH};
+use crate::meter::Meters;
 use crate::outcome::Outcomes;
 use crate::packet::fragment::fragment;
 use crate::packet::frame::{Departure, Frame};
@@ -41,6 +42,8 @@ pub struct Outgoing {
     waiting: Vec<PortSlot>,
     /// The ways to other workers.
     pub links: Links,
+    /// This worker's parts of the meters.
+    pub meters: Meters,
     /// Port numbers by slot, at the version of the batch; 0: none.
     pub numbers: Vec<u32>,
     /// By slot: the worker that sends by a port of which this one has no queue.
@@ -74,6 +77,7 @@ impl Outgoing {
             ports: BTreeMap::new(),
             waiting: Vec::new(),
             links,
+            meters: Meters::default(),
             numbers: vec![0; PORTS],
             routes: BTreeMap::new(),
             fitted: Vec::new(),
@@ -365,6 +369,10 @@ impl Egress for Outgoing {
         }
         pieces.drain(..).for_each(|piece| each(self, piece));
         self.pieces = pieces;
+    }
+
+    fn admit(&mut self, meter: u32, frame: &Frame) -> bool {
+        self.meters.admit(meter, frame.len())
     }
 
     fn may_reply(&mut self) -> bool {

@@ -12,6 +12,7 @@ pub mod egress;
 pub mod flow;
 pub mod handover;
 pub mod limits;
+pub mod meter;
 pub mod outcome;
 pub mod packet;
 pub mod port;

@@ -77,6 +77,8 @@ pub trait Egress {
     fn fragment(&mut self, output: PortSlot, frame: Frame, l3: usize, mtu: u16, each: impl FnMut(&mut Self, Frame));
     /// Hands a frame, as it came in, to another worker, which decides about it.
     fn hand_over(&mut self, worker: u16, frame: Frame, key: &FlowKey);
+    /// Whether a meter lets the frame pass.
+    fn admit(&mut self, meter: u32, frame: &Frame) -> bool;
     /// Whether one more reply may be composed in this batch.
     fn may_reply(&mut self) -> bool;
     /// The slot the frame came in by.
@@ -175,6 +177,10 @@ impl Program {
                 if let Some(copy) = egress.copy(&frame, step.output()) {
                     self.consume(step, copy, passing, egress);
                 }
+            } else if let Some(meter) = step.meter() {
+                if !egress.admit(meter, &frame) {
+                    return egress.discard(frame, DropReason::Meter);
+                }
             } else if let Err(refusal) = change(step, &mut frame, &mut passing.layout, &mut passing.mtu) {
                 return self.refuse(frame, refusal, &passing, egress);
             }
@@ -250,6 +256,7 @@ impl Program {
             | Action::Neighbour(_)
             | Action::LearnNeighbour { .. }
             | Action::Translate { .. }
+            | Action::Meter(_)
             | Action::DecTtl { .. } => egress.discard(frame, DropReason::NoOutput),
         }
     }
@@ -447,6 +454,7 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Optio
         | Action::Punt { .. }
         | Action::Drop(_)
         | Action::Track(_)
+        | Action::Meter(_)
         | Action::Clone(_)
         | Action::Group(_)
         | Action::ArpReply(_)
