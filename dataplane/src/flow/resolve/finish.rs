@@ -48,6 +48,7 @@ impl Walk<'_> {
             early: self.early,
             transport: self.contents.transport,
             branches: self.branches + self.branches_repeated,
+            copies: self.copies,
         }
     }
 
