@@ -539,10 +539,9 @@ fn any_rule() -> impl Strategy<Value = v1::Rule> {
 
 fn any_group() -> impl Strategy<Value = v1::Group> {
     let action = any_match().prop_flat_map(plain_action);
-    let fits = |action: &v1::Action| match action.action {
-        Some(Kind::Ct(_) | Kind::Group(_)) => false,
-        Some(Kind::Neighbour(_) | Kind::LearnNeighbour(_) | Kind::Translate(_)) => false,
-        _ => true,
+    let fits = |action: &v1::Action| {
+        use Kind::{Ct, Group, LearnNeighbour, Neighbour, Translate};
+        !matches!(action.action, Some(Ct(_) | Group(_) | Neighbour(_) | LearnNeighbour(_) | Translate(_)))
     };
     let actions = proptest::collection::vec(action.prop_filter("it stands in a bucket", fits), 0..4);
     let bucket = (1..=65535_u32, proptest::option::of(1..=crate::PORT_MAX), actions);
