@@ -12,7 +12,7 @@ use weft_proto::v1::{CaptureFramesRequest, CapturedFrame, FrameDirection};
 
 /// Arguments of a live trace.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub struct Live {
     /// Real packets that match, as they come, as in tcp,ip_dst=10.0.0.0/24; "" matches all.
     #[arg(long, value_name = "MATCH", conflicts_with_all = ["packet", "frame"])]
     pub live: Option<String>,
@@ -28,7 +28,7 @@ pub struct Arguments {
 pub async fn run(
     filter: &str,
     host: &str,
-    arguments: &Arguments,
+    arguments: &Live,
     connection: &Connection,
     output: Output,
 ) -> Result<(), Failure> {
