@@ -31,7 +31,7 @@ pub struct Arguments {
     #[command(flatten)]
     path: path::Question,
     #[command(flatten)]
-    live: live::Live,
+    live: live::Arguments,
 }
 
 /// Asks and prints.

@@ -479,6 +479,7 @@ impl Worker {
             self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         } else {
             resolution.rules.iter().for_each(|rule| rule.counters.add(1, frame.len() as u64));
+            resolution.counted.iter().for_each(|counters| counters.add(1, frame.len() as u64));
             let program = Arc::new(Program::compile(&resolution));
             self.outgoing.capture_walk(|| Walk {
                 rules: resolution.rules.into(),

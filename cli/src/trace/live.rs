@@ -12,7 +12,8 @@ use weft_proto::v1::{CaptureFramesRequest, CapturedFrame, FrameDirection};
 
 /// Arguments of a live trace.
 #[derive(clap::Args)]
-pub struct Live {
+#[group(skip)]
+pub struct Arguments {
     /// Real packets that match, as they come, as in tcp,ip_dst=10.0.0.0/24; "" matches all.
     #[arg(long, value_name = "MATCH", conflicts_with_all = ["packet", "frame"])]
     pub live: Option<String>,
@@ -28,7 +29,7 @@ pub struct Live {
 pub async fn run(
     filter: &str,
     host: &str,
-    arguments: &Live,
+    arguments: &Arguments,
     connection: &Connection,
     output: Output,
 ) -> Result<(), Failure> {
