@@ -8,13 +8,16 @@ mod capture;
 mod cloud;
 mod connect;
 mod connections;
+mod doctor;
 mod documentation;
 mod drops;
 mod failure;
 mod flows;
+mod groups;
 mod json;
 mod output;
 mod overview;
+mod path;
 mod port_kind;
 mod ports;
 mod punts;
@@ -59,13 +62,22 @@ enum Command {
     /// Rules of a switch, in the syntax of ovs-ofctl.
     #[command(subcommand)]
     Flows(flows::Command),
+    /// Groups of a switch: what rules send to together, in the syntax of ovs-ofctl.
+    #[command(subcommand)]
+    Groups(groups::Command),
     /// Address sets of a switch, which rules match as ip_src=@NAME.
     #[command(subcommand)]
     Sets(sets::Command),
     /// What a switch would do with a packet, and why; nothing is sent. With --live: what it does with real ones.
     ///
-    /// For example: weft trace web in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
+    /// With --from and --to, what an instance would send is followed from host to host, its answer too: to whom it
+    /// gets, or to the rule that drops it, by name, and what to do about it.
+    ///
+    /// For example: weft trace --from web-1 --to 10.0.0.6:80, or for one switch: weft trace web
+    /// in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
     Trace(trace::Arguments),
+    /// What is wrong with the cloud, and what to do about it: hosts, underlay, ports, addresses, security groups, drops.
+    Doctor(doctor::Arguments),
     /// The flow tables of a switch.
     Tables(switch::HostArguments),
     /// The ports of a switch.
@@ -105,8 +117,10 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Cloud(command) => cloud::run(command, &connection, output).await,
         Command::Status(arguments) => switch::status(arguments, &connection, output).await,
         Command::Flows(command) => flows::run(command, &connection, output).await,
+        Command::Groups(command) => groups::run(command, &connection, output).await,
         Command::Sets(command) => sets::run(command, &connection, output).await,
         Command::Trace(arguments) => trace::run(arguments, &connection, output).await,
+        Command::Doctor(arguments) => doctor::run(arguments, &connection, output).await,
         Command::Tables(arguments) => switch::tables(arguments, &connection, output).await,
         Command::Ports(command) => ports::run(command, &connection, output).await,
         Command::Drops(arguments) => drops::run(arguments, &connection, output).await,

@@ -153,6 +153,23 @@ fn deleting_everything_must_be_confirmed() {
 }
 
 #[test]
+fn a_way_that_does_not_pass_exits_with_one_and_says_so_once() {
+    let fake = Fake::start();
+    let controller = fake.host();
+    let words = |to| ["--controller", &controller, "trace", "--from", "web-1", "--to", to].map(str::to_owned);
+    let run = |to| weft(&words(to).each_ref().map(String::as_str));
+    let passes = run("10.0.0.6:80");
+    assert_eq!(
+        (passes.status.code(), out(&passes).as_str()),
+        (Some(0), "What port web-1 sends\n  => delivered to 10.0.0.6.\n")
+    );
+    let fails = run("10.0.0.6:81");
+    assert_eq!((fails.status.code(), err(&fails).as_str()), (Some(1), ""));
+    assert!(out(&fails).contains("=> delivered to 10.0.0.6."));
+    assert_eq!(weft(&["trace", "--from", "web-1", "in_port=1"]).status.code(), Some(2));
+}
+
+#[test]
 fn a_trace_shows_steps_and_verdict() {
     let fake = Fake::start();
     let shown = done(&["trace", &fake.host(), "in_port=1,tcp,ip_dst=10.0.0.5,tcp_dst=80"]);
@@ -219,6 +236,26 @@ fn switches_tell_about_themselves() {
     assert_eq!(bundles.iter().flat_map(|bundle| bundle.remove_address_sets.clone()).collect::<Vec<_>>(), ["web"]);
     let failure = failed(&["ports", "add", &host, "5", "tap:broken"], 1);
     assert!(failure.contains("no such device") && failure.contains("weft ports del"), "{failure}");
+}
+
+#[test]
+fn groups_are_set_shown_and_removed() {
+    let fake = Fake::start();
+    let host = fake.host();
+    let dumped = done(&["groups", "dump", &host]);
+    assert!(dumped.starts_with("group_id=7,owner=manual,type=all,bucket=actions=output:2\n    3 packets"), "{dumped}");
+    assert_eq!(json(&["groups", "dump", &host, "7", "--json"])[0]["buckets"][0]["actions"], "output:2");
+    assert!(failed(&["groups", "dump", &host, "8"], 1).contains("there is no group 8"));
+    let add = "group_id=1,type=select,bucket=weight:10,actions=output:2,bucket=weight:20,actions=output:3";
+    assert!(done(&["groups", "add", &host, add]).starts_with("1 group set"));
+    assert!(failed(&["groups", "add", &host, "group_id=1,type=al"], 1).contains("Did you mean \"all\"?"));
+    assert!(done(&["groups", "del", &host, "group_id=7"]).starts_with("1 group removed"));
+    assert!(failed(&["groups", "del", &host, "8"], 1).contains("there is no group 8 made by hand"));
+    assert!(done(&["groups", "del", &host, "--all"]).starts_with("1 group removed"));
+    let bundles = fake.bundles();
+    let set: Vec<_> = bundles.iter().flat_map(|bundle| &bundle.set_groups).collect();
+    assert_eq!((set.len(), set[0].buckets[1].weight), (1, 20));
+    assert_eq!(bundles.iter().flat_map(|bundle| bundle.remove_groups.clone()).collect::<Vec<_>>(), [7, 7]);
 }
 
 #[test]

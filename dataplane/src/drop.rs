@@ -64,6 +64,8 @@ reasons! {
     UnknownDestination = "unknown_destination",
     /// A tunnel packet of a network with no instance here.
     UnknownSegment = "unknown_segment",
+    /// A frame of a physical network for a station, or of a VLAN, that is not here: nothing is wrong.
+    Elsewhere = "elsewhere",
     /// The time to live was 1 or less where a rule decrements it.
     TtlExpired = "ttl_expired",
     /// The output port does not exist.
@@ -94,6 +96,8 @@ reasons! {
     NoHeadroom = "no_headroom",
     /// It would branch (clone, groups) more often, or deeper, than a packet may.
     BranchLimit = "branch_limit",
+    /// A group has no bucket whose port is up.
+    NoLiveBucket = "no_live_bucket",
     /// A rule's action does not fit the packet, such as popping a VLAN tag it does not have.
     BadAction = "bad_action",
     /// A rule hands it to a program, and none is listening.

@@ -11,7 +11,7 @@
 //! refused whole.
 
 use super::bundle::{self, Plan};
-use super::open::Device;
+use super::open::{Device, TunnelSettings};
 use super::ports::{Port, Ports, Totals};
 use super::queues::QueueSet;
 use super::{State, Switch};
@@ -22,7 +22,7 @@ use crate::port::{PortQueue, PortSlot};
 use std::sync::Arc;
 use tonic::Code;
 use weft_proto::fault::Fault;
-use weft_proto::v1::{self, port_spec::Kind};
+use weft_proto::v1;
 
 /// A port's queues.
 pub(super) type Queues = Vec<Box<dyn PortQueue>>;
@@ -65,6 +65,7 @@ impl Switch {
         let changes_ports = plan.changes_ports();
         let resolve = plan.replace
             || !plan.remove.is_empty()
+            || !plan.set_groups.is_empty()
             || plan.add.iter().any(|rule| !rule.instructions.tunnel_destinations().is_empty());
         let change = Change {
             settings: std::mem::take(&mut plan.settings),
@@ -74,6 +75,8 @@ impl Switch {
             add: std::mem::take(&mut plan.add),
             remove: std::mem::take(&mut plan.remove),
             sets: std::mem::take(&mut plan.sets),
+            set_groups: std::mem::take(&mut plan.set_groups),
+            remove_groups: std::mem::take(&mut plan.remove_groups),
             topology: None,
         };
         let done = if changes_ports { self.change_ports(&plan, change, state)? } else { self.tables.commit(change)? };
@@ -149,7 +152,7 @@ impl Switch {
     fn open_all(&self, plan: &Plan, next: &mut Ports, new: &mut Vec<NewQueues>) -> Result<(), Fault> {
         for (index, spec) in &plan.open {
             let slot = reserve(next)?;
-            let device = if let Some(Kind::Vxlan(_)) = spec.kind {
+            let device = if TunnelSettings::of(spec).is_some() {
                 None
             } else {
                 let place = |fault: Fault| fault.within(&format!("add_ports[{index}]"));
