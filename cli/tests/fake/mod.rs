@@ -344,6 +344,7 @@ impl Cloud for Service {
             physical_network: request.physical_network,
             vlan_id: request.vlan_id,
             external: request.external,
+            vlan_transparent: request.vlan_transparent,
         };
         self.0.lock().unwrap().networks.push(network.clone());
         Ok(Response::new(network))

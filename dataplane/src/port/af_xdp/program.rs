@@ -5,6 +5,8 @@
 //! ours when no socket serves the queue.
 
 use super::bpf::Instruction;
+use crate::packet::header::{Gre, protocol};
+use crate::packet::tunnel::Encapsulation;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -13,7 +15,6 @@ const LOAD_HALF: u8 = 0x69;
 const LOAD_BYTE: u8 = 0x71;
 const STORE_WORD: u8 = 0x63;
 const STORE_HALF: u8 = 0x6b;
-const STORE_HALF_IMMEDIATE: u8 = 0x6a;
 const LOAD_MAP: u8 = 0x18;
 const MOVE: u8 = 0xbf;
 const MOVE_IMMEDIATE: u8 = 0xb7;
@@ -34,7 +35,7 @@ const DATA: i16 = 0;
 const DATA_END: i16 = 4;
 const QUEUE: i16 = 16;
 
-/// Ethernet, IPv4 without options, UDP: what must be there to be ours.
+/// Ethernet, IPv4 without options, and UDP or GRE with a key: what must be there to be ours.
 const HEADERS: i32 = 14 + 20 + 8;
 
 /// The frame pointer; other registers go by number.
@@ -109,15 +110,21 @@ pub(super) fn take_all(sockets: &OwnedFd) -> Vec<Instruction> {
 /// Bytes of a key in the map of endpoints.
 pub(super) const ENDPOINT: usize = 8;
 
-/// What unfragmented UDP to this address and port looks up.
-pub(super) fn endpoint(address: Ipv4Addr, port: u16) -> [u8; ENDPOINT] {
+/// What an unfragmented packet to this address looks up: address, the second half of the first word behind the IP header
+/// (UDP's destination port, GRE's protocol type), and the IP protocol.
+pub(super) fn endpoint(address: Ipv4Addr, encapsulation: Encapsulation) -> [u8; ENDPOINT] {
+    let (kind, protocol) = match encapsulation {
+        Encapsulation::Vxlan(port) => (port, protocol::UDP),
+        Encapsulation::Gre => (Gre::ETHERNET, protocol::GRE),
+    };
     let mut key = [0; ENDPOINT];
     key[..4].copy_from_slice(&address.octets());
-    key[4..6].copy_from_slice(&port.to_be_bytes());
+    key[4..6].copy_from_slice(&kind.to_be_bytes());
+    key[6..].copy_from_slice(&u16::from(protocol).to_ne_bytes());
     key
 }
 
-/// Ours is unfragmented UDP over IPv4 without options, to one of the endpoints. The rest is the
+/// Ours is unfragmented UDP or GRE over IPv4 without options, to one of the endpoints. The rest is the
 /// host's: fragments too, which only its stack can put together.
 pub(super) fn take_endpoints(sockets: &OwnedFd, endpoints: &OwnedFd) -> Vec<Instruction> {
     // Halfwords as a load from a frame gives them on this machine.
@@ -134,18 +141,17 @@ pub(super) fn take_endpoints(sockets: &OwnedFd, endpoints: &OwnedFd) -> Vec<Inst
         .pass_if(JUMP_UNLESS_EQUAL, 4, 0, network([0x08, 0x00]))
         .load(LOAD_BYTE, 4, 2, 14)
         .pass_if(JUMP_UNLESS_EQUAL, 4, 0, 0x45)
-        .load(LOAD_BYTE, 4, 2, 14 + 9)
-        .pass_if(JUMP_UNLESS_EQUAL, 4, 0, 17)
         // More fragments, or an offset.
         .load(LOAD_HALF, 4, 2, 14 + 6)
         .immediate(AND_IMMEDIATE, 4, network([0x3f, 0xff]))
         .pass_if(JUMP_UNLESS_EQUAL, 4, 0, 0)
-        // The key on the stack: address, port, two zeroes.
+        // The key on the stack: address, port or type, protocol.
         .load(LOAD_WORD, 4, 2, 14 + 16)
         .store(STORE_WORD, -8, 4)
         .load(LOAD_HALF, 4, 2, 14 + 20 + 2)
         .store(STORE_HALF, -4, 4)
-        .emit(STORE_HALF_IMMEDIATE, STACK, 0, -2, 0)
+        .load(LOAD_BYTE, 4, 2, 14 + 9)
+        .store(STORE_HALF, -2, 4)
         .map(1, endpoints)
         .copy(2, STACK)
         .immediate(ADD_IMMEDIATE, 2, -8)
