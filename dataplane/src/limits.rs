@@ -71,6 +71,12 @@ pub const BRANCH_DEPTH: usize = 16;
 /// each packet with which some of them began. The way that needs more drops under `BranchLimit`.
 pub const REPEATS_PER_WALK: usize = 16;
 
+/// Groups of one switch.
+pub const GROUPS: usize = 4096;
+
+/// Buckets of one group.
+pub const BUCKETS_PER_GROUP: usize = 256;
+
 /// Partitions that a table's changes are told apart by; one more for rules that leave the field wild.
 pub const PARTITIONS: usize = 256;
 
@@ -132,6 +138,9 @@ pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Connections in the answer to one request.
 pub const CONNECTIONS_LISTED: usize = 100_000;
+
+/// Connections that one trace may assume.
+pub const ASSUMED_CONNECTIONS: usize = 64;
 
 /// Replies (DHCP, ICMP) that one worker composes per batch; the excess drops under `ResponderBudget`.
 pub const REPLIES_PER_BATCH: usize = 16;

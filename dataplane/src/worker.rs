@@ -421,8 +421,15 @@ impl Worker {
         let contents = Contents::read(frame.head(), &key, &layout);
         let arrived = origin.hops == 0;
         let walk = |connections: &Connections| {
-            let view =
-                View { state: &state, version, topology, connections: Connected::Now(connections), now, arrived };
+            let view = View {
+                state: &state,
+                version,
+                topology,
+                connections: Connected::Now(connections),
+                now,
+                arrived,
+                traced: None,
+            };
             resolve(&view, &Packet { key: &key, contents }, &mut Unobserved)
         };
         let mut resolution = walk(&self.connections);
@@ -472,6 +479,7 @@ impl Worker {
             self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         } else {
             resolution.rules.iter().for_each(|rule| rule.counters.add(1, frame.len() as u64));
+            resolution.counted.iter().for_each(|counters| counters.add(1, frame.len() as u64));
             let program = Arc::new(Program::compile(&resolution));
             self.outgoing.capture_walk(|| Walk {
                 rules: resolution.rules.into(),

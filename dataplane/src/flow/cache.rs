@@ -24,7 +24,7 @@ use super::key::{FlowKey, WORDS};
 use super::log::{Passed, Work};
 use super::program::Program;
 use super::resolve::Resolution;
-use super::rule::Rule;
+use super::rule::{Rule, RuleCounters};
 use super::shared::Shared;
 use super::state::FlowState;
 use crate::capture::Walk;
@@ -57,6 +57,8 @@ struct Way {
     /// Bits that all packets of an entry share through the whole walk.
     stable: FlowKey,
     rules: Arc<[Arc<Rule>]>,
+    /// Groups and buckets that count its packets.
+    counted: Box<[Arc<RuleCounters>]>,
     passed: Box<[Passed]>,
 }
 
@@ -68,6 +70,7 @@ impl PartialEq for Way {
             && self.passed == other.passed
             && self.rules.len() == other.rules.len()
             && self.rules.iter().zip(other.rules.iter()).all(same)
+            && self.counted.iter().map(Arc::as_ptr).eq(other.counted.iter().map(Arc::as_ptr))
     }
 }
 
@@ -321,6 +324,7 @@ impl Cache {
             words: words.map(|(index, &word)| (index as u8, word)).collect(),
             stable: resolution.stable,
             rules: resolution.rules.into(),
+            counted: resolution.counted.into(),
             passed: resolution.passed.into(),
         };
         let mut all = [0; WORDS];
@@ -538,5 +542,6 @@ fn settle(entry: &mut Entry) {
     entry.bytes_before += bytes;
     if packets > 0 {
         entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes));
+        entry.way.counted.iter().for_each(|counters| counters.add(packets, bytes));
     }
 }

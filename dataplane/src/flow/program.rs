@@ -242,6 +242,7 @@ impl Program {
             | Action::Drop(_)
             | Action::Track(_)
             | Action::Clone(_)
+            | Action::Group(_)
             | Action::SetField(_)
             | Action::PushVlan(_)
             | Action::PopVlan
@@ -314,7 +315,7 @@ fn compile_steps(effects: &[Effect]) -> Vec<Effect> {
     let step = |effect: &Effect| match effect {
         Effect::Undeliverable { .. } => None,
         Effect::Branch(branch) => {
-            let branch = Branch { effects: compile_steps(&branch.effects), drop: branch.drop };
+            let branch = Branch { of: branch.of, effects: compile_steps(&branch.effects), drop: branch.drop };
             Some(Effect::Branch(Box::new(branch)))
         }
         other => Some(other.clone()),
@@ -447,6 +448,7 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Optio
         | Action::Drop(_)
         | Action::Track(_)
         | Action::Clone(_)
+        | Action::Group(_)
         | Action::ArpReply(_)
         | Action::DhcpReply(_)
         | Action::IcmpReply

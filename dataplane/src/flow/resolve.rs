@@ -32,10 +32,10 @@ use super::action::{Action, Instructions};
 use super::effect::Effect;
 use super::key::FlowKey;
 use super::log::{Passed, partition};
-use super::rule::Rule;
+use super::rule::{Rule, RuleCounters};
 use super::state::FlowState;
 use crate::connection::fragments::{First, Seen};
-use crate::connection::{ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
+use crate::connection::{Assumed, ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
 use crate::drop::DropReason;
 use crate::topology::Topology;
 use action_set::ActionSet;
@@ -47,6 +47,7 @@ mod action_set;
 mod answer;
 mod branch;
 mod finish;
+mod group;
 mod output;
 mod rewrite;
 mod track;
@@ -68,6 +69,8 @@ pub struct View<'a> {
     pub now: u64,
     /// Whether no other worker handed the packet over.
     pub arrived: bool,
+    /// Of a trace: connections to be taken for committed.
+    pub traced: Option<&'a [Assumed]>,
 }
 
 /// What a walk sees of connections.
@@ -125,6 +128,8 @@ pub struct Resolution {
     pub effects: Vec<Effect>,
     /// Rules that count the packet.
     pub rules: Vec<Arc<Rule>>,
+    /// What else counts it: groups and buckets.
+    pub counted: Vec<Arc<RuleCounters>>,
     /// Tables passed, and topology used.
     pub passed: Vec<Passed>,
     /// Set if no effect sends the packet anywhere.
@@ -154,6 +159,8 @@ pub struct Resolution {
     pub cacheable: bool,
     /// Branches walked, those of repeated walks included: what it cost beyond one walk.
     pub branches: usize,
+    /// Of a trace: the packet as it is at each output, in order, whether it can leave there or not.
+    pub copies: Vec<FlowKey>,
 }
 
 /// Walks the tables from table 0.
@@ -191,6 +198,7 @@ struct Walk<'a> {
     /// Of this branch.
     effects: Vec<Effect>,
     rules: Vec<Arc<Rule>>,
+    counted: Vec<Arc<RuleCounters>>,
     tables: Vec<PassedTable>,
     topology: Vec<Passed>,
     set: ActionSet,
@@ -230,6 +238,7 @@ struct Walk<'a> {
     depth: usize,
     /// Whether an output was left out, because it names the port that the packet came in by.
     suppressed: bool,
+    copies: Vec<FlowKey>,
 }
 
 impl<'a> Walk<'a> {
@@ -251,6 +260,7 @@ impl<'a> Walk<'a> {
             deeper_tags: Vec::new(),
             effects: Vec::new(),
             rules: Vec::new(),
+            counted: Vec::new(),
             tables: Vec::new(),
             topology: Vec::new(),
             set: ActionSet::default(),
@@ -277,6 +287,7 @@ impl<'a> Walk<'a> {
             branches_repeated: 0,
             depth: 0,
             suppressed: false,
+            copies: Vec::new(),
         }
     }
 
@@ -331,7 +342,7 @@ impl<'a> Walk<'a> {
     }
 
     /// One action, at once. An error ends the walk, or the branch.
-    fn apply(&mut self, action: &Action, rule: &Rule, observer: &mut impl Observer) -> Result<(), DropReason> {
+    fn apply(&mut self, action: &Action, rule: &Arc<Rule>, observer: &mut impl Observer) -> Result<(), DropReason> {
         match action {
             Action::Output(port) => {
                 self.output(*port);
@@ -339,6 +350,7 @@ impl<'a> Walk<'a> {
             }
             Action::Drop(reason) => return Err(*reason),
             Action::Track(track) => return self.track(track),
+            Action::Group(number) => return self.group(*number, rule, observer),
             Action::Clone(branch) => return self.clone_action(branch, rule, observer),
             Action::SetField(set) => {
                 if !self.set_field(set)? {

@@ -3,6 +3,7 @@
 mod branches;
 mod captured;
 mod edges;
+mod groups;
 mod routed;
 mod tracked;
 mod translated;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use weft_proto::text;
 
 /// Waits until this many branches have gone nowhere, and gives them.
-fn lost(bench: &Bench, branches: u64) -> Vec<(usize, &'static str, u64)> {
+pub(super) fn lost(bench: &Bench, branches: u64) -> Vec<(usize, &'static str, u64)> {
     let deadline = Instant::now() + PATIENCE;
     while bench.branches().iter().map(|(_, _, count)| count).sum::<u64>() < branches && Instant::now() < deadline {
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -283,7 +283,7 @@ fn a_trace_shows_branches_within_what_forks() {
     let line = "in_port=1,udp,ip_src=10.0.0.1,ip_dst=10.0.0.255,udp_src=5000,udp_dst=53";
     let key = crate::flow::message::key_from_packet(&text::parse_packet(line).unwrap()).unwrap();
     let packet = Traced::Fields(Box::new((key, crate::connection::Contents::unknown(&key))));
-    let reply = bench.worker.trace(packet).unwrap();
+    let reply = bench.worker.trace(packet, [].into()).unwrap();
     let steps: Vec<(u32, u32, &str)> =
         reply.steps.iter().map(|step| (step.depth, step.table, step.drop_reason.as_str())).collect();
     let branch = [(1, 70, ""), (1, 71, ""), (1, 80, "")];
