@@ -8,17 +8,22 @@ mod capture;
 mod cloud;
 mod connect;
 mod connections;
+mod doctor;
 mod documentation;
+mod drops;
 mod failure;
 mod flows;
 mod json;
 mod output;
 mod overview;
+mod path;
 mod port_kind;
 mod ports;
 mod punts;
+mod screen;
 mod sets;
 mod switch;
+mod top;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -61,15 +66,25 @@ enum Command {
     Sets(sets::Command),
     /// What a switch would do with a packet, and why; nothing is sent. With --live: what it does with real ones.
     ///
-    /// For example: weft trace web in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
+    /// With --from and --to, what an instance would send is followed from host to host, its answer too: to whom it
+    /// gets, or to the rule that drops it, by name, and what to do about it.
+    ///
+    /// For example: weft trace --from web-1 --to 10.0.0.6:80, or for one switch: weft trace web
+    /// in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
     Trace(trace::Arguments),
+    /// What is wrong with the cloud, and what to do about it: hosts, underlay, ports, addresses, security groups, drops.
+    Doctor(doctor::Arguments),
     /// The flow tables of a switch.
     Tables(switch::HostArguments),
     /// The ports of a switch.
     #[command(subcommand)]
     Ports(ports::Command),
-    /// Frames that went nowhere, by reason.
-    Drops(switch::DropsArguments),
+    /// Frames that went nowhere, by reason, port and rule; with --watch how many a second.
+    Drops(drops::Arguments),
+    /// What moves: hosts, ports and flows by rate, anew every second.
+    ///
+    /// For example: weft top, weft top host-a --sort bits, weft top --once --json
+    Top(top::Arguments),
     /// How a switch's underlay reaches other hosts.
     Neighbours(switch::HostArguments),
     /// Entries of a switch's flow caches, the busiest first.
@@ -100,9 +115,11 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Flows(command) => flows::run(command, &connection, output).await,
         Command::Sets(command) => sets::run(command, &connection, output).await,
         Command::Trace(arguments) => trace::run(arguments, &connection, output).await,
+        Command::Doctor(arguments) => doctor::run(arguments, &connection, output).await,
         Command::Tables(arguments) => switch::tables(arguments, &connection, output).await,
         Command::Ports(command) => ports::run(command, &connection, output).await,
-        Command::Drops(arguments) => switch::drops(arguments, &connection, output).await,
+        Command::Drops(arguments) => drops::run(arguments, &connection, output).await,
+        Command::Top(arguments) => top::run(arguments, &connection, output).await,
         Command::Neighbours(arguments) => switch::neighbours(arguments, &connection, output).await,
         Command::Cache(arguments) => switch::cache(arguments, &connection, output).await,
         Command::Connections(arguments) => connections::run(arguments, &connection, output).await,

@@ -60,6 +60,21 @@ fn json(words: &[&str]) -> serde_json::Value {
     serde_json::from_str(&done(words)).expect("--json prints JSON")
 }
 
+/// Without a host, ports are the cloud's and views are of all hosts.
+#[test]
+fn a_port_of_the_cloud_is_found_on_its_host() {
+    let fake = Fake::start();
+    let controller = fake.host();
+    let of_cloud = |words: &[&'static str]| [&["--controller", &controller], words].concat();
+    let captured = weft(&of_cloud(&["capture", "web-1", "-w", "-", "--count", "1"]));
+    assert_eq!(captured.status.code(), Some(0), "{}", err(&captured));
+    assert!(captured.stdout.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]));
+    assert_eq!(fake.hosts_named(), ["web"]);
+    assert!(failed(&of_cloud(&["capture", "web-2", "-w", "-"]), 1).contains("no port \"web-2\""));
+    let top = json(&of_cloud(&["top", "--once", "--interval", "0.1", "--json"]));
+    assert_eq!((&top["hosts"][0]["host"], &top["ports"][0]["name"]), (&"web".into(), &"web-1".into()));
+}
+
 #[test]
 fn rules_of_a_file_arrive_as_one_manual_bundle() {
     let fake = Fake::start();
@@ -138,6 +153,23 @@ fn deleting_everything_must_be_confirmed() {
 }
 
 #[test]
+fn a_way_that_does_not_pass_exits_with_one_and_says_so_once() {
+    let fake = Fake::start();
+    let controller = fake.host();
+    let words = |to| ["--controller", &controller, "trace", "--from", "web-1", "--to", to].map(str::to_owned);
+    let run = |to| weft(&words(to).each_ref().map(String::as_str));
+    let passes = run("10.0.0.6:80");
+    assert_eq!(
+        (passes.status.code(), out(&passes).as_str()),
+        (Some(0), "What port web-1 sends\n  => delivered to 10.0.0.6.\n")
+    );
+    let fails = run("10.0.0.6:81");
+    assert_eq!((fails.status.code(), err(&fails).as_str()), (Some(1), ""));
+    assert!(out(&fails).contains("=> delivered to 10.0.0.6."));
+    assert_eq!(weft(&["trace", "--from", "web-1", "in_port=1"]).status.code(), Some(2));
+}
+
+#[test]
 fn a_trace_shows_steps_and_verdict() {
     let fake = Fake::start();
     let shown = done(&["trace", &fake.host(), "in_port=1,tcp,ip_dst=10.0.0.5,tcp_dst=80"]);
@@ -172,6 +204,12 @@ fn switches_tell_about_themselves() {
     let punts = done(&["punts", &host, "--count", "2"]);
     assert_eq!(punts.lines().count(), 2, "{punts}");
     assert!(punts.starts_with("in_port=1 table=0 reason=3 cookie=0x0 length=14 eth_src=02:"), "{punts}");
+    let file = fake.directory().join("web.pcapng");
+    let captured = weft(&["capture", &host, "web-1", "-w", &file.display().to_string(), "--count", "2"]);
+    assert_eq!(err(&captured), "Capturing. End it with Ctrl-C.\n2 frames captured.\n");
+    assert!(std::fs::read(&file).unwrap().starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]));
+    assert!(failed(&["capture", &host, "web-2", "-w", "-"], 1).contains("no port \"web-2\""));
+    assert!(done(&["top", &host, "--once", "--interval", "0.1"]).contains("1 web-1"));
     let added = done(&["ports", "add", &host, "5", "tap:web-5,netns=web", "--name", "web-5"]);
     assert_eq!(added, "Port 5 (tap:web-5,netns=web) added and up, interface web-5.\n");
     let sets = done(&["sets", "list", &host]);

@@ -421,8 +421,15 @@ impl Worker {
         let contents = Contents::read(frame.head(), &key, &layout);
         let arrived = origin.hops == 0;
         let walk = |connections: &Connections| {
-            let view =
-                View { state: &state, version, topology, connections: Connected::Now(connections), now, arrived };
+            let view = View {
+                state: &state,
+                version,
+                topology,
+                connections: Connected::Now(connections),
+                now,
+                arrived,
+                traced: None,
+            };
             resolve(&view, &Packet { key: &key, contents }, &mut Unobserved)
         };
         let mut resolution = walk(&self.connections);

@@ -96,6 +96,16 @@ pub enum Action {
 }
 
 impl Action {
+    /// Why it drops the packet, if that is what it does.
+    #[must_use]
+    pub fn drops(&self) -> Option<DropReason> {
+        match self {
+            Self::Drop(reason) => Some(*reason),
+            Self::IcmpUnreachable { why, .. } => Some(why.reason()),
+            _ => None,
+        }
+    }
+
     /// Whether the packet, or a copy of it, ends its way here; all others leave it to what follows.
     #[must_use]
     pub fn consumes(&self) -> bool {

@@ -35,7 +35,7 @@ use super::log::{Passed, partition};
 use super::rule::Rule;
 use super::state::FlowState;
 use crate::connection::fragments::{First, Seen};
-use crate::connection::{ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
+use crate::connection::{Assumed, ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
 use crate::drop::DropReason;
 use crate::topology::Topology;
 use action_set::ActionSet;
@@ -68,6 +68,8 @@ pub struct View<'a> {
     pub now: u64,
     /// Whether no other worker handed the packet over.
     pub arrived: bool,
+    /// Of a trace: connections to be taken for committed.
+    pub traced: Option<&'a [Assumed]>,
 }
 
 /// What a walk sees of connections.
@@ -154,6 +156,8 @@ pub struct Resolution {
     pub cacheable: bool,
     /// Branches walked, those of repeated walks included: what it cost beyond one walk.
     pub branches: usize,
+    /// Of a trace: the packet as it is at each output, in order, whether it can leave there or not.
+    pub copies: Vec<FlowKey>,
 }
 
 /// Walks the tables from table 0.
@@ -230,6 +234,7 @@ struct Walk<'a> {
     depth: usize,
     /// Whether an output was left out, because it names the port that the packet came in by.
     suppressed: bool,
+    copies: Vec<FlowKey>,
 }
 
 impl<'a> Walk<'a> {
@@ -277,6 +282,7 @@ impl<'a> Walk<'a> {
             branches_repeated: 0,
             depth: 0,
             suppressed: false,
+            copies: Vec::new(),
         }
     }
 

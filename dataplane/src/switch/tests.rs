@@ -2,6 +2,7 @@
 //! other end the test holds; its `transmit_file` stands for the name of an interface.
 
 mod bundle;
+mod capture;
 mod moment;
 mod numbers;
 mod ports;

@@ -6,7 +6,7 @@ use super::credit::Credit;
 use crate::capture::Capture;
 use crate::clock;
 use crate::connection::fragments::Waiting;
-use crate::connection::{ConnectionId, Connections, Contents, EndReason, Filter, Options, Record, Start};
+use crate::connection::{Assumed, ConnectionId, Connections, Contents, EndReason, Filter, Options, Record, Start};
 use crate::drop::DropReason;
 use crate::egress::{Outgoing, PuntSink};
 use crate::flow::cache::Cache;
@@ -126,13 +126,13 @@ pub(super) enum Command {
     RemoveQueues(PortSlot, Sender<()>),
     Report(Sender<WorkerReport>),
     Cache(usize, Sender<Vec<v1::CacheEntry>>),
-    Trace(Traced, Sender<Result<v1::TraceReply, u16>>),
+    Trace(Traced, Arc<[Assumed]>, Sender<Result<v1::TraceReply, u16>>),
     /// Those of the filter among some slots, beginning with this one; also gives where to go on.
     Connections(Filter, usize, Sender<(Vec<Listed>, Option<usize>)>),
     /// Likewise to be ended; gives how many were.
     Flush(Filter, usize, Sender<(usize, Option<usize>)>),
     Capture(Box<Capture>, Sender<()>),
-    EndCapture(u32),
+    EndCapture(u32, Sender<()>),
     Stop,
 }
 
@@ -164,8 +164,8 @@ impl Worker {
             Command::Cache(limit, reply) => {
                 let _ = reply.send(self.busiest(limit));
             }
-            Command::Trace(traced, reply) => {
-                let _ = reply.send(self.trace(&traced));
+            Command::Trace(traced, assumed, reply) => {
+                let _ = reply.send(self.trace(&traced, &assumed));
             }
             Command::Connections(filter, from, reply) => {
                 let _ = reply.send(self.list(&filter, from));
@@ -177,12 +177,15 @@ impl Worker {
                 self.outgoing.captures.add(*capture);
                 let _ = done.send(());
             }
-            Command::EndCapture(id) => self.outgoing.captures.remove(id),
+            Command::EndCapture(id, done) => {
+                self.outgoing.captures.remove(id);
+                let _ = done.send(());
+            }
             Command::Stop => {}
         }
     }
 
-    fn trace(&mut self, traced: &Traced) -> Result<v1::TraceReply, u16> {
+    fn trace(&mut self, traced: &Traced, assumed: &[Assumed]) -> Result<v1::TraceReply, u16> {
         self.look_at_version();
         let parsed = match traced {
             Traced::Fields(packet) => Ok(**packet),
@@ -193,10 +196,10 @@ impl Worker {
             Err(reason) => return Ok(Traced::dropped(reason)),
         };
         let packet = Packet { key: &key, contents };
-        match self.tables.trace_here(&packet, Connected::Now(&self.connections)) {
+        match self.tables.trace_here(&packet, Connected::Now(&self.connections), assumed) {
             Err(worker) if worker == self.number => {
                 self.connections.adopt();
-                self.tables.trace_here(&packet, Connected::Now(&self.connections))
+                self.tables.trace_here(&packet, Connected::Now(&self.connections), assumed)
             }
             traced => traced,
         }
@@ -377,13 +380,13 @@ impl WorkerHandle {
         self.ask(|done| Command::Route(slot, worker, done));
     }
 
-    /// Walks the tables for a packet, among this worker's connections, and writes the walk down; nothing is
-    /// counted, sent or remembered.
+    /// Walks the tables for a packet, among this worker's connections and the assumed, and writes the walk down;
+    /// nothing is counted, sent or remembered.
     ///
     /// # Errors
     /// The worker that is to be asked instead, because it has a connection of the packet.
-    pub fn trace(&self, traced: Traced) -> Result<v1::TraceReply, u16> {
-        self.ask(|reply| Command::Trace(traced, reply))
+    pub fn trace(&self, traced: Traced, assumed: Arc<[Assumed]>) -> Result<v1::TraceReply, u16> {
+        self.ask(|reply| Command::Trace(traced, assumed, reply))
     }
 
     /// Begins a capture: frames received after this are seen.
@@ -391,9 +394,9 @@ impl WorkerHandle {
         self.ask(|done| Command::Capture(Box::new(capture), done));
     }
 
-    /// Ends one, soon.
+    /// Ends one. Keep its readers until then: whose end goes last frees the rings, which is not for workers to do.
     pub fn end_capture(&self, id: u32) {
-        self.tell(Command::EndCapture(id));
+        self.ask(|done| Command::EndCapture(id, done));
     }
 
     /// At most so many connections of a filter, in no order. Packets pass in between.

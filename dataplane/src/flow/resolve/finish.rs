@@ -46,6 +46,7 @@ impl Walk<'_> {
             early: self.early,
             transport: self.contents.transport,
             branches: self.branches + self.branches_repeated,
+            copies: self.copies,
         }
     }
 

@@ -35,6 +35,9 @@ impl Walk<'_> {
             }
         };
         self.effects.push(effect.unwrap_or_else(|reason| Effect::Undeliverable { port: number, reason }));
+        if self.view.traced.is_some() {
+            self.copies.push(self.key);
+        }
     }
 
     pub(super) fn tunnel(&mut self, port: u32, tunnel: &PortKind) -> Result<TunnelOutput, DropReason> {

@@ -58,7 +58,7 @@ pub(super) fn topology() -> Topology {
 
 /// A view without connections.
 pub(super) fn view<'a>(state: &'a FlowState, version: u64, topology: &'a Topology) -> View<'a> {
-    View { state, version, topology, connections: Connected::AsNew, now: 0, arrived: true }
+    View { state, version, topology, connections: Connected::AsNew, now: 0, arrived: true, traced: None }
 }
 
 /// What a worker does with a packet that found no good entry.
