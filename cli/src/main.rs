@@ -63,12 +63,12 @@ enum Command {
     /// Rules of a switch, in the syntax of ovs-ofctl.
     #[command(subcommand)]
     Flows(flows::Command),
-    /// Meters of a switch: rates that rules hold packets to, as meter:N.
-    #[command(subcommand)]
-    Meters(meters::Command),
     /// Groups of a switch: what rules send to together, in the syntax of ovs-ofctl.
     #[command(subcommand)]
     Groups(groups::Command),
+    /// Meters of a switch: rates that rules hold packets to, as meter:N.
+    #[command(subcommand)]
+    Meters(meters::Command),
     /// Address sets of a switch, which rules match as ip_src=@NAME.
     #[command(subcommand)]
     Sets(sets::Command),
@@ -121,8 +121,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Cloud(command) => cloud::run(command, &connection, output).await,
         Command::Status(arguments) => switch::status(arguments, &connection, output).await,
         Command::Flows(command) => flows::run(command, &connection, output).await,
-        Command::Meters(command) => meters::run(command, &connection, output).await,
         Command::Groups(command) => groups::run(command, &connection, output).await,
+        Command::Meters(command) => meters::run(command, &connection, output).await,
         Command::Sets(command) => sets::run(command, &connection, output).await,
         Command::Trace(arguments) => trace::run(arguments, &connection, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, &connection, output).await,

@@ -279,7 +279,7 @@ fn the_controller_is_asked_for_objects_and_passes_calls_on() {
     assert_eq!(ask(&["network", "show", "blue", "--json"]).parse::<serde_json::Value>().unwrap()["id"], "n1");
     let overview = ask(&["status"]);
     assert!(
-        overview.contains("\nweb   connected      -  0, 1 behind") && overview.contains("ports        1 DOWN"),
+        overview.contains("\nweb   connected  0s     0, 1 behind") && overview.contains("ports        1 DOWN"),
         "{overview}"
     );
     assert_eq!(ask(&["status", "--json"]).parse::<serde_json::Value>().unwrap()["host_states"][0]["name"], "web");

@@ -179,11 +179,11 @@ impl Switch for Service {
             bundle.extend_address_sets.extend(message.extend_address_sets);
             bundle.shrink_address_sets.extend(message.shrink_address_sets);
             bundle.remove_address_sets.extend(message.remove_address_sets);
+            bundle.set_groups.extend(message.set_groups);
+            bundle.remove_groups.extend(message.remove_groups);
             bundle.remove_rules.extend(message.remove_rules);
             bundle.set_meters.extend(message.set_meters);
             bundle.remove_meters.extend(message.remove_meters);
-            bundle.set_groups.extend(message.set_groups);
-            bundle.remove_groups.extend(message.remove_groups);
         }
         for (index, rule) in bundle.add_rules.iter().enumerate() {
             if text::format_rule(rule).contains("output:666") {

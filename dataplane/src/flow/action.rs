@@ -412,6 +412,7 @@ pub fn plain_action(message: &v1::Action) -> Result<Action, Fault> {
     match action {
         Action::Track(_) => Err(not_in_bucket("ct")),
         Action::Group(_) => Err(not_in_bucket("group")),
+        Action::Meter(_) => Err(not_in_bucket("meter")),
         Action::Neighbour(_) => Err(not_in_bucket("neighbour")),
         Action::LearnNeighbour { .. } => Err(not_in_bucket("learn_neighbour")),
         Action::Translate { .. } => Err(not_in_bucket("translate")),
@@ -423,7 +424,7 @@ fn not_in_bucket(name: &str) -> Fault {
     Fault::invalid(
         "bad_action",
         name,
-        "a bucket cannot track connections, translate, deal with neighbours, meter, branch, or lead to a group",
+        "a bucket cannot track connections, meter, translate, deal with neighbours, branch, or lead to a group",
         "Do it in a rule, before or after the group.",
     )
 }
@@ -497,7 +498,6 @@ fn action(message: &v1::Action, id: Option<&RuleId>) -> Result<Action, Fault> {
         },
         Wire::Drop(dropped) => Action::Drop(drop_reason(dropped.cause)?),
         Wire::Ct(track) => Action::Track(track::from_message(track).map_err(|fault| fault.within("ct"))?),
-        Wire::Meter(_) if id.is_none() => return Err(not_in_bucket("meter")),
         Wire::Meter(action) => Action::Meter(meter::number(action.meter, "meter.meter")?),
         Wire::Group(group) => Action::Group(group.group),
         Wire::Clone(clone) => {

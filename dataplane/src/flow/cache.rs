@@ -58,9 +58,9 @@ struct Way {
     /// Bits that all packets of an entry share through the whole walk.
     stable: FlowKey,
     rules: Arc<[Arc<Rule>]>,
-    missed: Box<[u8]>,
     /// Groups and buckets that count its packets.
     counted: Box<[Arc<RuleCounters>]>,
+    missed: Box<[u8]>,
     passed: Box<[Passed]>,
 }
 
@@ -330,8 +330,8 @@ impl Cache {
             words: words.map(|(index, &word)| (index as u8, word)).collect(),
             stable: resolution.stable,
             rules: resolution.rules.into(),
-            missed: resolution.missed.into(),
             counted: resolution.counted.into(),
+            missed: resolution.missed.into(),
             passed: resolution.passed.into(),
         };
         let mut all = [0; WORDS];

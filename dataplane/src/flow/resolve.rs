@@ -128,10 +128,10 @@ pub struct Resolution {
     pub effects: Vec<Effect>,
     /// Rules that count the packet.
     pub rules: Vec<Arc<Rule>>,
-    /// The tables in which no rule was found: there it ended, or a branch of it.
-    pub missed: Vec<u8>,
     /// What else counts it: groups and buckets.
     pub counted: Vec<Arc<RuleCounters>>,
+    /// The tables in which no rule was found: there it ended, or a branch of it.
+    pub missed: Vec<u8>,
     /// Tables passed, and topology used.
     pub passed: Vec<Passed>,
     /// Set if no effect sends the packet anywhere.
@@ -207,8 +207,8 @@ struct Walk<'a> {
     /// Of this branch.
     effects: Vec<Effect>,
     rules: Vec<Arc<Rule>>,
-    missed: Vec<u8>,
     counted: Vec<Arc<RuleCounters>>,
+    missed: Vec<u8>,
     tables: Vec<PassedTable>,
     topology: Vec<Passed>,
     set: ActionSet,
@@ -270,8 +270,8 @@ impl<'a> Walk<'a> {
             deeper_tags: Vec::new(),
             effects: Vec::new(),
             rules: Vec::new(),
-            missed: Vec::new(),
             counted: Vec::new(),
+            missed: Vec::new(),
             tables: Vec::new(),
             topology: Vec::new(),
             set: ActionSet::default(),

@@ -154,9 +154,9 @@ pub(super) fn plan(
     let replace = replace != 0;
     let settings = settings(&bundle, replace && owner == Owner::Fabric, tables)?;
     let (add, remove) = rules(&mut bundle, owner)?;
-    let meters = meters::plan(&bundle, owner, replace, state, tables, (&add, &remove))?;
     let set_groups = groups(&mut bundle, owner)?;
     let remove_groups = bundle.remove_groups.iter().map(|&number| (owner, number)).collect();
+    let meters = meters::plan(&bundle, owner, replace, state, tables, (&add, &remove))?;
     let mut sets = message::set_changes_from_message(&bundle)?;
     let set_owners = set_owners(&mut sets, owner, replace, state)?;
     Origins::check(&bundle.origins)?;

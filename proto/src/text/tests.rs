@@ -127,6 +127,7 @@ fn errors_in_groups_name_place_problem_and_remedy() {
         ("group_id=1,type=select,bucket=weight:5,weight:6,output:1", 40, "given twice"),
         ("group_id=1,type=all,bucket=ct(zone=1)", 28, "cannot track connections"),
         ("group_id=1,type=all,bucket=group:2", 28, "lead to a group"),
+        ("group_id=1,type=all,bucket=meter:2", 28, "cannot track connections, meter"),
         ("group_id=1,type=all,bucket=actions=", 28, "actions=drop"),
         ("group_id=1,type=all,bucket=output:1,outptu:2", 37, "Did you mean \"output\"?"),
     ] {
@@ -496,8 +497,8 @@ fn plain_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
         any::<u32>().prop_map(|max_length| Kind::Punt(v1::Punt { max_length, reason: 0 })),
         (0..4_i32).prop_map(|cause| Kind::Drop(v1::Drop { cause })),
         mac().prop_map(|mac| Kind::ArpReply(v1::ArpReply { mac })),
-        (1..=crate::METER_MAX).prop_map(|meter| Kind::Meter(v1::MeterAction { meter })),
         any::<u32>().prop_map(|group| Kind::Group(v1::GroupAction { group })),
+        (1..=crate::METER_MAX).prop_map(|meter| Kind::Meter(v1::MeterAction { meter })),
         track,
         dhcp,
     ]
@@ -539,10 +540,9 @@ fn any_rule() -> impl Strategy<Value = v1::Rule> {
 
 fn any_group() -> impl Strategy<Value = v1::Group> {
     let action = any_match().prop_flat_map(plain_action);
-    let fits = |action: &v1::Action| match action.action {
-        Some(Kind::Ct(_) | Kind::Group(_) | Kind::Meter(_)) => false,
-        Some(Kind::Neighbour(_) | Kind::LearnNeighbour(_) | Kind::Translate(_)) => false,
-        _ => true,
+    let fits = |action: &v1::Action| {
+        use Kind::{Ct, Group, LearnNeighbour, Meter, Neighbour, Translate};
+        !matches!(action.action, Some(Ct(_) | Group(_) | Meter(_) | Neighbour(_) | LearnNeighbour(_) | Translate(_)))
     };
     let actions = proptest::collection::vec(action.prop_filter("it stands in a bucket", fits), 0..4);
     let bucket = (1..=65535_u32, proptest::option::of(1..=crate::PORT_MAX), actions);
