@@ -11,6 +11,7 @@ pub mod egress;
 pub mod flow;
 pub mod handover;
 pub mod limits;
+pub mod neighbours;
 pub mod outcome;
 pub mod packet;
 pub mod port;

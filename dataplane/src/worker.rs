@@ -11,7 +11,8 @@
 //!    since; if that concerns it, or nothing is known, the tables are walked (`flow/resolve.rs`) within the
 //!    port's budget, and the result is compiled to a program and cached. If another worker has a connection of
 //!    the packet, that program hands the frame over, and the rest of its way is there. A fragment that comes
-//!    before the first one of its datagram waits for it (`connection/fragments.rs`), and walks then.
+//!    before the first one of its datagram waits for it (`connection/fragments.rs`), and walks then; so does a
+//!    packet whose next hop is asked for (`neighbours.rs`).
 //! 5. **Run** (`flow/program.rs`): in place, no allocation. What sends puts the frame with its port.
 //! 6. **Transmit** (`Outgoing::flush`): at the end of the batch, per port, in the form it can take.
 //!
@@ -35,6 +36,7 @@ use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, reso
 use crate::flow::tables::{Progress, Tables};
 use crate::handover::{FromTunnel, Message, PortName};
 use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, COMPARISONS_PER_WALK, HAND_OVERS_PER_FRAME};
+use crate::neighbours::Hop;
 use crate::packet::frame::Frame;
 use crate::packet::parse::{Layout, parse};
 use crate::packet::tunnel::{vxlan_outer, vxlan_pop};
@@ -42,6 +44,7 @@ use crate::port::PortSlot;
 use crate::topology::{PortKind, Topology};
 use control::Command;
 use credit::Credit;
+use neighbours::WaitingForHops;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -51,6 +54,7 @@ use std::sync::mpsc::Receiver;
 
 mod control;
 mod credit;
+mod neighbours;
 
 pub use control::{Listed, Traced, WorkerHandle, WorkerReport, WorkerSettings};
 
@@ -102,6 +106,10 @@ pub struct Worker {
     connections: Connections,
     /// Fragments that came before the first one of their datagram.
     waiting: Waiting<Missed>,
+    /// Packets whose next hop is asked for.
+    hops: WaitingForHops,
+    /// Next hops that have become known, for which they may wait.
+    found: Vec<Hop>,
     outgoing: Outgoing,
     slots: Vec<PortSlot>,
     frames: Vec<Frame>,
@@ -243,6 +251,7 @@ impl Worker {
                         self.outgoing.send_decided(port, frame);
                     }
                     Message::Forget(key) => self.forget(&key),
+                    Message::Found(hop) => self.found.push(hop),
                 }
             }
             left -= batch;
@@ -296,6 +305,7 @@ impl Worker {
             self.miss(one);
         }
         self.missed = missed;
+        self.learn();
         self.outgoing.flush();
     }
 
@@ -404,6 +414,11 @@ impl Worker {
         {
             return self.hold(seen, Missed { frame, key, layout, origin });
         }
+        if resolution.drop.is_some()
+            && let Some(wanted) = resolution.hops.wanted
+        {
+            return self.await_hop(wanted, Missed { frame, key, layout, origin });
+        }
         let begun = resolution.fragment.filter(|seen| self.connections.fragments.note(seen, now));
         let missed = Missed { frame, key, layout, origin };
         match resolution.owner {
@@ -429,6 +444,7 @@ impl Worker {
             self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         } else {
             resolution.rules.iter().for_each(|rule| rule.counters.add(1, frame.len() as u64));
+            resolution.hops.used.iter().for_each(|used| used.mark(self.now));
             Program::compile(&resolution).run(frame, &key, layout, &mut self.outgoing);
         }
     }
@@ -512,6 +528,7 @@ impl Worker {
         self.connections.fragments.expire(self.now);
         let late = self.waiting.expire(self.now);
         self.give_up(late, DropReason::FragmentTimeout);
+        self.tidy_neighbours();
     }
 
     fn sleep(&mut self) {
@@ -546,7 +563,8 @@ impl Worker {
 
     fn stop(mut self) {
         self.cache.flush();
-        let all = self.waiting.withdraw(|_| true);
+        let mut all = self.waiting.withdraw(|_| true);
+        all.extend(self.hops.withdraw(|_| true));
         self.give_up(all, DropReason::Stopped);
         self.outgoing.close();
         self.progress.asleep();

@@ -66,7 +66,7 @@ mod tuple;
 #[cfg(test)]
 mod tests;
 
-pub use contents::Contents;
+pub use contents::{Contents, is_icmp_error};
 pub use directory::{Directory, Refusal};
 pub use exchange::{
     Advanced, EndReason, Expired, Filter, New, Observation, Options, Passing, Prepared, Refused, Related, Start,

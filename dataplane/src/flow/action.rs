@@ -218,7 +218,7 @@ pub fn instructions_from_message(message: &v1::Instructions, id: &RuleId) -> Res
     Ok(Instructions {
         apply: actions(&message.apply_actions, "apply_actions", id)?,
         clear: message.clear_actions,
-        write: actions(&message.write_actions, "write_actions", id)?,
+        write: action_set(&message.write_actions, id)?,
         metadata,
         goto,
     })
@@ -294,6 +294,23 @@ fn actions(list: &[v1::Action], place: &str, id: &RuleId) -> Result<Vec<Action>,
         all.push(action);
     }
     Ok(all)
+}
+
+/// What an action set can hold: those that have a place in its order (`flow.proto`).
+fn action_set(list: &[v1::Action], id: &RuleId) -> Result<Vec<Action>, Fault> {
+    let all = actions(list, "write_actions", id)?;
+    let foreign = |action: &v1::Action| {
+        matches!(action.action, Some(Wire::Neighbour(_) | Wire::LearnNeighbour(_) | Wire::Translate(_)))
+    };
+    match list.iter().position(foreign) {
+        None => Ok(all),
+        Some(index) => Err(Fault::invalid(
+            "bad_action",
+            format!("write_actions[{index}]"),
+            "neighbour, learn_neighbour and translate have no place in an action set's order",
+            "Put it into apply_actions.",
+        )),
+    }
 }
 
 fn action(message: &v1::Action, id: &RuleId) -> Result<Action, Fault> {

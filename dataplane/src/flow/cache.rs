@@ -28,6 +28,7 @@ use super::rule::Rule;
 use super::shared::Shared;
 use super::state::FlowState;
 use crate::limits::{CACHE_ENTRIES, CACHE_ENTRY_BYTES, CACHE_MASKS, CACHE_SPARE};
+use crate::neighbours::Used;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
@@ -56,6 +57,8 @@ struct Way {
     /// Bits that all packets of an entry share through the whole walk.
     stable: FlowKey,
     rules: Box<[Arc<Rule>]>,
+    /// Next hops that its packets use.
+    hops: Box<[Arc<Used>]>,
     passed: Box<[Passed]>,
 }
 
@@ -67,6 +70,8 @@ impl PartialEq for Way {
             && self.passed == other.passed
             && self.rules.len() == other.rules.len()
             && self.rules.iter().zip(&other.rules).all(same)
+            && self.hops.len() == other.hops.len()
+            && self.hops.iter().zip(&other.hops).all(|(one, other)| Arc::ptr_eq(one, other))
     }
 }
 
@@ -313,6 +318,7 @@ impl Cache {
             words: words.map(|(index, &word)| (index as u8, word)).collect(),
             stable: resolution.stable,
             rules: resolution.rules.into(),
+            hops: resolution.hops.used.into(),
             passed: resolution.passed.into(),
         };
         let mut all = [0; WORDS];
@@ -530,5 +536,6 @@ fn settle(entry: &mut Entry) {
     entry.bytes_before += bytes;
     if packets > 0 {
         entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes));
+        entry.way.hops.iter().for_each(|used| used.mark(entry.used));
     }
 }

@@ -9,13 +9,14 @@
 //! it was not answered.
 
 use super::action::Action;
-use super::effect::{Effect, TunnelOutput};
+use super::effect::{Effect, NextHop, TunnelOutput};
 use super::key::FlowKey;
 use super::resolve::{Back, Resolution};
 use super::rewrite::rewrite;
-use super::translate::translate;
+use super::translate::{translate, translate_one_to_one};
 use crate::connection::{Connections, Contents, Touched, Track};
 use crate::drop::DropReason;
+use crate::neighbours::Hop;
 use crate::packet::checksum;
 use crate::packet::fragment::{datagram_bytes, is_unfragmentable};
 use crate::packet::frame::Frame;
@@ -23,7 +24,7 @@ use crate::packet::parse::Layout;
 use crate::packet::segment::complete_checksum;
 use crate::port::PortSlot;
 use crate::respond::icmp::{self, Problem, Received};
-use crate::respond::{arp, dhcp};
+use crate::respond::{arp, dhcp, is_unicast};
 use crate::topology::Topology;
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
@@ -68,6 +69,8 @@ pub trait Egress {
     fn fragment(&mut self, output: PortSlot, frame: Frame, l3: usize, mtu: u16, each: impl FnMut(&mut Self, Frame));
     /// Hands a frame, as it came in, to another worker, which decides about it.
     fn hand_over(&mut self, worker: u16, frame: Frame, key: &FlowKey);
+    /// An ARP packet says where its sender is.
+    fn learn(&mut self, hop: Hop, mac: [u8; 6]);
     /// Whether one more reply may be composed in this batch.
     fn may_reply(&mut self) -> bool;
     /// The slot the frame came in by.
@@ -78,9 +81,9 @@ impl Program {
     /// Compiles a resolution.
     #[must_use]
     pub fn compile(resolution: &Resolution) -> Self {
-        let deliverable = |effect: &&Effect| !matches!(effect, Effect::Undeliverable { .. });
-        let mut steps: Vec<Effect> = resolution.effects.iter().filter(deliverable).cloned().collect();
-        while steps.last().is_some_and(|step| !step.consumes()) {
+        let does = |effect: &&Effect| !effect.explains();
+        let mut steps: Vec<Effect> = resolution.effects.iter().filter(does).cloned().collect();
+        while steps.last().is_some_and(|step| !step.consumes() && !step.teaches()) {
             steps.pop();
         }
         Self {
@@ -112,6 +115,7 @@ impl Program {
             Effect::Action { cookie, .. } => (3, *cookie, None),
             Effect::Undeliverable { .. } => (4, 0, None),
             Effect::HandOver(worker) => (5, u64::from(*worker), None),
+            Effect::Neighbour(NextHop { hop, .. }) => (7, u64::from(hop.port), Some(hop.address)),
             // Of one connection, which stands in `tracks`.
             Effect::Translate(_) => (6, 0, None),
         });
@@ -156,6 +160,8 @@ impl Program {
                 if let Some(copy) = egress.copy(&frame, step.output()) {
                     self.consume(step, copy, &Passing { key, layout, received: received.as_ref(), mtu }, egress);
                 }
+            } else if step.teaches() {
+                learn(step, key, egress);
             } else if let Err(refusal) = change(step, &mut frame, &mut layout, &mut mtu) {
                 let passing = Passing { key, layout, received: received.as_ref(), mtu };
                 return self.refuse(frame, refusal, &passing, egress);
@@ -181,7 +187,7 @@ impl Program {
             }
             Effect::HandOver(worker) => return egress.hand_over(*worker, frame, passing.key),
             Effect::Undeliverable { reason, .. } => return egress.discard(frame, *reason),
-            Effect::Translate(_) => return egress.discard(frame, DropReason::NoOutput),
+            Effect::Translate(_) | Effect::Neighbour(_) => return egress.discard(frame, DropReason::NoOutput),
         };
         match action {
             Action::Punt { max_length, reason } => {
@@ -215,6 +221,10 @@ impl Program {
                 let refusal = Refusal { reason: why.reason(), answer: Some((Problem::Unreachable(*why), *answer)) };
                 self.refuse(frame, refusal, passing, egress);
             }
+            Action::LearnNeighbour { .. } => {
+                learn(step, passing.key, egress);
+                egress.discard(frame, self.drop);
+            }
             // Those that leave the frame to what follows, and those that the walk carries out.
             Action::Output(_)
             | Action::Drop(_)
@@ -224,7 +234,6 @@ impl Program {
             | Action::PopVlan
             | Action::CheckMtu { .. }
             | Action::Neighbour(_)
-            | Action::LearnNeighbour { .. }
             | Action::Translate { .. }
             | Action::DecTtl { .. } => egress.discard(frame, DropReason::NoOutput),
         }
@@ -313,9 +322,10 @@ fn send(step: &Effect, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
     match step {
         Effect::Output { slot, .. } => egress.send(*slot, frame),
         Effect::Tunnel(output) => send_by_tunnel(output, frame, key, egress),
-        Effect::Action { .. } | Effect::Translate(_) | Effect::HandOver(_) | Effect::Undeliverable { .. } => {
+        Effect::Action { .. } | Effect::Translate(_) | Effect::Neighbour(_) => {
             egress.discard(frame, DropReason::NoOutput);
         }
+        Effect::HandOver(_) | Effect::Undeliverable { .. } => egress.discard(frame, DropReason::NoOutput),
     }
 }
 
@@ -326,12 +336,25 @@ fn send_by_tunnel(output: &TunnelOutput, mut frame: Frame, key: &FlowKey, egress
     }
 }
 
+/// Who sent an ARP packet is where it says, behind the port that a step names.
+fn learn(step: &Effect, key: &FlowKey, egress: &mut impl Egress) {
+    let Effect::Action { action: Action::LearnNeighbour { port, vlan }, .. } = step else { return };
+    let port = if *port == 0 { key.port() } else { *port };
+    if icmp::is_host(key.ipv4_src) && is_unicast(key.link_source) {
+        egress.learn(Hop { port, vlan: *vlan, address: key.ipv4_src.into() }, key.link_source);
+    }
+}
+
 /// A step that changes the frame and leaves it.
 fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Option<u16>) -> Result<(), Refusal> {
     let action = match step {
         Effect::Action { action, .. } => action,
         Effect::Translate(translation) if !translate(frame, layout, translation) => {
             return Err(DropReason::BadAction.into());
+        }
+        Effect::Neighbour(NextHop { mac: Some(mac), .. }) => {
+            frame.head_mut().get_mut(..6).ok_or(DropReason::Truncated)?.copy_from_slice(mac);
+            return Ok(());
         }
         _ => return Ok(()),
     };
@@ -378,6 +401,12 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Optio
                 *mtu = Some(mtu.map_or(*limit, |before| before.min(*limit)));
             }
         }
+        Action::Translate { source, destination } => {
+            let [source, destination] = [source, destination].map(|address| address.map(|address| address.octets()));
+            if !translate_one_to_one(frame, layout, source, destination) {
+                return Err(DropReason::BadAction.into());
+            }
+        }
         // Those that consume, and those that the walk carries out.
         Action::Output(_)
         | Action::Punt { .. }
@@ -388,7 +417,6 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Optio
         | Action::IcmpReply
         | Action::Neighbour(_)
         | Action::LearnNeighbour { .. }
-        | Action::Translate { .. }
         | Action::IcmpUnreachable { .. } => {}
     }
     Ok(())

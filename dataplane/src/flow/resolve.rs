@@ -41,10 +41,12 @@ use weft_proto::PORT_IN_PORT;
 use weft_proto::v1::Field;
 
 mod answer;
+mod gateway;
 mod track;
 mod translate;
 
 pub use answer::Back;
+pub use gateway::{Hops, Wanted};
 
 /// What is walked: the state under its read lock, at a version.
 pub struct View<'a> {
@@ -138,6 +140,8 @@ pub struct Resolution {
     pub moves: Vec<ConnectionId>,
     /// Whether other packets of the same key will fare the same.
     pub cacheable: bool,
+    /// Next hops.
+    pub hops: Hops,
 }
 
 /// Walks the tables from table 0.
@@ -191,6 +195,7 @@ struct Walk<'a> {
     back: Option<Back>,
     fragment: Option<Seen>,
     early: bool,
+    hops: Hops,
 }
 
 /// OpenFlow's action set: at most one action of each kind [1.3.5, 5.10].
@@ -238,6 +243,7 @@ impl<'a> Walk<'a> {
             back: None,
             fragment: None,
             early: false,
+            hops: Hops::default(),
         }
     }
 
@@ -344,7 +350,7 @@ impl<'a> Walk<'a> {
             Action::CheckMtu { .. } | Action::IcmpUnreachable { .. } => self.needs_ipv4()?,
             Action::IcmpReply => self.echo()?,
             Action::Neighbour(_) | Action::LearnNeighbour { .. } | Action::Translate { .. } => {
-                return Err(DropReason::BadAction);
+                return self.gateway(action, rule);
             }
             Action::ArpReply(_) => self.consult(Field::EthType),
             Action::Punt { .. } | Action::DhcpReply(_) => {}
@@ -441,7 +447,11 @@ impl<'a> Walk<'a> {
     }
 
     fn pass_topology(&mut self, what: &[u8]) {
-        self.topology.push(Passed { table: TOPOLOGY, partition: Some(partition(what)), others: false });
+        self.pass_partition(partition(what));
+    }
+
+    fn pass_partition(&mut self, partition: u16) {
+        self.topology.push(Passed { table: TOPOLOGY, partition: Some(partition), others: false });
     }
 
     fn output(&mut self, port: u32) {
@@ -523,13 +533,9 @@ impl<'a> Walk<'a> {
             Effect::Undeliverable { reason, .. } => Some(*reason),
             _ => None,
         });
-        let drop = (!consumed).then(|| verdict.err().or(undeliverable).unwrap_or(DropReason::NoOutput));
+        let drop = (!consumed).then(|| verdict.err().or(undeliverable).unwrap_or_else(|| self.without_output()));
         // What comes after the last consumer would be done to nothing.
-        while self
-            .effects
-            .last()
-            .is_some_and(|effect| !effect.consumes() && !matches!(effect, Effect::Undeliverable { .. }))
-        {
+        while self.effects.last().is_some_and(|last| !(last.consumes() || last.teaches() || last.explains())) {
             self.effects.pop();
         }
         if self.decremented && self.consulted.ip_ttl != 0 {
@@ -563,6 +569,7 @@ impl<'a> Walk<'a> {
             back: self.back,
             fragment: self.fragment,
             early: self.early,
+            hops: self.hops,
             transport: self.contents.transport,
         }
     }

@@ -3,6 +3,7 @@
 
 mod apart;
 mod flows;
+mod hops;
 mod translated;
 
 use super::Links;

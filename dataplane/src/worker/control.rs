@@ -3,6 +3,7 @@
 
 use super::Worker;
 use super::credit::Credit;
+use super::neighbours::WaitingForHops;
 use crate::clock;
 use crate::connection::fragments::Waiting;
 use crate::connection::{ConnectionId, Connections, Contents, EndReason, Filter, Options, Record, Start};
@@ -124,6 +125,8 @@ pub(super) enum Command {
     Report(Sender<WorkerReport>),
     Cache(usize, Sender<Vec<v1::CacheEntry>>),
     Trace(Traced, Sender<Result<v1::TraceReply, u16>>),
+    /// Send a frame by a port.
+    Send(u32, Vec<u8>, Sender<Result<(), DropReason>>),
     /// Those of the filter among some slots, beginning with this one; also gives where to go on.
     Connections(Filter, usize, Sender<(Vec<Listed>, Option<usize>)>),
     /// Likewise to be ended; gives how many were.
@@ -145,8 +148,9 @@ impl Worker {
                 let _ = done.send(());
             }
             Command::RemoveQueues(slot, done) => {
-                let its =
+                let mut its =
                     self.waiting.withdraw(|missed| missed.origin.ingress == slot || missed.frame.charged() == slot);
+                its.extend(self.withdraw_from_hops(slot));
                 self.give_up(its, DropReason::PortDown);
                 self.outgoing.remove(slot);
                 self.slots = self.outgoing.slots().collect();
@@ -161,6 +165,13 @@ impl Worker {
             }
             Command::Trace(traced, reply) => {
                 let _ = reply.send(self.trace(&traced));
+            }
+            Command::Send(port, frame, reply) => {
+                self.look_at_version();
+                self.outgoing.begin(self.active);
+                let sent = self.send(port, &frame);
+                self.outgoing.flush();
+                let _ = reply.send(sent);
             }
             Command::Connections(filter, from, reply) => {
                 let _ = reply.send(self.list(&filter, from));
@@ -299,6 +310,8 @@ impl WorkerHandle {
                     cache: Cache::default(),
                     connections,
                     waiting: Waiting::default(),
+                    hops: WaitingForHops::default(),
+                    found: Vec::new(),
                     outgoing: Outgoing::new(Pool::new(memory), punts, links),
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),
@@ -364,6 +377,14 @@ impl WorkerHandle {
     /// Tells the worker which other one sends by a port of which it has no queue.
     pub fn route(&self, slot: PortSlot, worker: u16) {
         self.ask(|done| Command::Route(slot, worker, done));
+    }
+
+    /// Sends a frame of our own by a port, past all tables. It is counted by the port alone.
+    ///
+    /// # Errors
+    /// Why it does not leave: `NoSuchPort`, `PortDown`, `NoTunnelDestination` of a tunnel port, `NoBuffer`, `TooBig`.
+    pub fn send(&self, port: u32, frame: Vec<u8>) -> Result<(), DropReason> {
+        self.ask(|reply| Command::Send(port, frame, reply))
     }
 
     /// Walks the tables for a packet, among this worker's connections, and writes the walk down; nothing is

@@ -1,6 +1,8 @@
 //! A whole worker on memory ports: frames in, frames out, every frame accounted for.
 
 mod edges;
+mod neighbours;
+mod one_to_one;
 mod routed;
 mod tracked;
 mod translated;
