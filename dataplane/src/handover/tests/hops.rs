@@ -20,23 +20,33 @@ fn the_answer_lets_go_on_what_waits_with_any_worker() {
     );
     let question = arp::request(0, OURS, [192, 0, 2, 1], [192, 0, 2, 9], None);
     let sent: Vec<Vec<u8>> = (0..3).map(|worker| udp((10, 2), (5000, worker), 1)).collect();
-    for (worker, frame) in sent.iter().enumerate() {
-        bench.send(1, worker, frame.clone());
-    }
-    assert_eq!(bench.receive(2), question, "one worker asks for all");
-    // Asleep, all of them.
-    std::thread::sleep(Duration::from_millis(50));
-    let answered = Instant::now();
-    bench.send(2, 1, arp::announcement(0, THERE, [192, 0, 2, 9]));
-    let mut left: Vec<Vec<u8>> = (0..3).map(|_| bench.receive(2)).collect();
-    assert!(answered.elapsed() < Duration::from_millis(150), "not when they look again: {:?}", answered.elapsed());
-    left.sort();
     let expected: Vec<Vec<u8>> = sent.iter().map(|frame| [&THERE, &frame[6..]].concat()).collect();
-    assert_eq!(left, expected);
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        for (worker, frame) in sent.iter().enumerate() {
+            bench.send(1, worker, frame.clone());
+        }
+        assert_eq!(bench.receive(2), question, "one worker asks for all");
+        // Asleep, all of them.
+        std::thread::sleep(Duration::from_millis(50));
+        let answered = Instant::now();
+        bench.send(2, 1, arp::announcement(0, THERE, [192, 0, 2, 9]));
+        let mut left: Vec<Vec<u8>> = (0..3).map(|_| bench.receive(2)).collect();
+        times.push(answered.elapsed());
+        left.sort();
+        assert_eq!(left, expected);
+        bench.tables.change_neighbours(|neighbours| neighbours.forget_port(2));
+    }
+    // They sleep for 200 ms. The machine may be busy, but not each time.
+    assert!(times.iter().any(|time| *time < Duration::from_millis(100)), "they were not woken: {times:?}");
+    bench.send(1, 0, sent[0].clone());
+    bench.receive(2);
+    bench.send(2, 1, arp::announcement(0, THERE, [192, 0, 2, 9]));
+    bench.receive(2);
     // Whoever hears that it has moved, all send to where it is by then.
     let moved = [2, 0, 0, 0, 0, 0xb];
     bench.send(2, 2, arp::announcement(0, moved, [192, 0, 2, 9]));
-    bench.dropped(2);
+    bench.dropped(7);
     for (worker, frame) in sent.iter().enumerate() {
         bench.send(1, worker, frame.clone());
         assert_eq!(bench.receive(2), [&moved, &frame[6..]].concat());
