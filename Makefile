@@ -16,6 +16,8 @@ mandir  := $(PREFIX)/share/man/man1
 bashdir := $(PREFIX)/share/bash-completion/completions
 zshdir  := $(PREFIX)/share/zsh/site-functions
 fishdir := $(PREFIX)/share/fish/vendor_completions.d
+unitdir := $(PREFIX)/lib/systemd/system
+docdir  := $(PREFIX)/share/doc/weft
 
 # Links, namespaces and XDP programs need root: only what is built is run as root, never the build.
 ifneq ($(shell id -u),0)
@@ -76,11 +78,17 @@ install: ## build for release, install to DESTDIR and PREFIX (/usr/local)
 	install -m 644 $(TARGET)/share/completions/weft.bash $(DESTDIR)$(bashdir)/weft
 	install -m 644 $(TARGET)/share/completions/weft.zsh $(DESTDIR)$(zshdir)/_weft
 	install -m 644 $(TARGET)/share/completions/weft.fish $(DESTDIR)$(fishdir)/weft.fish
+	install -d $(DESTDIR)$(unitdir) $(DESTDIR)$(docdir)
+	for unit in weft-controller weft-switch; do \
+		sed 's:/usr/local/bin/:$(bindir)/:' deploy/systemd/$$unit.service > $(DESTDIR)$(unitdir)/$$unit.service || exit 1; done
+	cp -r deploy/examples $(DESTDIR)$(docdir)/
 
 uninstall: ## remove what install put there
 	rm -f $(addprefix $(DESTDIR)$(bindir)/,$(PROGRAMS))
 	rm -f $(DESTDIR)$(mandir)/weft.1 $(DESTDIR)$(mandir)/weft-*.1
 	rm -f $(DESTDIR)$(bashdir)/weft $(DESTDIR)$(zshdir)/_weft $(DESTDIR)$(fishdir)/weft.fish
+	rm -f $(DESTDIR)$(unitdir)/weft-controller.service $(DESTDIR)$(unitdir)/weft-switch.service
+	rm -rf $(DESTDIR)$(docdir)
 
 clean: ## remove everything that was built
 	$(CARGO) clean

@@ -75,7 +75,7 @@ fn render(at: &str, status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -
         table.row(vec![
             host.name.clone(),
             state(host).to_owned(),
-            if host.since_seconds == 0 { String::new() } else { duration(host.since_seconds) },
+            if host.since_seconds == 0 && !host.connected { String::new() } else { duration(host.since_seconds) },
             generation(host),
             ports.iter().filter(|port| port.host_id == host.id).count().to_string(),
             host.underlay_address.clone(),

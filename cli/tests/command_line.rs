@@ -208,9 +208,16 @@ fn the_controller_is_asked_for_objects_and_passes_calls_on() {
     let ask = |words: &[&str]| done(&[&at[..], words].concat());
     assert!(ask(&["network", "list"]).starts_with("No networks. Create one: weft network create NAME"));
     let created = ask(&["network", "create", "blue", "--project", "p", "--segment", "100"]);
-    assert!(created.starts_with("Network blue created, segment 100, MTU 1450."), "{created}");
+    assert!(created.starts_with("Network blue created, vxlan 100, MTU 1450."), "{created}");
     let list = ask(&["network", "list"]);
-    assert_eq!(list.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(), ["blue", "p", "100", "1450", "n1"]);
+    assert_eq!(
+        list.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(),
+        ["blue", "p", "vxlan", "100", "1450", "-", "n1"]
+    );
+    let words = "network create office --type vlan --physical provider --vlan 7 --external";
+    let created = ask(&words.split(' ').collect::<Vec<_>>());
+    assert!(created.starts_with("Network office created, vlan 7 on provider, MTU"), "{created}");
+    assert!(ask(&["network", "show", "office"]).contains("yes"));
     assert_eq!(ask(&["network", "show", "blue", "--json"]).parse::<serde_json::Value>().unwrap()["id"], "n1");
     let overview = ask(&["status"]);
     assert!(

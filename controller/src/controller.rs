@@ -9,7 +9,7 @@ use crate::bus::{Links, link::PortState};
 use crate::compile;
 use crate::identity::{self, HostIdentity, Identities, membership::Membership};
 use crate::model::{
-    Change, DEFAULT_PROJECT, Host, HostReport, Model, Object as _, Planned, Port, Router, SecurityGroup,
+    Change, DEFAULT_PROJECT, Host, HostReport, Model, Network, Object as _, Planned, Port, Router, SecurityGroup,
 };
 use crate::store::{Store, StoreError, record, term};
 use std::collections::BTreeSet;
@@ -168,13 +168,19 @@ impl Controller {
             return message;
         }
         let network = self.model().networks.get(port.network).cloned();
-        let spec = network.and_then(|network| compile::network::spec_of(&network, port));
+        let spec = network.as_ref().and_then(|network| compile::network::spec_of(network, port));
         let host = port.plug.as_ref().and_then(|plug| self.model().hosts.get(plug.host).cloned());
         let (Some(host), Some(spec)) = (host, spec) else {
             message.status = "DOWN".to_owned();
             return message;
         };
-        let (state, interface) = self.links.of(host.id).port(&host, &spec);
+        let link = self.links.of(host.id);
+        let (mut state, interface) = link.port(&host, &spec);
+        if let Some(trouble) =
+            network.filter(|_| state == PortState::Active).and_then(|it| self.not_carried(&it, &host))
+        {
+            state = trouble;
+        }
         if let (PortState::Active | PortState::Down(_), Some(interface)) = (&state, interface) {
             message.interface = interface;
         }
@@ -187,6 +193,21 @@ impl Controller {
         message.status = status.to_owned();
         message.fault = fault;
         message
+    }
+
+    /// Why a network's frames do not leave a host: what the host says of itself has changed since the port was plugged,
+    /// or the interface that leads to its physical network failed.
+    fn not_carried(&self, network: &Network, host: &Host) -> Option<PortState> {
+        if let Err(fault) = self.model().check_carriage(network, host) {
+            return Some(PortState::Error(format!("{}. {}", fault.problem, fault.remedy)));
+        }
+        let physical = network.segment_type.physical()?;
+        let explained = |why: String| format!("the interface of physical network {physical:?}: {why}");
+        match self.links.of(host.id).port(host, &compile::physical::port_of(host, physical)?).0 {
+            PortState::Error(why) => Some(PortState::Error(explained(why))),
+            PortState::Down(why) => Some(PortState::Down(explained(why))),
+            _ => None,
+        }
     }
 
     /// A security group as the API shows it, with its rules: egress before ingress, then as they are written.

@@ -1,10 +1,13 @@
 //! The switch's settings, as [`weft_proto::program::settings`] reads them. `docs/configuration.md` names each;
 //! a test compares.
 
+mod physical;
+
 use crate::agent::Endpoint;
 use crate::limits;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use weft_proto::program::log;
 use weft_proto::program::settings::{Said, SettingsError, Source};
@@ -60,6 +63,10 @@ pub struct Flags {
     /// How many of its queues to use; 0: all [default: 0]
     #[arg(long, value_name = "NUMBER")]
     pub underlay_queues: Option<u32>,
+    /// A physical network that this host reaches, and the interface that leads there, which the switch takes whole;
+    /// once for each. They replace those of the file
+    #[arg(long, value_name = "NAME=INTERFACE")]
+    pub physical: Option<Vec<String>>,
     /// Packet memory in 4 KiB chunks [default: 8192]
     #[arg(long, value_name = "NUMBER")]
     pub memory_chunks: Option<usize>,
@@ -124,6 +131,7 @@ struct File {
     certificate_directory: Option<PathBuf>,
     socket: Option<PathBuf>,
     underlay: FileUnderlay,
+    physical: BTreeMap<String, String>,
     memory: FileMemory,
     workers: FileWorkers,
     log: Option<String>,
@@ -166,6 +174,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// `None`: no tunnels, unless somebody adds an af_xdp port.
     pub underlay: Option<UnderlaySettings>,
+    /// Interfaces of physical networks, by the networks' names.
+    pub physical: BTreeMap<String, String>,
     /// Chunks and runs.
     pub memory: (usize, usize),
     /// At least one.
@@ -245,10 +255,11 @@ impl Settings {
                 "Name it: [underlay] interface = \"eth1\".",
             ));
         }
-        if let Some(name) = interface.as_ref().filter(|name| name.value.is_empty() || name.value.len() > 15) {
-            let problem = format!("\"{}\" cannot be an interface's name", name.value);
-            return Err(SettingsError::new(&name.place, problem, "Use 1 to 15 bytes, a name that `ip link` shows."));
+        if let Some(name) = &interface {
+            check_interface(&name.value, &name.place)?;
         }
+        let underlay = interface.as_ref().map(|name| name.value.as_str());
+        let physical = physical::networks(flags.physical, parsed.physical, underlay, source)?;
         Ok(Self {
             host: host.value,
             controller,
@@ -259,6 +270,7 @@ impl Settings {
                 mode: mode.unwrap_or_default(),
                 queues: queues.unwrap_or_default(),
             }),
+            physical,
             memory,
             workers,
             cores,
@@ -266,6 +278,14 @@ impl Settings {
             log,
         })
     }
+}
+
+fn check_interface(name: &str, place: &str) -> Result<(), SettingsError> {
+    if (1..=15).contains(&name.len()) {
+        return Ok(());
+    }
+    let problem = format!("\"{name}\" cannot be an interface's name");
+    Err(SettingsError::new(place, problem, "Use 1 to 15 bytes, a name that `ip link` shows."))
 }
 
 fn check_host(host: &Said, needed: bool, source: &Source) -> Result<(), SettingsError> {
@@ -314,13 +334,14 @@ mod tests {
     #[test]
     fn every_setting_stands_in_the_file_and_flags_go_first() {
         let text = "log = \"debug\"\nlog_format = \"json\"\nhost = \"one\"\ncontroller = \"https://c:9\"\ncertificate_directory = \"/c\"\nsocket = \"/s.sock\"\n[underlay]\ninterface = \
-                    \"eth1\"\nmode = \"generic\"\nqueues = 2\n[memory]\nchunks = 1024\nruns = 128\n[workers]\ncount = \
+                    \"eth1\"\nmode = \"generic\"\nqueues = 2\n[physical]\nprovider = \"eth3\"\n[memory]\nchunks = 1024\nruns = 128\n[workers]\ncount = \
                     2\ncores = [0, 1]\nspin = true\n";
         let file = load(text, &[]).unwrap();
         let endpoint = Endpoint::Tls { address: "c:9".to_owned(), certificate_directory: "/c".into() };
         assert_eq!(file.controller, Some(endpoint));
         let underlay = UnderlaySettings { interface: "eth1".to_owned(), mode: Mode::Generic, queues: 2 };
         assert_eq!(file.underlay, Some(underlay));
+        assert_eq!(file.physical, BTreeMap::from([("provider".to_owned(), "eth3".to_owned())]));
         assert_eq!((file.memory, file.workers, file.cores, file.spin), ((1024, 128), 2, vec![0, 1], true));
         assert_eq!((file.log.level.as_str(), file.log.format), ("debug", log::Format::Json));
         let flags = [
@@ -331,6 +352,8 @@ mod tests {
             "--underlay-interface=eth2",
             "--underlay-mode=native",
             "--underlay-queues=1",
+            "--physical=lab=eth4",
+            "--physical=internet=eth5",
             "--memory-chunks=2048",
             "--memory-runs=256",
             "--workers-count=1",
@@ -345,6 +368,8 @@ mod tests {
         assert_eq!(both.controller, Some(endpoint));
         let underlay = UnderlaySettings { interface: "eth2".to_owned(), mode: Mode::Native, queues: 1 };
         assert_eq!(both.underlay, Some(underlay));
+        let physical = [("lab", "eth4"), ("internet", "eth5")].map(|(name, interface)| (name.into(), interface.into()));
+        assert_eq!(both.physical, BTreeMap::from(physical));
         assert_eq!((both.memory, both.workers, both.cores, both.spin), ((2048, 256), 1, vec![3], false));
         assert_eq!((both.log.level.as_str(), both.log.format), ("warn", log::Format::Lines));
     }
@@ -356,7 +381,7 @@ mod tests {
         // What it shows are the defaults; what it only mentions is right too.
         assert_eq!(load(&example.as_it_stands, &[]), load("", &[]));
         let all = load(&example.all_settings, &[]).unwrap_or_else(|error| panic!("{error}"));
-        assert!(all.underlay.is_some() && !all.cores.is_empty(), "{all:?}");
+        assert!(all.underlay.is_some() && !all.physical.is_empty() && !all.cores.is_empty(), "{all:?}");
     }
 
     #[test]

@@ -109,6 +109,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         memory,
         workers,
         opener: Box::new(KernelPorts),
+        physical: settings.physical,
     })
     .context("the workers cannot be started")?;
 

@@ -61,6 +61,8 @@ pub struct SwitchSettings {
     pub workers: Vec<WorkerSettings>,
     /// How ports are opened.
     pub opener: Box<dyn OpenPort>,
+    /// Interfaces of physical networks, by the networks' names: what the controller makes ports of.
+    pub physical: BTreeMap<String, String>,
 }
 
 /// See the module comment.
@@ -75,6 +77,7 @@ pub struct Switch {
     workers: RwLock<Vec<WorkerHandle>>,
     punts: Arc<PuntHub>,
     opener: Box<dyn OpenPort>,
+    physical: BTreeMap<String, String>,
     state: Mutex<State>,
     resolver: OnceLock<Box<dyn Resolve>>,
     /// What `GetStatus` says of the controller.
@@ -121,6 +124,7 @@ impl Switch {
             workers: RwLock::new(workers),
             punts,
             opener: settings.opener,
+            physical: settings.physical,
             state: Mutex::default(),
             resolver: OnceLock::new(),
             controller: Mutex::new("none configured".to_owned()),

@@ -32,6 +32,7 @@ impl Running {
             memory: Memory::map(2048, 64).unwrap(),
             workers: vec![WorkerSettings::default(); workers],
             opener: Box::new(KernelPorts),
+            physical: std::collections::BTreeMap::new(),
         };
         Self(Switch::start(settings).unwrap())
     }

@@ -42,6 +42,12 @@ pub const UNDERLAY_PORT: u32 = 0x00ff_0000;
 /// The fabric's tunnel port of a host. From here on numbers belong to ports that each host has.
 pub const TUNNEL_PORT: u32 = 0x00ff_0001;
 
+/// The first `af_xdp` port of a host's physical networks: of the network that is first by name, and so on.
+pub const FIRST_PHYSICAL_PORT: u32 = 0x00ff_0100;
+
+/// Physical networks that one host may reach.
+pub const PHYSICAL_NETWORKS: usize = 16;
+
 /// Output to this reserved port goes back out of the ingress port (OpenFlow's `OFPP_IN_PORT`).
 pub const PORT_IN_PORT: u32 = 0xffff_fff8;
 

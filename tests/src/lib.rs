@@ -9,6 +9,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod machine;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

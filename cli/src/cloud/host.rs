@@ -81,13 +81,14 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
         }
         Command::List => {
             let hosts = all(&mut cloud).await?;
-            let mut table = Table::new(&["name", "state", "underlay", "mtu", "ports", "version"]);
+            let mut table = Table::new(&["name", "state", "underlay", "mtu", "physical", "ports", "version"]);
             for host in &hosts {
                 table.row(vec![
                     host.name.clone(),
                     state(host),
                     host.underlay_address.clone(),
                     if host.underlay_mtu == 0 { String::new() } else { host.underlay_mtu.to_string() },
+                    host.physical_networks.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", "),
                     host.ports.len().to_string(),
                     host.switch_version.clone(),
                 ]);
@@ -106,6 +107,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("generation", format!("{}, acknowledged {}", host.generation, host.acknowledged_generation)),
                 ("underlay", host.underlay_address.clone()),
                 ("underlay mtu", if host.underlay_mtu == 0 { String::new() } else { host.underlay_mtu.to_string() }),
+                ("physical networks", physical(&host)),
                 ("version", host.switch_version.clone()),
                 ("certificate", certificate(host.certificate_expires, now())),
                 ("fault", host.fault.clone()),
@@ -148,6 +150,15 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
 /// What is wrong with it, or worth knowing.
 fn trouble(host: &v1::Host) -> String {
     [host.fault.as_str(), host.note.as_str()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// The physical networks it reaches: "provider by eth2 (mtu 1500)".
+fn physical(host: &v1::Host) -> String {
+    let each = host.physical_networks.iter().map(|network| match network.mtu {
+        0 => format!("{} by {} (no such interface)", network.name, network.interface),
+        mtu => format!("{} by {} (mtu {mtu})", network.name, network.interface),
+    });
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether it is there and has what it should have.

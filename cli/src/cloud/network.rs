@@ -14,10 +14,22 @@ pub enum Command {
     Create {
         /// Its name.
         name: String,
-        /// Its VNI; the controller chooses one unless given.
-        #[arg(long, value_name = "VNI", value_parser = clap::value_parser!(u32).range(1..=0x00ff_ffff))]
+        /// How hosts carry it: by tunnels over the underlay, or on a physical network, tagged or not.
+        #[arg(long = "type", value_name = "TYPE", value_parser = ["vxlan", "gre", "vlan", "flat"])]
+        segment_type: Option<String>,
+        /// Its VNI, or its key in GRE; the controller chooses one unless given.
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=0x00ff_ffff))]
         segment: Option<u32>,
-        /// Bytes an instance may send in one packet; 1450 unless given.
+        /// The physical network of a VLAN or flat network: one that hosts reach, as `weft host list` shows.
+        #[arg(long, value_name = "NAME")]
+        physical: Option<String>,
+        /// The VLAN of a VLAN network; the controller chooses one unless given.
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=4094))]
+        vlan: Option<u32>,
+        /// It leads out of the cloud; a VLAN or flat network.
+        #[arg(long)]
+        external: bool,
+        /// Bytes an instance may send in one packet; as many as all hosts carry, unless given.
         #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
         mtu: Option<u32>,
         #[command(flatten)]
@@ -65,30 +77,37 @@ pub(super) async fn all(cloud: &mut Cloud, project: String) -> Result<Vec<v1::Ne
 pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut cloud = connection.cloud().await?;
     match command {
-        Command::Create { name, segment, mtu, scope } => {
+        Command::Create { name, segment_type, segment, physical, vlan, external, mtu, scope } => {
             let request = v1::CreateNetworkRequest {
                 name,
                 project: scope.name(),
                 segment_id: segment.unwrap_or(0),
                 mtu: mtu.unwrap_or(0),
+                segment_type: segment_type.unwrap_or_default(),
+                physical_network: physical.unwrap_or_default(),
+                vlan_id: vlan.unwrap_or(0),
+                external,
             };
             let network = cloud.create_network(request).await?.into_inner();
             let text = format!(
-                "Network {} created, segment {}, MTU {}. Next: weft subnet create NAME --network {0} --cidr 10.0.0.0/24",
-                network.name, network.segment_id, network.mtu
+                "Network {} created, {}, MTU {}. Next: weft subnet create NAME --network {0} --cidr 10.0.0.0/24",
+                network.name,
+                carried(&network),
+                network.mtu
             );
             output.say(&text, &json::of(&network))
         }
         Command::List { scope } => {
             let networks = all(&mut cloud, scope.name()).await?;
             let names = names(&mut cloud, output).await?;
-            let mut table = Table::new(&["name", "project", "segment", "mtu", "id"]);
+            let mut table = Table::new(&["name", "project", "segment", "mtu", "external", "id"]);
             for network in &networks {
                 table.row(vec![
                     network.name.clone(),
                     names.of(&network.project_id),
-                    network.segment_id.to_string(),
+                    carried(network),
                     network.mtu.to_string(),
+                    if network.external { "yes" } else { "" }.to_owned(),
                     network.id.clone(),
                 ]);
             }
@@ -102,8 +121,10 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("name", network.name.clone()),
                 ("id", network.id.clone()),
                 ("project", names(&mut cloud, output).await?.of(&network.project_id)),
-                ("segment", network.segment_id.to_string()),
+                ("segment", carried(&network)),
+                ("number in flow tables", network.segment_id.to_string()),
                 ("mtu", network.mtu.to_string()),
+                ("external", if network.external { "yes" } else { "no" }.to_owned()),
             ];
             output.object(&lines, &json::of(&network))
         }
@@ -111,6 +132,16 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             cloud.delete_network(v1::DeleteRequest { id: network.clone(), project: scope.name() }).await?;
             deleted("network", &network, output)
         }
+    }
+}
+
+/// How it is carried, as people say it: "vxlan 1000", "vlan 100 on provider", "flat on provider".
+fn carried(network: &v1::Network) -> String {
+    let kind = &network.segment_type;
+    match kind.as_str() {
+        "vlan" => format!("{kind} {} on {}", network.vlan_id, network.physical_network),
+        "flat" => format!("{kind} on {}", network.physical_network),
+        _ => format!("{kind} {}", network.segment_id),
     }
 }
 

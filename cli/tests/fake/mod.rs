@@ -315,6 +315,10 @@ impl Cloud for Service {
             project_id: "p1".into(),
             segment_id: request.segment_id,
             mtu: 1450,
+            segment_type: if request.segment_type.is_empty() { "vxlan".into() } else { request.segment_type },
+            physical_network: request.physical_network,
+            vlan_id: request.vlan_id,
+            external: request.external,
         };
         self.0.lock().unwrap().networks.push(network.clone());
         Ok(Response::new(network))

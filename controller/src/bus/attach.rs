@@ -6,7 +6,7 @@ use crate::authorise::Caller;
 use crate::controller::Controller;
 use crate::identity::membership::revoked;
 use crate::limits;
-use crate::model::{Host, HostReport};
+use crate::model::{Host, HostReport, PhysicalInterface};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,7 +182,9 @@ fn report(hello: &Hello) -> Result<HostReport, Fault> {
         })?),
     };
     let underlay_mtu = if underlay.is_some() { hello.underlay_mtu } else { 0 };
-    Ok(HostReport { underlay, underlay_mtu, version: hello.version.chars().take(200).collect() })
+    let physical = PhysicalInterface::all(&hello.physical_networks)
+        .map_err(|(index, fault)| fault.within(&format!("hello.physical_networks[{index}]")))?;
+    Ok(HostReport { underlay, underlay_mtu, physical, version: hello.version.chars().take(200).collect() })
 }
 
 /// A switch that has followed a later term would refuse all we send. That is right if another controller

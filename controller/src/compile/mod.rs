@@ -4,6 +4,7 @@
 //! - [`pipeline`]: the fabric's tables, their names and meanings; and its fixed ports.
 //! - [`state`]: what one host should hold, and the bundle between two such states.
 //! - [`network`]: the rules of one network on one host. This is where packets' fates are decided.
+//! - [`physical`]: the ports of the physical networks that the host reaches.
 //! - `router`: the rules of routers, and what one host needs of networks that it has no ports of.
 //! - `firewall`: the rules of security groups on one host.
 //! - [`rule`]: how rules are written down.
@@ -15,6 +16,7 @@
 
 mod firewall;
 pub mod network;
+pub mod physical;
 pub mod pipeline;
 mod router;
 pub mod rule;
@@ -31,8 +33,11 @@ use uuid::Uuid;
 #[must_use]
 pub fn compile(model: &Model, host: Uuid) -> HostState {
     let mut state = HostState::default();
-    let underlay = model.hosts.get(host).is_some_and(|host| host.underlay.is_some());
-    pipeline::lay(&mut state, underlay);
+    let known = model.hosts.get(host);
+    pipeline::lay(&mut state, known.is_some_and(|host| host.underlay.is_some()));
+    if let Some(host) = known {
+        physical::lay(&mut state, host);
+    }
     let policies = firewall::Policies::of(model, host);
     let networks = model.networks_on(host);
     for &network in &networks {

@@ -29,7 +29,7 @@ use super::firewall::{Policies, guard};
 use super::pipeline::{CLASSIFY, DELIVER, INGRESS_TRACK, L2, PORT_SECURITY, RESPOND, TUNNEL_PORT};
 use super::rule::{RuleBuilder, act, cookie, output, set};
 use super::state::HostState;
-use crate::model::{Host, Mac, Model, Network, Port, Subnet, host_label};
+use crate::model::{Host, Mac, Model, Network, Port, SegmentType, Subnet, host_label};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::v1::{self, Action, DropCause, Field, action, port_spec};
@@ -58,7 +58,7 @@ impl Flood {
 /// Adds the network's part of a host's state.
 pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uuid, Uuid), policies: &Policies) {
     let Some(network) = model.networks.get(network) else { return };
-    let tunnel = state.ports.contains_key(&TUNNEL_PORT);
+    let tunnel = network.segment_type == SegmentType::Vxlan && state.ports.contains_key(&TUNNEL_PORT);
     // To all ports, and to those without port security.
     let (mut all, mut open) = (Flood::default(), Flood::default());
     for place in model.hosts_of(network.id) {
@@ -103,7 +103,7 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
 /// Adds what it takes to send to the ports of a network that has none here.
 pub(super) fn reach(state: &mut HostState, model: &Model, network: &Network, host: Uuid) {
     unknown(state, network);
-    if !state.ports.contains_key(&TUNNEL_PORT) {
+    if network.segment_type != SegmentType::Vxlan || !state.ports.contains_key(&TUNNEL_PORT) {
         return;
     }
     for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {

@@ -200,7 +200,12 @@ impl Cloud {
 
     fn host(&mut self, name: &str, last: u8) -> Uuid {
         let host = self.make(|model, id| model.create_host(&v1::CreateHostRequest { name: name.into() }, id));
-        let report = HostReport { underlay: Some([10, 9, 0, last].into()), underlay_mtu: 1500, version: "1".into() };
+        let report = HostReport {
+            underlay: Some([10, 9, 0, last].into()),
+            underlay_mtu: 1500,
+            physical: std::collections::BTreeMap::new(),
+            version: "1".into(),
+        };
         self.make(|model, _| model.report_host(host.id, &report));
         host.id
     }
@@ -486,7 +491,12 @@ fn rules_keep_the_rules_of_the_field_table() {
 #[test]
 fn without_an_underlay_there_is_no_tunnel() {
     let mut scene = scene();
-    let report = HostReport { underlay: None, underlay_mtu: 0, version: "1".into() };
+    let report = HostReport {
+        underlay: None,
+        underlay_mtu: 0,
+        physical: std::collections::BTreeMap::new(),
+        version: "1".into(),
+    };
     let [one, two, ..] = scene.hosts;
     scene.cloud.make(|model, _| model.report_host(one, &report));
     let state = scene.state(0);

@@ -13,11 +13,13 @@ pub struct Counters {
     pub next_segment: u32,
     /// Of routers.
     pub next_router: u32,
+    /// Of VLANs, of whatever physical network.
+    pub next_vlan: u32,
 }
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { next_port: 1, next_segment: 1000, next_router: 1 }
+        Self { next_port: 1, next_segment: 1000, next_router: 1, next_vlan: 2 }
     }
 }
 
@@ -33,6 +35,9 @@ pub struct CountersRecord {
     /// See [`Counters`]; 0 in records from before there were routers.
     #[prost(uint32, tag = "3")]
     pub next_router: u32,
+    /// See [`Counters`]; 0 in records from before there were VLANs.
+    #[prost(uint32, tag = "4")]
+    pub next_vlan: u32,
 }
 
 impl Object for Counters {
@@ -47,11 +52,21 @@ impl Object for Counters {
     }
 
     fn record(&self) -> CountersRecord {
-        CountersRecord { next_port: self.next_port, next_segment: self.next_segment, next_router: self.next_router }
+        CountersRecord {
+            next_port: self.next_port,
+            next_segment: self.next_segment,
+            next_router: self.next_router,
+            next_vlan: self.next_vlan,
+        }
     }
 
     fn from_record(record: CountersRecord) -> Result<Self, String> {
-        Ok(Self { next_port: record.next_port, next_segment: record.next_segment, next_router: record.next_router })
+        Ok(Self {
+            next_port: record.next_port,
+            next_segment: record.next_segment,
+            next_router: record.next_router,
+            next_vlan: record.next_vlan,
+        })
     }
 }
 

@@ -1,11 +1,14 @@
 //! Hosts: created, removed, and what their switches report of themselves.
 
 use super::lookup::{count, in_use};
+use super::name::{valid_interface, valid_name};
 use super::{By, Change, Model, Object, Planned, record};
 use crate::limits;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
+use weft_proto::PHYSICAL_NETWORKS;
+use weft_proto::fault::Fault;
 use weft_proto::v1;
 
 /// A machine that runs a switch.
@@ -19,8 +22,47 @@ pub struct Host {
     pub underlay: Option<Ipv4Addr>,
     /// The largest packet its underlay carries, as it reported; 0 until then.
     pub underlay_mtu: u32,
+    /// The physical networks it reaches, by name, as it reported.
+    pub physical: BTreeMap<String, PhysicalInterface>,
     /// Its switch's version, as it reported.
     pub version: String,
+}
+
+/// Where a host reaches a physical network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PhysicalInterface {
+    /// Its name; its frames are all the switch's.
+    pub interface: String,
+    /// Bytes of an IP packet; 0: the host has no such interface.
+    pub mtu: u32,
+}
+
+impl PhysicalInterface {
+    /// Those that a host reports, or a record holds; the first wrong one's index and what is wrong with it.
+    pub fn all(reported: &[v1::PhysicalNetwork]) -> Result<BTreeMap<String, Self>, (usize, Fault)> {
+        let mut physical = BTreeMap::<String, Self>::new();
+        for (index, network) in reported.iter().enumerate() {
+            let refuse = |field: &str, problem: String, remedy: &str| {
+                Err((index, Fault::invalid("bad_physical_network", field, problem, remedy)))
+            };
+            valid_name(&network.name, "name").map_err(|fault| (index, fault))?;
+            valid_interface(&network.interface, "interface").map_err(|fault| (index, fault))?;
+            if index >= PHYSICAL_NETWORKS {
+                let problem = format!("more than {PHYSICAL_NETWORKS} physical networks");
+                return refuse("", problem, "Leave out those that are not used.");
+            }
+            if physical.values().any(|other| other.interface == network.interface) {
+                let problem = format!("interface {} leads to two physical networks", network.interface);
+                return refuse("interface", problem, "Give each an interface of its own.");
+            }
+            let place = Self { interface: network.interface.clone(), mtu: network.mtu };
+            if physical.insert(network.name.clone(), place).is_some() {
+                let problem = format!("physical network {:?} is told twice", network.name);
+                return refuse("name", problem, "Give each one interface.");
+            }
+        }
+        Ok(physical)
+    }
 }
 
 /// By what hosts are found.
@@ -51,6 +93,15 @@ impl Object for Host {
             underlay_address: record::text(self.underlay),
             underlay_mtu: self.underlay_mtu,
             switch_version: self.version.clone(),
+            physical_networks: self
+                .physical
+                .iter()
+                .map(|(name, place)| v1::PhysicalNetwork {
+                    name: name.clone(),
+                    interface: place.interface.clone(),
+                    mtu: place.mtu,
+                })
+                .collect(),
             ..v1::Host::default()
         }
     }
@@ -61,6 +112,7 @@ impl Object for Host {
             name: record.name,
             underlay: record::optional(&record.underlay_address, record::address)?,
             underlay_mtu: record.underlay_mtu,
+            physical: PhysicalInterface::all(&record.physical_networks).map_err(|(_, fault)| fault.problem)?,
             version: record.switch_version,
         })
     }
@@ -93,6 +145,8 @@ pub struct HostReport {
     pub underlay: Option<Ipv4Addr>,
     /// The largest packet its underlay carries.
     pub underlay_mtu: u32,
+    /// The physical networks it reaches.
+    pub physical: BTreeMap<String, PhysicalInterface>,
     /// The switch's version.
     pub version: String,
 }
@@ -101,7 +155,14 @@ impl Model {
     /// Plans a host. Its name must be free.
     pub fn create_host(&self, request: &v1::CreateHostRequest, id: Uuid) -> Planned<Host> {
         self.admit::<Host>(Uuid::nil(), &request.name)?;
-        let host = Host { id, name: request.name.clone(), underlay: None, underlay_mtu: 0, version: String::new() };
+        let host = Host {
+            id,
+            name: request.name.clone(),
+            underlay: None,
+            underlay_mtu: 0,
+            physical: BTreeMap::new(),
+            version: String::new(),
+        };
         Ok((vec![Change::put(host.clone())], host))
     }
 
@@ -124,6 +185,7 @@ impl Model {
             let reported = Host {
                 underlay: report.underlay,
                 underlay_mtu: report.underlay_mtu,
+                physical: report.physical.clone(),
                 version: report.version.clone(),
                 ..host.clone()
             };

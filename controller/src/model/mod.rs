@@ -10,7 +10,7 @@
 //!
 //! Invariants, kept by the planners: names are well-formed, and unique among the objects of a kind in a
 //! project; a port's addresses lie in subnets of its network and belong to no other port; MACs are unique in a
-//! network, segment ids, port and router numbers in the cloud; a port without port security has neither security
+//! network, segment ids, port and router numbers in the cloud, VLANs on a physical network; a port without port security has neither security
 //! groups nor address pairs; a router's port is never plugged, and its subnets do not overlap; nothing is removed that
 //! is in use.
 //!
@@ -33,6 +33,7 @@ mod router;
 mod router_interface;
 mod security_group;
 mod security_group_rule;
+mod segment;
 mod subnet;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ mod tests;
 pub use address::{Ipv4Prefix, Mac};
 pub use collection::{By, Collection};
 pub use counters::{Counters, CountersRecord};
-pub use host::{Host, HostIndex, HostReport};
+pub use host::{Host, HostIndex, HostReport, PhysicalInterface};
 pub use lookup::DEFAULT_PROJECT;
 pub use name::{host_label, valid_name};
 pub use network::{Network, NetworkIndex};
@@ -50,14 +51,12 @@ pub use project::Project;
 pub use router::{Router, RouterIndex};
 pub use security_group::{DEFAULT_GROUP, SecurityGroup, SecurityGroupIndex};
 pub use security_group_rule::{Direction, Ports, Protocol, Remote, SecurityGroupRule, SecurityGroupRuleIndex};
+pub use segment::SegmentType;
 pub use subnet::{HostRoute, Subnet, SubnetIndex};
 
 /// The fabric numbers ports below this; from here on numbers belong to ports made by hand, and to those that
 /// each host has (its tunnel, its underlay).
 pub const FIRST_RESERVED_PORT: u32 = weft_proto::FIRST_MANUAL_PORT;
-
-/// Bytes that VXLAN adds to a packet: outer IPv4, UDP, VXLAN and the inner Ethernet header.
-pub const VXLAN_OVERHEAD: u32 = 50;
 
 /// What a planner gives: the changes, and the object as it will be.
 pub type Planned<T> = Result<(Vec<Change>, T), weft_proto::fault::Fault>;

@@ -2,7 +2,7 @@
 
 use super::lookup::limit;
 use super::name::{valid_interface, valid_netns};
-use super::{Change, Host, Model, Planned, Plug, Port, VXLAN_OVERHEAD};
+use super::{Change, Host, Model, Planned, Plug, Port};
 use crate::limits;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
@@ -76,18 +76,7 @@ impl Model {
             .with_status(tonic::Code::AlreadyExists));
         }
         let network = &self.networks[port.network];
-        if host.underlay_mtu > 0 && network.mtu + VXLAN_OVERHEAD > host.underlay_mtu {
-            return Err(Fault::invalid(
-                "bad_mtu",
-                "host",
-                format!(
-                    "network {:?} has an MTU of {}, and host {:?} carries {} bytes, {VXLAN_OVERHEAD} of them for VXLAN",
-                    network.name, network.mtu, host.name, host.underlay_mtu
-                ),
-                "Choose another host, or make the network anew with a smaller MTU.",
-            )
-            .with_status(tonic::Code::FailedPrecondition));
-        }
+        self.check_carriage(network, host)?;
         if self.ports_on(host.id).count() >= limits::PORTS_PER_HOST {
             return Err(limit("ports on the host", limits::PORTS_PER_HOST, "Choose another host."));
         }

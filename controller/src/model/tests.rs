@@ -2,6 +2,7 @@
 
 mod routing;
 mod security;
+mod segments;
 
 use super::*;
 use std::net::Ipv4Addr;
@@ -192,7 +193,12 @@ fn an_mtu_fits_the_underlay() {
     }
     cloud.done(|model| model.create_network(&mtu(8950), Uuid::new_v4()));
     let host = cloud.host("one");
-    let report = HostReport { underlay: Some([10, 9, 0, 1].into()), underlay_mtu: 1500, version: "1".into() };
+    let report = HostReport {
+        underlay: Some([10, 9, 0, 1].into()),
+        underlay_mtu: 1500,
+        physical: std::collections::BTreeMap::new(),
+        version: "1".into(),
+    };
     cloud.done(|model| model.report_host(host.id, &report));
     let fault = cloud.refused(|model| model.create_network(&mtu(1451), ID));
     assert!(fault.problem.contains("\"one\" carries 1500") && fault.remedy.contains("1450"), "{fault}");
@@ -427,7 +433,12 @@ fn what_is_in_use_stays() {
 fn an_underlay_address_has_one_host() {
     let mut cloud = Cloud::new();
     let (one, two) = (cloud.host("one"), cloud.host("two"));
-    let report = HostReport { underlay: Some([10, 9, 0, 1].into()), underlay_mtu: 1500, version: "1".into() };
+    let report = HostReport {
+        underlay: Some([10, 9, 0, 1].into()),
+        underlay_mtu: 1500,
+        physical: std::collections::BTreeMap::new(),
+        version: "1".into(),
+    };
     cloud.done(|model| model.report_host(one.id, &report));
     assert_eq!(cloud.0.report_host(one.id, &report).unwrap().0, []);
     cloud.done(|model| model.report_host(two.id, &report));

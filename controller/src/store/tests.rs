@@ -153,8 +153,12 @@ fn the_model_survives_to_the_bit() {
     done(&mut model, &store, planned);
     let planned = model.create_host(&v1::CreateHostRequest { name: "one".into() }, id());
     let host = done(&mut model, &store, planned);
-    let report =
-        crate::model::HostReport { underlay: Some([10, 9, 0, 1].into()), underlay_mtu: 9000, version: "0.1".into() };
+    let report = crate::model::HostReport {
+        underlay: Some([10, 9, 0, 1].into()),
+        underlay_mtu: 9000,
+        physical: std::collections::BTreeMap::new(),
+        version: "0.1".into(),
+    };
     let planned = model.report_host(host.id, &report);
     done(&mut model, &store, planned);
     let planned = model.create_network(&v1::CreateNetworkRequest { name: "blue".into(), ..Default::default() }, id());

@@ -42,6 +42,7 @@ pub struct FakeSwitch {
     pub host: String,
     pub boot_id: u64,
     pub underlay: [u8; 4],
+    pub physical: Vec<v1::PhysicalNetwork>,
     pub protocol: u32,
     held: Arc<Mutex<Held>>,
 }
@@ -79,6 +80,7 @@ impl FakeSwitch {
             host: host.to_owned(),
             boot_id: u64::from(last),
             underlay: [10, 9, 0, last],
+            physical: Vec::new(),
             protocol: PROTOCOL,
             held: Arc::default(),
         }
@@ -136,6 +138,7 @@ impl FakeSwitch {
                 boot_id: self.boot_id,
                 underlay_address: self.underlay.to_vec(),
                 underlay_mtu: 1500,
+                physical_networks: self.physical.clone(),
             }
         };
         send(from_switch::Message::Hello(hello)).await.unwrap();

@@ -22,7 +22,10 @@ async fn a_fresh_switch_gets_all_and_then_only_what_changes() {
         let held = switch.held();
         let first = &held.bundles[0];
         assert_eq!((first.term, first.generation, first.base_generation), (1, 1, 0));
-        assert_eq!((first.replace_owner(), first.tables.len()), (Owner::Fabric, 9));
+        assert_eq!(
+            (first.replace_owner(), first.tables.len()),
+            (Owner::Fabric, weft_controller::compile::pipeline::tables().len())
+        );
         assert_eq!(held.ports.keys().copied().collect::<Vec<_>>(), [TUNNEL]);
         assert_eq!(held.compares, 0);
     }
@@ -313,4 +316,45 @@ async fn a_switch_that_does_not_answer_is_disconnected() {
     switch.held().mute = false;
     let _stream = switch.connect(running.channel().await);
     assert_eq!(cloud.plug("web", "one", 10_000).await.status, "ACTIVE");
+}
+
+#[tokio::test]
+async fn a_physical_network_is_a_port_of_the_hosts_that_reach_it() {
+    let running = Running::start().await;
+    let mut cloud = running.cloud().await;
+    cloud.host("one").await;
+    let provider = v1::PhysicalNetwork { name: "provider".into(), interface: "eth2".into(), mtu: 1500 };
+    let mut switch = FakeSwitch::new("one", 1);
+    switch.physical = vec![provider.clone()];
+    let stream = switch.connect(running.channel().await);
+    let host = cloud.until("one", "its first bundle", |host| host.acknowledged_generation > 0).await;
+    assert_eq!(host.physical_networks, [provider]);
+    let held: Vec<_> = switch.held().ports.values().cloned().collect();
+    let port = held.iter().find(|port| port.number == weft_proto::FIRST_PHYSICAL_PORT).expect("the port is declared");
+    let Some(v1::port_spec::Kind::AfXdp(af_xdp)) = &port.kind else { panic!("{port:?}") };
+    assert!(af_xdp.interface == "eth2" && af_xdp.take_all, "{port:?}");
+    // A switch that comes back without it has no port for it, and its host is not where the network goes.
+    stream.cut().await;
+    let request = v1::CreateNetworkRequest {
+        name: "blue".into(),
+        segment_type: "vlan".into(),
+        physical_network: "provider".into(),
+        ..Default::default()
+    };
+    assert_eq!(cloud.0.create_network(request).await.unwrap().into_inner().vlan_id, 2);
+    cloud.port("blue", "web").await;
+    cloud.plug("web", "one", 0).await;
+    let without = FakeSwitch::new("one", 1);
+    let _stream = without.connect(running.channel().await);
+    without.until("its bundle", |held| held.ports.contains_key(&TUNNEL)).await;
+    assert!(!without.held().ports.contains_key(&weft_proto::FIRST_PHYSICAL_PORT));
+    let mut web = cloud.ports().await.remove(0);
+    for _ in 0..1000 {
+        if web.status == "ERROR" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        web = cloud.ports().await.remove(0);
+    }
+    assert!(web.fault.contains("\"provider\", which host \"one\" does not reach"), "{web:?}");
 }

@@ -81,8 +81,9 @@ pub(super) async fn run(switch: &Arc<Switch>, endpoint: &Endpoint, channel: Chan
 async fn hello(switch: &Arc<Switch>) -> v1::Hello {
     let taken = switch.clone();
     // The position waits for a bundle under way.
-    let facts = tokio::task::spawn_blocking(move || (taken.position(), taken.underlay_address())).await;
-    let ((term, generation), underlay) = facts.unwrap_or_default();
+    let facts =
+        tokio::task::spawn_blocking(move || (taken.position(), taken.underlay_address(), taken.physical_networks()));
+    let ((term, generation), underlay, physical_networks) = facts.await.unwrap_or_default();
     v1::Hello {
         host: switch.host().to_owned(),
         version: weft_proto::VERSION.to_owned(),
@@ -92,6 +93,7 @@ async fn hello(switch: &Arc<Switch>) -> v1::Hello {
         boot_id: switch.boot_id(),
         underlay_address: underlay.map(|(address, _): (Ipv4Addr, u32)| address.octets().to_vec()).unwrap_or_default(),
         underlay_mtu: underlay.map(|(_, mtu)| mtu).unwrap_or_default(),
+        physical_networks,
     }
 }
 
@@ -133,7 +135,10 @@ async fn converse(
                 tokio::time::sleep(GATHER).await;
                 changes.mark_unchanged();
                 let now = hello(switch).await;
-                if (&now.underlay_address, now.underlay_mtu) != (&said.underlay_address, said.underlay_mtu) {
+                let place = |hello: &v1::Hello| {
+                    (hello.underlay_address.clone(), hello.underlay_mtu, hello.physical_networks.clone())
+                };
+                if place(&now) != place(said) {
                     return End::Renew;
                 }
                 report(switch, &outbound).await;

@@ -24,6 +24,7 @@ impl Bench {
             memory: Memory::map(512, 64).unwrap(),
             workers: vec![WorkerSettings { core: None, spin: false }],
             opener: Box::new(KernelPorts),
+            physical: std::collections::BTreeMap::new(),
         })
         .unwrap();
         let stop = watch::Sender::new(false);

@@ -99,6 +99,7 @@ fn started(managed: bool) -> Bench {
         memory: Memory::map(512, 64).unwrap(),
         workers: vec![WorkerSettings { core: None, spin: false }],
         opener: Box::new(ports.clone()),
+        physical: std::collections::BTreeMap::new(),
     });
     Bench { switch: switch.unwrap(), ports }
 }

@@ -74,6 +74,19 @@ impl Switch {
         Some((*interface.addresses.first()?, interface.mtu))
     }
 
+    /// The physical networks of the settings, by name, as the agent tells the controller.
+    #[must_use]
+    pub fn physical_networks(&self) -> Vec<v1::PhysicalNetwork> {
+        let state = self.state();
+        let mtu = |interface: &str| state.underlay.interface(interface).map_or(0, |interface| interface.mtu);
+        let networks = self.physical.iter().map(|(name, interface)| v1::PhysicalNetwork {
+            name: name.clone(),
+            interface: interface.clone(),
+            mtu: mtu(interface),
+        });
+        networks.collect()
+    }
+
     /// `ListNeighbours`.
     #[must_use]
     pub fn neighbours(&self) -> v1::ListNeighboursReply {

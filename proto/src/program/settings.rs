@@ -208,7 +208,10 @@ impl Example {
             if let Some(name) = setting.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 section = format!("{name}-");
             } else if let Some((key, _)) = setting.split_once(" = ").filter(|_| !setting.starts_with('#')) {
-                shown.push(format!("{section}{}", key.replace('_', "-")));
+                let table = section.trim_end_matches('-');
+                // Of a table whose keys the user chooses, the table is the setting.
+                let chosen = flags.get_arguments().any(|flag| flag.get_long() == Some(table));
+                shown.push(if chosen { table.to_owned() } else { format!("{section}{}", key.replace('_', "-")) });
             }
         }
         let known: Vec<&str> = flags.get_arguments().filter_map(clap::Arg::get_long).collect();

@@ -19,7 +19,7 @@ const CAUSES: [(&str, DropCause); 4] = [
 ];
 
 /// Every action and instruction that is understood.
-const ACTIONS: [&str; 37] = [
+const ACTIONS: &[&str] = &[
     "output",
     "in_port",
     "IN_PORT",
@@ -222,7 +222,7 @@ fn unknown(name: Word<'_>) -> Fault {
     if let Some((_, instead)) = FOREIGN.iter().find(|row| row.0.eq_ignore_ascii_case(name.text)) {
         return name.fault("unknown_action", format!("\"{}\" is not an action of this switch", name.text), *instead);
     }
-    let meant = did_you_mean(name.text, ACTIONS);
+    let meant = did_you_mean(name.text, ACTIONS.iter().copied());
     name.fault(
         "unknown_action",
         format!("\"{}\" is not an action", name.text),

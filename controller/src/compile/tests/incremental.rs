@@ -82,7 +82,12 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
         10..=12 => {
             let underlay =
                 (random.below(4) > 0).then(|| Ipv4Addr::new(10, 9, u8::try_from(random.below(2)).unwrap(), last));
-            let report = HostReport { underlay, underlay_mtu: 1500, version: "1".into() };
+            let report = HostReport {
+                underlay,
+                underlay_mtu: 1500,
+                physical: std::collections::BTreeMap::new(),
+                version: "1".into(),
+            };
             let host = model.find::<Host>(&host, "", "")?.id;
             model.report_host(host, &report)
         }

@@ -1,0 +1,37 @@
+//! The physical networks of one host: for each a port, an interface of the host whose frames are all the switch's.
+
+use super::pipeline::CLASSIFY;
+use super::rule::{RuleBuilder, cookie};
+use super::state::HostState;
+use crate::model::Host;
+use weft_proto::v1::{self, DropCause, port_spec};
+
+/// The port that leads from a host to a physical network; `None`: the host does not reach it.
+#[must_use]
+pub fn port_of(host: &Host, physical: &str) -> Option<v1::PortSpec> {
+    let index = host.physical.keys().position(|name| name == physical)?;
+    Some(v1::PortSpec {
+        // The bus lets in at most `weft_proto::PHYSICAL_NETWORKS`.
+        number: weft_proto::FIRST_PHYSICAL_PORT + u32::try_from(index).unwrap_or(0),
+        name: format!("physical.{physical}").chars().take(64).collect(),
+        owner: v1::Owner::Fabric.into(),
+        kind: Some(port_spec::Kind::AfXdp(v1::AfXdpPort {
+            interface: host.physical[physical].interface.clone(),
+            mode: v1::AfXdpMode::Auto.into(),
+            take_all: true,
+            ..v1::AfXdpPort::default()
+        })),
+    })
+}
+
+/// Lays the ports of all physical networks that the host reaches, whatever is on them.
+pub(super) fn lay(state: &mut HostState, host: &Host) {
+    for name in host.physical.keys() {
+        let Some(port) = port_of(host, name) else { continue };
+        let nobody = cookie("physical-unknown", name);
+        let text = format!("physical network {name}: frames of VLANs whose network has no port on this host");
+        state.origin(nobody, text);
+        state.add(RuleBuilder::new(CLASSIFY, 50, nobody).in_port(port.number).drop(DropCause::UnknownSegment));
+        state.ports.insert(port.number, port);
+    }
+}
