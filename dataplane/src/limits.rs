@@ -178,6 +178,18 @@ pub mod neighbour {
     pub const LEARNT_PER_BATCH: usize = 64;
 }
 
+/// Announcements of addresses (ARP); times in microseconds.
+pub mod announcement {
+    /// Addresses that a worker is announcing, and those of one bundle.
+    pub const WAITING: usize = 4096;
+    /// Announced at a time, ten times a second.
+    pub const AT_A_TIME: usize = 256;
+    /// How often each is announced.
+    pub const TIMES: u32 = 3;
+    /// Between two times.
+    pub const AGAIN: u64 = 1_000_000;
+}
+
 /// Connections: how many, and how long they last without a packet, in microseconds.
 pub mod connection {
     /// Records of one worker, unless the configuration says otherwise: 32 MiB.

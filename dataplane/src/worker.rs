@@ -42,6 +42,7 @@ use crate::packet::parse::{Layout, parse};
 use crate::packet::tunnel::{vxlan_outer, vxlan_pop};
 use crate::port::PortSlot;
 use crate::topology::{PortKind, Topology};
+use announcements::Announcements;
 use control::Command;
 use credit::Credit;
 use neighbours::WaitingForHops;
@@ -52,10 +53,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+mod announcements;
 mod control;
 mod credit;
 mod neighbours;
 
+pub use announcements::Announcement;
 pub use control::{Listed, Traced, WorkerHandle, WorkerReport, WorkerSettings};
 
 /// Rounds without a frame after which a worker sleeps.
@@ -108,6 +111,7 @@ pub struct Worker {
     waiting: Waiting<Missed>,
     /// Packets whose next hop is asked for.
     hops: WaitingForHops,
+    announcements: Announcements,
     /// Next hops that have become known, for which they may wait.
     found: Vec<Hop>,
     outgoing: Outgoing,
@@ -529,6 +533,7 @@ impl Worker {
         let late = self.waiting.expire(self.now);
         self.give_up(late, DropReason::FragmentTimeout);
         self.tidy_neighbours();
+        self.tidy_announcements();
     }
 
     fn sleep(&mut self) {

@@ -96,8 +96,7 @@ fn four_hosts_are_set_up_as_the_page_says_and_leave_their_interfaces_as_they_wer
     let ends: Vec<_> = spaces.iter().zip(&management).map(|(space, own)| (&**space, "eth0", Some(&**own))).collect();
     segment(&mut bench, "mgmt", &ends);
     let underlay: Vec<String> = [11, 12, 13].map(|last| format!("198.51.100.{last}/24")).into();
-    let ends: Vec<_> =
-        spaces[1..].iter().zip(&underlay).map(|(space, own)| (&**space, "eth1", Some(&**own))).collect();
+    let ends: Vec<_> = spaces[1..].iter().zip(&underlay).map(|(space, own)| (&**space, "eth1", Some(&**own))).collect();
     segment(&mut bench, "underlay", &ends);
     let internet = bench.namespace("internet");
     segment(&mut bench, "external", &[(&spaces[1], "eth2", None), (&internet, "eth0", Some("203.0.113.1/24"))]);
@@ -146,7 +145,8 @@ fn until_it_answers(controller: &Machine, unit: &Unit) {
 #[test]
 fn the_units_name_what_is_installed_and_the_settings_are_right() {
     let _turn = serial();
-    let makefile = std::fs::read_to_string(deploy().parent().expect("it has one").join("Makefile")).expect("it is here");
+    let makefile =
+        std::fs::read_to_string(deploy().parent().expect("it has one").join("Makefile")).expect("it is here");
     for name in ["weft-controller", "weft-switch"] {
         let unit = Unit::shipped(name);
         let settings = format!("/etc/weft/{}.toml", name.trim_start_matches("weft-"));
@@ -155,7 +155,8 @@ fn the_units_name_what_is_installed_and_the_settings_are_right() {
         assert!(makefile.contains("deploy/systemd"), "make install installs the units");
         assert!(makefile.lines().any(|line| line.starts_with("PROGRAMS") && line.contains(name)), "{name}");
     }
-    let page = std::fs::read_to_string(deploy().parent().expect("it has one").join("docs/deploy.md")).expect("it is here");
+    let page =
+        std::fs::read_to_string(deploy().parent().expect("it has one").join("docs/deploy.md")).expect("it is here");
     for folder in ["all-in-one", "four-hosts"] {
         assert!(Path::new(&deploy()).join("examples").join(folder).is_dir(), "{folder}");
         assert!(page.contains(&format!("deploy/examples/{folder}")), "docs/deploy.md does not name {folder}");

@@ -8,7 +8,7 @@ mod dhcp;
 mod gateway;
 mod track;
 
-pub use gateway::Neighbour;
+pub use gateway::{Neighbour, host, vlan};
 
 use super::key::FlowKey;
 use super::message::{address, field_row, hexadecimal, operand, port_number, prerequisites};
@@ -483,7 +483,11 @@ fn answer(bytes: &[u8], place: &str) -> Result<Option<Ipv4Addr>, Fault> {
     ))
 }
 
-pub(super) fn mac(bytes: &[u8], place: &str) -> Result<[u8; 6], Fault> {
+/// The MAC address of one interface.
+///
+/// # Errors
+/// It is none.
+pub fn mac(bytes: &[u8], place: &str) -> Result<[u8; 6], Fault> {
     let mac: [u8; 6] = bytes.try_into().map_err(|_| {
         Fault::invalid("bad_length", place, format!("a MAC address of {} bytes", bytes.len()), "Give 6 bytes.")
     })?;

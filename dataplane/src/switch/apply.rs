@@ -76,6 +76,7 @@ impl Switch {
             sets: std::mem::take(&mut plan.sets),
             topology: None,
         };
+        let announcements = std::mem::take(&mut plan.announcements);
         let done = if changes_ports { self.change_ports(&plan, change, state)? } else { self.tables.commit(change)? };
         if let Some((term, generation)) = plan.position {
             (state.term, state.generation) = (term, generation);
@@ -86,6 +87,11 @@ impl Switch {
         state.origins.add(plan.origins, || self.tables.rules(|_| true).iter().map(|rule| rule.cookie).collect());
         if resolve && let Some(resolver) = self.resolver.get() {
             resolver.want(&self.tables.tunnel_destinations());
+        }
+        if !announcements.is_empty()
+            && let Some(worker) = self.workers.read().expect("no panic under this lock").first()
+        {
+            worker.announce(announcements);
         }
         if changes_ports {
             self.changed();

@@ -10,6 +10,7 @@ use crate::flow::message;
 use crate::flow::rule::{Owner, Rule, RuleId};
 use crate::flow::tables::{SetChange, TableSettings, Tables};
 use crate::limits::{BUNDLE_BYTES, BUNDLE_PARTS, RULES};
+use crate::worker::Announcement;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tonic::Code;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
 
+mod announcements;
 mod ports;
 
 pub(super) use ports::check_spec;
@@ -44,6 +46,7 @@ pub(super) struct Plan {
     pub close_first: BTreeSet<u32>,
     /// Ports that the bundle names, for its result.
     pub named: Vec<u32>,
+    pub announcements: Vec<Announcement>,
 }
 
 impl Plan {
@@ -115,6 +118,7 @@ pub(super) fn merge(parts: Vec<v1::Bundle>) -> Result<v1::Bundle, Fault> {
         whole.remove_rules.extend(part.remove_rules);
         whole.origins.extend(part.origins);
         whole.request_ids.extend(part.request_ids);
+        whole.announcements.extend(part.announcements);
     }
     whole.more = false;
     Ok(whole)
@@ -162,8 +166,11 @@ pub(super) fn plan(
         close: BTreeSet::new(),
         close_first: BTreeSet::new(),
         named: Vec::new(),
+        announcements: Vec::new(),
     };
+    let announced = std::mem::take(&mut bundle.announcements);
     ports::plan(bundle, managed, state, &mut plan)?;
+    plan.announcements = announcements::check(&announced, state, &plan)?;
     Ok(plan)
 }
 

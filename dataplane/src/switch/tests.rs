@@ -1,6 +1,7 @@
 //! The switch with ports in memory: a recording's specification opens one of `port/memory.rs`, whose
 //! other end the test holds; its `transmit_file` stands for the name of an interface.
 
+mod announcements;
 mod bundle;
 mod moment;
 mod numbers;

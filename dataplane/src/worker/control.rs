@@ -2,6 +2,7 @@
 //! end.
 
 use super::Worker;
+use super::announcements::{Announcement, Announcements};
 use super::credit::Credit;
 use super::neighbours::WaitingForHops;
 use crate::clock;
@@ -127,6 +128,7 @@ pub(super) enum Command {
     Trace(Traced, Sender<Result<v1::TraceReply, u16>>),
     /// Send a frame by a port.
     Send(u32, Vec<u8>, Sender<Result<(), DropReason>>),
+    Announce(Vec<Announcement>),
     /// Those of the filter among some slots, beginning with this one; also gives where to go on.
     Connections(Filter, usize, Sender<(Vec<Listed>, Option<usize>)>),
     /// Likewise to be ended; gives how many were.
@@ -173,6 +175,7 @@ impl Worker {
                 self.outgoing.flush();
                 let _ = reply.send(sent);
             }
+            Command::Announce(all) => self.announce(all),
             Command::Connections(filter, from, reply) => {
                 let _ = reply.send(self.list(&filter, from));
             }
@@ -312,6 +315,7 @@ impl WorkerHandle {
                     waiting: Waiting::default(),
                     hops: WaitingForHops::default(),
                     found: Vec::new(),
+                    announcements: Announcements::default(),
                     outgoing: Outgoing::new(Pool::new(memory), punts, links),
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),
@@ -385,6 +389,11 @@ impl WorkerHandle {
     /// Why it does not leave: `NoSuchPort`, `PortDown`, `NoTunnelDestination` of a tunnel port, `NoBuffer`, `TooBig`.
     pub fn send(&self, port: u32, frame: Vec<u8>) -> Result<(), DropReason> {
         self.ask(|reply| Command::Send(port, frame, reply))
+    }
+
+    /// Tells neighbours where addresses are: now, and again a few times.
+    pub fn announce(&self, all: Vec<Announcement>) {
+        self.tell(Command::Announce(all));
     }
 
     /// Walks the tables for a packet, among this worker's connections, and writes the walk down; nothing is
