@@ -38,7 +38,7 @@ pub(super) struct Plan {
     pub origins: Vec<v1::Origin>,
     /// Ports to open, with their place in the bundle.
     pub open: Vec<(usize, v1::PortSpec)>,
-    /// Ports that stay, under another name.
+    /// Ports that stay, under another name or with other addresses.
     pub rename: Vec<v1::PortSpec>,
     /// Ports to close: removed, or replaced by one of the same number.
     pub close: BTreeSet<u32>,

@@ -14,13 +14,19 @@ use weft_proto::fault::Fault;
 use weft_proto::v1::{self, port_spec::Kind};
 
 /// Tells an interface of the host which packets are the switch's: those of tunnels that end at these
-/// addresses and UDP ports. Dropping it leaves every frame to the host.
+/// addresses and UDP ports, and what is for addresses of ours. Dropping it leaves every frame to the host.
 pub trait TunnelFilter: Send + Sync {
     /// From now on, exactly these.
     ///
     /// # Errors
     /// A sentence for people.
     fn set(&self, ends: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), String>;
+
+    /// From now on, exactly these addresses.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    fn set_addresses(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<(), String>;
 
     /// Frames that the kernel could not hand over: the receive ring was full, or had no buffer.
     fn missed(&self) -> u64;
@@ -82,9 +88,13 @@ impl Device {
     }
 
     /// Sets the filter, if it has one.
-    pub(super) fn filter(&self, ends: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), String> {
+    pub(super) fn filter(
+        &self,
+        ends: &BTreeSet<(Ipv4Addr, u16)>,
+        addresses: &BTreeSet<Ipv4Addr>,
+    ) -> Result<(), String> {
         match &*self.filter.lock().expect("no panic under this lock") {
-            Some(filter) => filter.set(ends),
+            Some(filter) => filter.set(ends).and_then(|()| filter.set_addresses(addresses)),
             None => Ok(()),
         }
     }
@@ -183,6 +193,10 @@ impl OpenPort for KernelPorts {
 impl TunnelFilter for AfXdp {
     fn set(&self, ends: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), String> {
         self.set_endpoints(ends).map_err(|error: AfXdpError| error.to_string())
+    }
+
+    fn set_addresses(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<(), String> {
+        AfXdp::set_addresses(self, addresses).map_err(|error: AfXdpError| error.to_string())
     }
 
     fn missed(&self) -> u64 {

@@ -25,6 +25,11 @@ impl UnderlayState {
     pub(super) fn interface(&self, name: &str) -> Option<&Interface> {
         self.interfaces.iter().find(|interface| interface.name == name)
     }
+
+    /// Whether it is an address of the host itself.
+    pub(super) fn owns(&self, address: Ipv4Addr) -> bool {
+        self.interfaces.iter().any(|interface| interface.addresses.contains(&address))
+    }
 }
 
 /// Who finds ways to remote tunnel ends.

@@ -136,7 +136,7 @@ impl Worker {
         match self.topology.ports.get(&port).map(|info| &info.kind) {
             Some(PortKind::Device { slot, up: true }) => self.outgoing.originate(*slot, bytes),
             Some(PortKind::Device { up: false, .. }) => Err(DropReason::PortDown),
-            Some(PortKind::Vxlan { .. }) => Err(DropReason::NoTunnelDestination),
+            Some(_) => Err(DropReason::NoTunnelDestination),
             None => Err(DropReason::NoSuchPort),
         }
     }

@@ -42,7 +42,8 @@ fn announcement(message: &v1::Announcement, state: &State, plan: &Plan) -> Resul
             let fault = Fault::invalid("no_such_port", "port", problem, "Add the port in the same bundle or before.");
             return Err(fault.with_status(Code::NotFound));
         }
-        Some(Some(Kind::Vxlan(_))) => {
+        Some(Some(Kind::Tap(_) | Kind::AfXdp(_) | Kind::Pcap(_))) => {}
+        Some(_) => {
             return Err(Fault::invalid(
                 "bad_port",
                 "port",
@@ -50,7 +51,6 @@ fn announcement(message: &v1::Announcement, state: &State, plan: &Plan) -> Resul
                 "Announce on the port of an interface.",
             ));
         }
-        Some(_) => {}
     }
     let address = host(&message.address, "address", "Use the address of a host.")?.ok_or_else(|| {
         Fault::invalid("missing_field", "address", "no address is given", "Give the address that is announced.")
