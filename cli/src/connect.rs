@@ -17,6 +17,9 @@ use weft_proto::v1::switch_client::SwitchClient;
 /// A dump of a full switch's status must fit; streams stay far below.
 const LARGEST_MESSAGE: usize = 64 << 20;
 
+/// The switch that runs on this machine, unless another is named.
+pub const LOCAL: &str = "unix:/run/weft/switch.sock";
+
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

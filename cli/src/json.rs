@@ -39,6 +39,8 @@ pub fn trace(reply: &v1::TraceReply) -> Value {
                 "table": step.table,
                 "table_name": step.table_name,
                 "rule": step.rule.as_ref().map(rule_state),
+                "depth": step.depth,
+                "drop_reason": step.drop_reason,
             })
         })
         .collect();
@@ -142,6 +144,7 @@ pub fn drop_count(count: &v1::DropCount) -> Value {
         "packets": count.packets,
         "ports": by_port(&count.ports),
         "unsent": by_port(&count.unsent),
+        "branches": by_port(&count.branches),
     })
 }
 

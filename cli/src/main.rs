@@ -4,6 +4,7 @@
 //! Every command asks over gRPC and holds no knowledge of its own: what it prints is what the
 //! controller or the switch said. Exit codes: 0 done, 1 refused or failed, 2 not understood.
 
+mod capture;
 mod cloud;
 mod connect;
 mod connections;
@@ -58,7 +59,7 @@ enum Command {
     /// Address sets of a switch, which rules match as ip_src=@NAME.
     #[command(subcommand)]
     Sets(sets::Command),
-    /// What a switch would do with a packet, and why; nothing is sent.
+    /// What a switch would do with a packet, and why; nothing is sent. With --live: what it does with real ones.
     ///
     /// For example: weft trace web in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
     Trace(trace::Arguments),
@@ -77,6 +78,10 @@ enum Command {
     ///
     /// For example: weft connections web --zone 7, weft connections web flush --address 10.0.0.5
     Connections(connections::Arguments),
+    /// Frames of a switch's ports into a pcapng file, for Wireshark; dropped ones with the reason and the rule.
+    ///
+    /// For example: weft capture web-1 -w web-1.pcapng; weft capture host-a --all --filter arp -w - | tshark -i -
+    Capture(capture::Arguments),
     /// Packets that rules hand to the controller, one line each, until interrupted.
     Punts(punts::Arguments),
     /// Completion for a shell, to be sourced.
@@ -101,6 +106,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Neighbours(arguments) => switch::neighbours(arguments, &connection, output).await,
         Command::Cache(arguments) => switch::cache(arguments, &connection, output).await,
         Command::Connections(arguments) => connections::run(arguments, &connection, output).await,
+        Command::Capture(arguments) => capture::run(arguments, &connection, output).await,
         Command::Punts(arguments) => punts::run(arguments, &connection, output).await,
         Command::Completion(arguments) => documentation::completion(&arguments),
         Command::Man(arguments) => documentation::man(&arguments),

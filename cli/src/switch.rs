@@ -112,11 +112,12 @@ pub async fn tables(arguments: HostArguments, connection: &Connection, output: O
 pub async fn drops(arguments: DropsArguments, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut switch = connection.switch(&arguments.host).await?;
     let drops = switch.list_drops(ListDropsRequest { all: arguments.all }).await?.into_inner().drops;
-    let mut table = Table::new(&["packets", "reason", "meaning", "by port", "not sent by"]);
+    let mut table = Table::new(&["packets", "reason", "meaning", "by port", "not sent by", "branches by port"]);
     for drop in &drops {
         let by_port = |ports: &[PortDrops]| by_port(ports, if arguments.all { ports.len() } else { DROP_PORTS });
-        let (received, unsent) = (by_port(&drop.ports), by_port(&drop.unsent));
-        table.row(vec![drop.packets.to_string(), drop.reason.clone(), drop.meaning.clone(), received, unsent]);
+        let [received, unsent, branches] = [&drop.ports, &drop.unsent, &drop.branches].map(|ports| by_port(ports));
+        let (reason, meaning) = (drop.reason.clone(), drop.meaning.clone());
+        table.row(vec![drop.packets.to_string(), reason, meaning, received, unsent, branches]);
     }
     let empty = "Nothing was dropped. The reasons there are: --all";
     output.table(&table, empty, drops.iter().map(json::drop_count).collect())

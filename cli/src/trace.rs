@@ -1,6 +1,8 @@
 //! `weft trace`: what a switch would do with a packet, step by step, and why.
 
-use crate::connect::Connection;
+mod live;
+
+use crate::connect::{Connection, LOCAL};
 use crate::failure::Failure;
 use crate::json;
 use crate::output::{Output, count, write};
@@ -8,15 +10,16 @@ use weft_proto::fault::Fault;
 use weft_proto::text;
 use weft_proto::v1::action::Action as Kind;
 use weft_proto::v1::effect::Effect as EffectKind;
-use weft_proto::v1::{Owner, RuleState, TraceReply, TraceRequest, TraceStep};
+use weft_proto::v1::{Effect, Owner, RuleState, TraceReply, TraceRequest, TraceStep};
 
 /// Arguments of `weft trace`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A host's name, or unix:PATH.
-    host: String,
+    /// A host's name, or unix:PATH; a live trace without it is of this machine's switch.
+    #[arg(required_unless_present = "live")]
+    host: Option<String>,
     /// The packet's fields, as in in_port=1,tcp,ip_dst=10.0.0.5,tcp_dst=80; unnamed ones are zero.
-    #[arg(required_unless_present = "frame")]
+    #[arg(required_unless_present_any = ["frame", "live"])]
     packet: Vec<String>,
     /// A whole Ethernet frame in hexadecimal, instead of fields.
     #[arg(long, value_name = "HEX", requires = "in_port", conflicts_with = "packet")]
@@ -24,10 +27,16 @@ pub struct Arguments {
     /// The port that the frame comes in by.
     #[arg(long, value_name = "NUMBER", requires = "frame")]
     in_port: Option<u32>,
+    #[command(flatten)]
+    live: live::Arguments,
 }
 
 /// Asks and prints.
 pub async fn run(arguments: Arguments, connection: &Connection, output: Output) -> Result<(), Failure> {
+    let host = arguments.host.as_deref().unwrap_or(LOCAL);
+    if let Some(filter) = &arguments.live.live {
+        return live::run(filter, host, &arguments.live, connection, output).await;
+    }
     let request = match &arguments.frame {
         Some(frame) => {
             TraceRequest { packet: Vec::new(), frame: bytes(frame)?, in_port: arguments.in_port.unwrap_or_default() }
@@ -39,7 +48,7 @@ pub async fn run(arguments: Arguments, connection: &Connection, output: Output) 
     } else {
         format!("{} that come in by port {}", count(request.frame.len() as u64, "byte"), request.in_port)
     };
-    let reply = connection.switch(&arguments.host).await?.trace(request).await?.into_inner();
+    let reply = connection.switch(host).await?.trace(request).await?.into_inner();
     if output.json { output.say("", &json::trace(&reply)) } else { write(&render(&about, &reply)) }
 }
 
@@ -78,12 +87,22 @@ fn render(packet: &str, reply: &TraceReply) -> String {
     out + &format!("consulted  {consulted}\n")
 }
 
+/// A branch stands indented under the rule that forks.
 fn render_step(number: usize, step: &TraceStep) -> String {
+    let margin = "  │ ".repeat(step.depth as usize);
+    let text = render_level(number, step);
+    text.lines().map(|line| format!("{margin}{line}").trim_end().to_owned() + "\n").collect()
+}
+
+fn render_level(number: usize, step: &TraceStep) -> String {
     let name = if step.table_name.is_empty() { String::new() } else { format!(" ({})", step.table_name) };
     let mut out = format!("{number:2}. table {}{name}\n", step.table);
     match &step.rule {
         None => out += "    no rule matches (table miss)\n",
         Some(state) => out += &render_rule(state),
+    }
+    if !step.drop_reason.is_empty() {
+        out += &format!("    branch    dropped under \"{}\"\n", step.drop_reason);
     }
     out.push('\n');
     out
@@ -103,6 +122,36 @@ fn render_rule(state: &RuleState) -> String {
     out + &format!("    counters  {}, {}\n", count(state.packets, "packet"), count(state.bytes, "byte"))
 }
 
+/// What becomes of a packet and its copies.
+#[derive(Default)]
+struct Tally {
+    outputs: u64,
+    unsent: u64,
+    /// Branches that go nowhere.
+    branches: u64,
+    punted: bool,
+    answered: bool,
+}
+
+impl Tally {
+    fn add(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            match &effect.effect {
+                Some(EffectKind::Output(output)) if output.drop_reason.is_empty() => self.outputs += 1,
+                Some(EffectKind::Output(_)) => self.unsent += 1,
+                Some(EffectKind::Action(action)) => match action.action {
+                    Some(Kind::Punt(_)) => self.punted = true,
+                    Some(Kind::ArpReply(_) | Kind::DhcpReply(_) | Kind::IcmpReply(_)) => self.answered = true,
+                    _ => {}
+                },
+                Some(EffectKind::Branch(branch)) if branch.drop_reason.is_empty() => self.add(&branch.effects),
+                Some(EffectKind::Branch(_)) => self.branches += 1,
+                Some(EffectKind::Translation(_) | EffectKind::Neighbour(_)) | None => {}
+            }
+        }
+    }
+}
+
 /// What becomes of the packet, in a sentence.
 fn verdict(reply: &TraceReply) -> String {
     if !reply.drop_reason.is_empty() {
@@ -110,19 +159,9 @@ fn verdict(reply: &TraceReply) -> String {
         let because = if meaning.is_empty() { String::new() } else { format!(": {meaning}") };
         return format!("dropped under \"{}\"{because}", reply.drop_reason);
     }
-    let (mut outputs, mut unsent, mut punted, mut answered) = (0, 0, false, false);
-    for effect in &reply.effects {
-        match &effect.effect {
-            Some(EffectKind::Output(output)) if output.drop_reason.is_empty() => outputs += 1,
-            Some(EffectKind::Output(_)) => unsent += 1,
-            Some(EffectKind::Action(action)) => match action.action {
-                Some(Kind::Punt(_)) => punted = true,
-                Some(Kind::ArpReply(_) | Kind::DhcpReply(_) | Kind::IcmpReply(_)) => answered = true,
-                _ => {}
-            },
-            Some(EffectKind::Translation(_) | EffectKind::Neighbour(_)) | None => {}
-        }
-    }
+    let mut tally = Tally::default();
+    tally.add(&reply.effects);
+    let Tally { outputs, unsent, branches, punted, answered } = tally;
     let mut parts = Vec::new();
     if outputs > 0 {
         parts.push(format!("sent out of {}", count(outputs, "port")));
@@ -136,13 +175,16 @@ fn verdict(reply: &TraceReply) -> String {
     if unsent > 0 {
         parts.push(format!("not sent to {}", count(unsent, "port")));
     }
+    if branches > 0 {
+        parts.push(format!("dropped in {branches} {}", if branches == 1 { "branch" } else { "branches" }));
+    }
     if parts.is_empty() { "goes nowhere".to_owned() } else { parts.join(", ") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weft_proto::v1::{Effect, OutputEffect};
+    use weft_proto::v1::OutputEffect;
 
     fn step(table: u32, name: &str, rule: Option<&str>) -> TraceStep {
         let rule = rule.map(|line| RuleState {
@@ -152,7 +194,7 @@ mod tests {
             origin: "network blue".into(),
             ..RuleState::default()
         });
-        TraceStep { table, table_name: name.into(), rule }
+        TraceStep { table, table_name: name.into(), rule, ..TraceStep::default() }
     }
 
     #[test]

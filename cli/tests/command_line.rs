@@ -246,7 +246,7 @@ fn every_option_of_a_subnet_and_a_port_reaches_the_controller() {
     };
     let created = words(
         "subnet create blue-4 --project p --network blue --cidr 10.0.0.0/24 --gateway none --dns 1.1.1.1 --dns 9.9.9.9 \
-         --route 10.1.0.0/16=10.0.0.9 --no-dhcp --lease 60 --domain a.example",
+         --route 10.1.0.0/16=10.0.0.9 --no-dhcp --lease 60 --domain a.example --pool 10.0.0.10-10.0.0.99",
     );
     assert!(created.starts_with("Subnet blue-4 created, 10.0.0.0/24, no gateway. Next: "), "{created}");
     let route = HostRoute { destination: "10.1.0.0/16".into(), nexthop: "10.0.0.9".into() };
@@ -261,6 +261,7 @@ fn every_option_of_a_subnet_and_a_port_reaches_the_controller() {
         host_routes: vec![route],
         lease_seconds: 60,
         domain_name: "a.example".into(),
+        allocation_pools: vec![weft_proto::v1::AllocationPool { start: "10.0.0.10".into(), end: "10.0.0.99".into() }],
     };
     assert_eq!(fake.subnets(), [expected]);
     words(
@@ -325,6 +326,31 @@ fn routers_are_joined_and_shown() {
     }
     let value = json(&["--controller", &controller, "router", "show", "main", "--json"]);
     assert_eq!(value["interfaces"][0]["ip_address"], "10.0.0.1");
+
+    let set = words("router gateway set main internet --address 203.0.113.9 --no-snat");
+    let asked = "main internet 203.0.113.9 Some(false)";
+    assert_eq!(set, format!("Router {asked} leads to network internet as 203.0.113.5.\n"));
+    assert_eq!(words("router gateway clear main"), "Router main leads to no external network.\n");
+    assert!(list.contains("203.0.113.5") && shown.contains("203.0.113.5 of network"), "{list}{shown}");
+}
+
+#[test]
+fn floating_ips_are_taken_moved_and_given_back() {
+    let fake = Fake::start();
+    let controller = fake.host();
+    let words = |line: &str| -> String {
+        let words: Vec<&str> = ["--controller", &controller].into_iter().chain(line.split(' ')).collect();
+        done(&words)
+    };
+    // The fake gives what it was asked as the fixed address.
+    let made = words("floating-ip create internet --address 203.0.113.7 --port web-1 --fixed-address 10.0.0.5");
+    assert_eq!(made, "Floating IP 203.0.113.7 created; it stands for internetweb-110.0.0.5.\n");
+    let moved = words("floating-ip set 203.0.113.7 --port web-2");
+    assert_eq!(moved, "Floating IP 203.0.113.7 stands for web-2.\n");
+    assert_eq!(words("floating-ip unset 203.0.113.7"), "Floating IP 203.0.113.7 stands for no port.\n");
+    assert_eq!(words("floating-ip delete 203.0.113.7"), "Floating IP 203.0.113.7 deleted.\n");
+    assert!(words("floating-ip list").contains("203.0.113.7") && words("floating-ip show f1").contains("203.0.113.7"));
+    failed(&["--controller", &controller, "floating-ip", "create", "internet", "--fixed-address", "10.0.0.5"], 2);
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl Controller {
     /// A port as the API shows it.
     pub fn describe_port(&self, port: &Port) -> v1::Port {
         let mut message = port.record();
-        if port.router.is_some() {
+        if port.device.is_some() {
             // It is on no host in particular, and there is nothing that could fail.
             message.status = "ACTIVE".to_owned();
             return message;
@@ -222,7 +222,7 @@ impl Controller {
         message
     }
 
-    /// A router as the API shows it, with its interfaces.
+    /// A router as the API shows it, with its interfaces and its external address.
     pub fn describe_router(&self, router: &Router) -> v1::Router {
         let mut message = router.record();
         let model = self.model();
@@ -236,6 +236,12 @@ impl Controller {
                 ip_address: port.addresses.first().map_or(String::new(), |fixed| fixed.address.to_string()),
                 mac_address: port.mac.to_string(),
             });
+        }
+        if let (Some(gateway), Some(port)) = (&mut message.external_gateway, model.gateway_port(router.id)) {
+            gateway.port_id = port.id.to_string();
+            gateway.subnet_id = port.addresses.first().map_or(String::new(), |fixed| fixed.subnet.to_string());
+            gateway.ip_address = port.address().map_or(String::new(), |address| address.to_string());
+            gateway.mac_address = port.mac.to_string();
         }
         message
     }

@@ -22,12 +22,14 @@ pub const HOSTS: usize = 1000;
 pub const PORTS_PER_HOST: usize = 2000;
 
 /// Ports of one network on one host, and hosts of one network: together they fill the rule that
-/// floods (one action for each port, two for each host), and a switch takes 1024 actions in a rule.
+/// floods (two actions for each port, which are one of the 512 branches that a packet may have; two for each host),
+/// and a switch takes 2048 actions in a rule.
 pub const PORTS_PER_NETWORK_AND_HOST: usize = 250;
 /// See [`PORTS_PER_NETWORK_AND_HOST`].
 pub const HOSTS_PER_NETWORK: usize = 380;
 
-const _: () = assert!(PORTS_PER_NETWORK_AND_HOST + 1 + 2 * HOSTS_PER_NETWORK <= 1024);
+const _: () = assert!(2 * PORTS_PER_NETWORK_AND_HOST + 1 + 2 * HOSTS_PER_NETWORK <= 2048);
+const _: () = assert!(PORTS_PER_NETWORK_AND_HOST <= 512);
 
 /// Routers of one cloud.
 pub const ROUTERS: usize = 10_000;
@@ -40,6 +42,12 @@ pub const ROUTES_PER_ROUTER: usize = 64;
 
 /// Routers' interfaces in one network. A change of a port touches the hosts of all networks that they lead to.
 pub const ROUTERS_PER_NETWORK: usize = 16;
+
+/// Floating IPs of one cloud. Those of one external network, and the gateways of routers there, are ports of it.
+pub const FLOATING_IPS: usize = 50_000;
+
+/// Allocation pools of one subnet.
+pub const ALLOCATION_POOLS: usize = 16;
 
 /// Fixed addresses of one port.
 pub const ADDRESSES_PER_PORT: usize = 16;

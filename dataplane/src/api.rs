@@ -117,6 +117,7 @@ impl Api {
             "ListConnections" => stream!(list_connections),
             "FlushConnections" => once!(flush_connections),
             "WatchPunts" => stream!(watch_punts),
+            "CaptureFrames" => stream!(capture_frames),
             other => {
                 let problem = format!("the switch has no method {other}");
                 return Err(Fault::invalid("unknown_method", "method", problem, "Use the same version on both sides.")
@@ -237,6 +238,17 @@ impl switch_server::Switch for Api {
     async fn watch_punts(&self, _: Request<v1::WatchPuntsRequest>) -> Result<Response<Self::WatchPuntsStream>, Status> {
         let packets = self.switch.punts().listen()?;
         Ok(Response::new(Box::pin(ReceiverStream::new(packets).map(Ok))))
+    }
+
+    type CaptureFramesStream = Replies<v1::CaptureFramesReply>;
+
+    async fn capture_frames(
+        &self,
+        request: Request<v1::CaptureFramesRequest>,
+    ) -> Result<Response<Self::CaptureFramesStream>, Status> {
+        let switch = self.switch.clone();
+        let frames = self.attempt(move |_| switch.capture(request.get_ref())).await?.into_inner();
+        Ok(Response::new(Box::pin(ReceiverStream::new(frames).map(Ok))))
     }
 }
 

@@ -9,7 +9,11 @@
 //!   the tunnel port and at the port below; a copy that a listener did not take, at no port. `sent_packets` are
 //!   those that the kernel or peer took.
 //!
-//! Both kinds of count are kept in [`DropCounters`]; `outcome.rs` keeps the books. What cannot be handed to
+//! - **A frame that goes several ways** (`clone`, a group) counts each way that ends nowhere, by the port it came in
+//!   by and under the reason (`branches`), whatever became of the frame elsewhere: of a broadcast to three ports of
+//!   which one's firewall refuses it, nothing is dropped, and one branch is.
+//!
+//! All kinds of count are kept in [`DropCounters`]; `outcome.rs` keeps the books. What cannot be handed to
 //! an output at all (a port that is down or missing, a neighbour that is not resolved) is no output's count.
 //!
 //! To add a reason: one line in the table below, and the place that uses it.
@@ -88,6 +92,8 @@ reasons! {
     BadTunnel = "bad_tunnel",
     /// There is no room before the packet for another header.
     NoHeadroom = "no_headroom",
+    /// It would branch (clone, groups) more often, or deeper, than a packet may.
+    BranchLimit = "branch_limit",
     /// A rule's action does not fit the packet, such as popping a VLAN tag it does not have.
     BadAction = "bad_action",
     /// A rule hands it to a program, and none is listening.

@@ -2,6 +2,7 @@
 //! counts. Programs act on it; the worker empties it at the end of each batch, and nothing waits between two
 //! batches.
 
+use crate::capture::{Captures, Walk};
 use crate::drop::DropReason;
 use crate::flow::key::FlowKey;
 use crate::flow::program::Egress;
@@ -34,6 +35,8 @@ pub struct Outgoing {
     pub pool: Pool,
     /// What became of frames.
     pub outcomes: Outcomes,
+    /// Who looks on.
+    pub captures: Captures,
     /// Frames that wait for the end of the batch, by slot; a slot with a queue has an entry.
     ports: BTreeMap<PortSlot, Port>,
     /// Slots that frames wait for, in the order of their first frame.
@@ -54,6 +57,8 @@ pub struct Outgoing {
     punts: Arc<dyn PuntSink>,
     /// How often the frame that entered last was handed over, to get here.
     hops: u8,
+    /// Whether it goes several ways.
+    branches: bool,
     replies: usize,
 }
 
@@ -69,6 +74,7 @@ impl Outgoing {
         Self {
             pool,
             outcomes: Outcomes::default(),
+            captures: Captures::default(),
             ports: BTreeMap::new(),
             waiting: Vec::new(),
             links,
@@ -80,6 +86,7 @@ impl Outgoing {
             refused: Refused::new(),
             punts,
             hops: 0,
+            branches: false,
             replies: 0,
         }
     }
@@ -99,6 +106,33 @@ impl Outgoing {
     pub fn enter_again(&mut self, slot: PortSlot, hops: u8) {
         self.outcomes.enter(slot);
         self.hops = hops;
+    }
+
+    /// Lets captures see the frame that entered last; `key`: what it was parsed to, if it could be.
+    pub fn capture(&mut self, frame: &Frame, key: Option<&FlowKey>) {
+        let at = self.numbered(self.outcomes.ingress());
+        self.captures.received(at, frame, key, Some(self.outcomes.current()));
+    }
+
+    /// Lets captures see a frame in the tunnel packet that a port received it in.
+    pub fn capture_tunnelled(&mut self, slot: PortSlot, frame: &Frame) {
+        self.captures.received(self.numbered(slot), frame, None, None);
+    }
+
+    /// Lets captures see what the rules made of the frame that entered last.
+    pub fn capture_walk(&mut self, walk: impl FnOnce() -> Walk) {
+        self.captures.walked(self.outcomes.current(), walk);
+    }
+
+    /// The frame that entered last will be decided about later, or by another worker.
+    pub fn capture_later(&mut self) {
+        if self.captures.is_on() {
+            self.captures.withdraw(self.outcomes.current());
+        }
+    }
+
+    fn numbered(&self, slot: PortSlot) -> (PortSlot, u32) {
+        (slot, self.numbers[slot.index()])
     }
 
     /// What goes out by a port without a queue here goes to this worker.
@@ -219,14 +253,21 @@ impl Outgoing {
                 }
             }
             self.fitted.iter().for_each(|frame| self.outcomes.sent(frame));
+            if self.captures.is_on() {
+                capture_sent(&mut self.captures, &self.fitted, slot, &self.numbers, &self.outcomes);
+            }
             port.queue.transmit(&mut self.pool, &mut self.fitted, &mut self.refused);
             // A queue takes all; should one break that rule, nothing may leave by another port.
             let left = self.fitted.drain(..).map(|frame| (frame, DropReason::TransmitFull));
             for (frame, reason) in self.refused.drain(..).chain(left) {
                 self.outcomes.take_back(&frame);
+                self.captures.refused(&frame, reason);
                 self.outcomes.refused(slot, frame.departure, reason);
                 self.pool.free(frame);
             }
+        }
+        if self.captures.is_on() {
+            self.captures.settle(&self.outcomes);
         }
         self.outcomes.settle();
     }
@@ -264,6 +305,14 @@ impl Egress for Outgoing {
         self.wait(underlay, tunnel, frame);
     }
 
+    fn branches(&mut self, several: bool) {
+        self.branches = several;
+    }
+
+    fn lose(&mut self, reason: DropReason) {
+        self.outcomes.branch_failed(reason);
+    }
+
     fn copy(&mut self, frame: &Frame, output: Option<PortSlot>) -> Option<Frame> {
         let copy = self.pool.copy(frame);
         if copy.is_none() {
@@ -274,7 +323,11 @@ impl Egress for Outgoing {
     }
 
     fn discard(&mut self, frame: Frame, reason: DropReason) {
-        self.outcomes.failed(reason);
+        if self.branches {
+            self.outcomes.branch_failed(reason);
+        } else {
+            self.outcomes.failed(reason);
+        }
         self.pool.free(frame);
     }
 
@@ -303,6 +356,8 @@ impl Egress for Outgoing {
         let hops = self.hops + 1;
         if let Err(frame) = self.put(worker, frame, |frame| Message::Resume { frame, ingress, tunnel, hops }) {
             self.discard(frame, DropReason::HandOverFull);
+        } else {
+            self.capture_later();
         }
     }
 
@@ -346,6 +401,19 @@ impl Egress for Outgoing {
 
     fn ingress(&self) -> PortSlot {
         self.outcomes.ingress()
+    }
+}
+
+/// Lets captures see what is handed to a port.
+fn capture_sent(captures: &mut Captures, frames: &[Frame], slot: PortSlot, numbers: &[u32], outcomes: &Outcomes) {
+    captures.begin_port();
+    for frame in frames {
+        let Departure { received, tunnel } = frame.departure;
+        let ingress = numbers[outcomes.ingress_of(received).index()];
+        if tunnel != PortSlot::NONE {
+            captures.sending_in_tunnel((tunnel, numbers[tunnel.index()]), frame, ingress);
+        }
+        captures.sending((slot, numbers[slot.index()]), frame, ingress);
     }
 }
 

@@ -57,8 +57,19 @@ pub const ADDRESS_SET_MEMBERS: usize = 65_536;
 /// Places in classifiers: one of each rule, but of a rule that names an address set one for each member.
 pub const PLACES: usize = 4_000_000;
 
-/// Actions of one rule, apply and write together.
-pub const ACTIONS_PER_RULE: usize = 1024;
+/// Actions of one rule, apply and write together, and those within `clone`.
+pub const ACTIONS_PER_RULE: usize = 2048;
+
+/// Branches (`clone`, buckets of groups) of one walk. Each is charged as a walk. The way that would fork once more
+/// drops under `BranchLimit`.
+pub const BRANCHES_PER_WALK: usize = 512;
+
+/// Branches within branches, and `clone` within `clone` in a rule.
+pub const BRANCH_DEPTH: usize = 16;
+
+/// Walks that one walk repeats, to find out whether rules still admit the connections of its packet: one for
+/// each packet with which some of them began. The way that needs more drops under `BranchLimit`.
+pub const REPEATS_PER_WALK: usize = 16;
 
 /// Partitions that a table's changes are told apart by; one more for rules that leave the field wild.
 pub const PARTITIONS: usize = 256;
@@ -101,6 +112,20 @@ pub const CACHE_IDLE_MICROSECONDS: u64 = 10_000_000;
 
 /// Punted packets waiting for one subscriber; the excess drops under `PuntOverrun`.
 pub const PUNT_QUEUE: usize = 256;
+
+/// Captures of frames at a time: `weft capture`, `weft trace --live`.
+pub const CAPTURES: usize = 4;
+
+/// Ports that one capture may name; without a name it takes all.
+pub const CAPTURE_PORTS: usize = 64;
+
+/// Frames of one capture that wait in one worker, and their bytes. What exceeds is lost to the capture, and counted.
+pub const CAPTURE_RECORDS: usize = 8192;
+/// See [`CAPTURE_RECORDS`].
+pub const CAPTURE_BYTES: usize = 8 << 20;
+
+/// Milliseconds between two looks at them.
+pub const CAPTURE_MILLISECONDS: u64 = 5;
 
 /// Bytes of one gRPC message, both ways; larger bundles travel in several.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;

@@ -16,6 +16,8 @@ pub struct Outcomes {
     pub drops: DropCounters,
     /// What outputs could not take, by output port.
     pub unsent: DropCounters,
+    /// Branches of received frames that ended nowhere, by ingress port.
+    pub branches: DropCounters,
     /// What went through tunnel ports.
     pub tunnels: BTreeMap<PortSlot, QueueCounters>,
     batch: Vec<Outcome>,
@@ -42,10 +44,28 @@ impl Outcomes {
         self.batch.last().map_or(PortSlot::NONE, |outcome| outcome.ingress)
     }
 
+    /// Which frame of the batch entered last.
+    #[must_use]
+    pub fn current(&self) -> u32 {
+        self.batch.len().saturating_sub(1) as u32
+    }
+
+    /// Where a frame of the batch came in.
+    #[must_use]
+    pub fn ingress_of(&self, received: u32) -> PortSlot {
+        self.batch.get(received as usize).map_or(PortSlot::NONE, |outcome| outcome.ingress)
+    }
+
+    /// Why a frame of the batch went nowhere, unless it went somewhere.
+    #[must_use]
+    pub fn dropped(&self, received: u32) -> Option<DropReason> {
+        self.batch.get(received as usize).filter(|outcome| outcome.taken == 0).and_then(|outcome| outcome.reason)
+    }
+
     /// What a frame carries that leaves on behalf of the frame that entered last.
     #[must_use]
     pub fn departure(&self, tunnel: PortSlot) -> Departure {
-        Departure { received: self.batch.len().saturating_sub(1) as u32, tunnel }
+        Departure { received: self.current(), tunnel }
     }
 
     /// It went somewhere.
@@ -85,6 +105,12 @@ impl Outcomes {
         }
     }
 
+    /// One of the ways of the frame that entered last ends nowhere.
+    pub fn branch_failed(&mut self, reason: DropReason) {
+        self.branches.count(self.ingress(), reason);
+        self.failed(reason);
+    }
+
     /// An output could not take a frame; if it was wrapped, the tunnel port has not sent it either. Under
     /// [`PortSlot::NONE`] stands what listeners could not take.
     pub fn refused(&mut self, output: PortSlot, departure: Departure, reason: DropReason) {
@@ -111,7 +137,7 @@ impl Outcomes {
     /// Forgets a port whose slot will be used again; what it dropped belongs to no port from then on.
     pub fn forget(&mut self, port: PortSlot) {
         self.tunnels.remove(&port);
-        for counters in [&mut self.drops, &mut self.unsent] {
+        for counters in [&mut self.drops, &mut self.unsent, &mut self.branches] {
             for (reason, frames) in counters.forget(port) {
                 counters.add(PortSlot::NONE, reason, frames);
             }

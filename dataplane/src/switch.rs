@@ -10,7 +10,8 @@
 //! - `ports`, `open`, `queues`: the register of ports, how each kind is opened, and how queues are
 //!   shared out among workers.
 //! - `underlay`: addresses and ways to remote tunnel ends, as the kernel knows them.
-//! - `query`, `connections`: dumps, traces, statistics; `punts`: packet-ins to listeners.
+//! - `query`, `connections`, `drops`: dumps, traces, statistics; `punts`: packet-ins to listeners;
+//!   `capture`: copies of frames to who looks on.
 //!
 //! Invariants:
 //! - One change at a time: `State`'s lock is held for the length of a bundle. Workers never take it.
@@ -19,7 +20,9 @@
 
 mod apply;
 mod bundle;
+mod capture;
 mod connections;
+mod drops;
 mod mend;
 mod open;
 mod origins;
@@ -76,6 +79,7 @@ pub struct Switch {
     /// Empty once the switch is stopped.
     workers: RwLock<Vec<WorkerHandle>>,
     punts: Arc<PuntHub>,
+    captures: capture::Taken,
     opener: Box<dyn OpenPort>,
     physical: BTreeMap<String, String>,
     state: Mutex<State>,
@@ -123,6 +127,7 @@ impl Switch {
             memory: settings.memory,
             workers: RwLock::new(workers),
             punts,
+            captures: capture::Taken::default(),
             opener: settings.opener,
             physical: settings.physical,
             state: Mutex::default(),

@@ -23,6 +23,7 @@
 //! a packet that hits, but for rings; the tables' read lock is taken on misses. An idle worker sleeps in `poll`
 //! on its ports and its wake-up descriptor. Control reaches it as commands, between batches.
 
+use crate::capture::Walk;
 use crate::clock;
 use crate::connection::fragments::{Seen, Waiting};
 use crate::connection::{Connections, Contents, EndReason, Passing, Refused};
@@ -157,6 +158,7 @@ impl Worker {
     /// One batch from each queue, and what other workers sent. Gives how many frames and messages.
     fn round(&mut self) -> usize {
         self.now = clock::now();
+        self.outgoing.captures.now = self.now;
         self.rounds += 1;
         self.appeared = 0;
         let mut received = 0;
@@ -216,22 +218,42 @@ impl Worker {
     /// Handles the frames of one receive, and sends what comes of them.
     fn batch(&mut self, slot: PortSlot, frames: &mut Vec<Frame>) {
         self.outgoing.begin(self.active);
-        for mut frame in frames.drain(..) {
-            let (mut key, bytes) = (FlowKey::ZERO, frame.len());
-            match self.parse(slot, &mut frame, &mut key) {
-                Ok((layout, ingress)) => {
-                    if ingress != slot {
-                        self.outgoing.count_decapsulated(ingress, bytes);
-                    }
-                    self.look_up(frame, &key, layout, Origin { ingress, from: None, hops: 0 });
-                }
-                Err(reason) => {
-                    self.outgoing.enter(slot);
-                    self.outgoing.discard(frame, reason);
-                }
-            }
+        if self.outgoing.captures.is_on() {
+            frames.drain(..).for_each(|frame| self.enter::<true>(slot, frame));
+        } else {
+            frames.drain(..).for_each(|frame| self.enter::<false>(slot, frame));
         }
         self.finish_batch();
+    }
+
+    /// Handles a frame that a port received; `CAPTURED`: somebody may want to see it.
+    #[inline]
+    fn enter<const CAPTURED: bool>(&mut self, slot: PortSlot, mut frame: Frame) {
+        let (mut key, bytes, headroom) = (FlowKey::ZERO, frame.len(), frame.headroom());
+        match self.parse(slot, &mut frame, &mut key) {
+            Ok((layout, ingress)) => {
+                if ingress != slot {
+                    self.outgoing.count_decapsulated(ingress, bytes);
+                    if CAPTURED {
+                        // What was before the frame within still is.
+                        let outer = frame.headroom() - headroom;
+                        if frame.push_front(outer).is_some() {
+                            self.outgoing.capture_tunnelled(slot, &frame);
+                            frame.pull_front(outer);
+                        }
+                    }
+                }
+                self.look_up::<CAPTURED>(frame, &key, layout, Origin { ingress, from: None, hops: 0 });
+            }
+            Err(reason) => {
+                self.outgoing.enter(slot);
+                if CAPTURED {
+                    frame.push_front(frame.headroom() - headroom);
+                    self.outgoing.capture(&frame, None);
+                }
+                self.outgoing.discard(frame, reason);
+            }
+        }
     }
 
     /// Handles what another worker has sent by now.
@@ -275,10 +297,15 @@ impl Worker {
         match parse(&frame, ingress.number, &mut key) {
             Ok(layout) => {
                 (key.tun_id, key.tun_src, key.tun_dst) = (tunnel.id, tunnel.source, tunnel.destination);
-                self.look_up(frame, &key, layout, origin);
+                if self.outgoing.captures.is_on() {
+                    self.look_up::<true>(frame, &key, layout, origin);
+                } else {
+                    self.look_up::<false>(frame, &key, layout, origin);
+                }
             }
             Err(reason) => {
                 self.outgoing.enter_again(ingress.slot, origin.hops);
+                self.outgoing.capture(&frame, None);
                 self.outgoing.discard(frame, reason);
             }
         }
@@ -286,7 +313,7 @@ impl Worker {
 
     /// Runs the program that the cache has for a frame, or sets the frame aside.
     #[inline]
-    fn look_up(&mut self, frame: Frame, key: &FlowKey, layout: Layout, origin: Origin) {
+    fn look_up<const CAPTURED: bool>(&mut self, frame: Frame, key: &FlowKey, layout: Layout, origin: Origin) {
         match self.cache.lookup(key, self.version) {
             Found::Hit(entry)
                 if holds(self.cache.program(entry), origin)
@@ -294,6 +321,10 @@ impl Worker {
             {
                 self.cache.counters.hits += 1;
                 self.outgoing.enter_again(origin.ingress, origin.hops);
+                if CAPTURED {
+                    self.outgoing.capture(&frame, Some(key));
+                    self.outgoing.capture_walk(|| self.cache.walk(entry, true));
+                }
                 self.cache.take(entry, frame.len(), self.now).run(frame, key, layout, &mut self.outgoing);
             }
             Found::Hit(_) | Found::Stale(_) | Found::Miss => {
@@ -355,6 +386,9 @@ impl Worker {
     fn miss(&mut self, missed: Missed) {
         let Missed { frame, key, layout, origin } = missed;
         self.outgoing.enter_again(origin.ingress, origin.hops);
+        if self.outgoing.captures.is_on() {
+            self.outgoing.capture(&frame, Some(&key));
+        }
         // An earlier packet of the batch may have made the entry.
         let found = self.cache.lookup(&key, self.version);
         let state = self.tables.read();
@@ -387,6 +421,7 @@ impl Worker {
             } else {
                 self.cache.counters.misses += 1;
             }
+            self.outgoing.capture_walk(|| self.cache.walk(entry, true));
             return self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         }
         self.cache.counters.misses += 1;
@@ -410,6 +445,7 @@ impl Worker {
             resolution = walk(&self.connections);
         }
         drop(state);
+        self.credits[origin.ingress.index()].spend(COMPARISONS_PER_WALK * resolution.branches);
         if let Found::Hit(entry) | Found::Stale(entry) = found {
             self.cache.remove(entry);
         }
@@ -418,10 +454,12 @@ impl Worker {
         {
             return self.hold(seen, Missed { frame, key, layout, origin });
         }
-        if resolution.drop.is_some()
-            && let Some(wanted) = resolution.hops.wanted
-        {
-            return self.await_hop(wanted, Missed { frame, key, layout, origin });
+        if let Some(wanted) = resolution.hops.wanted {
+            if resolution.drop.is_some() {
+                return self.await_hop(wanted, Missed { frame, key, layout, origin });
+            }
+            // What has left elsewhere must not leave there twice; but the next one may find the hop known.
+            self.ask_for(wanted);
         }
         let begun = resolution.fragment.filter(|seen| self.connections.fragments.note(seen, now));
         let missed = Missed { frame, key, layout, origin };
@@ -437,6 +475,12 @@ impl Worker {
     /// Does with a packet what a walk found, and remembers it if the next ones will fare the same.
     fn carry_out(&mut self, missed: Missed, resolution: Resolution, bytes: usize) {
         let Missed { frame, key, layout, .. } = missed;
+        self.outgoing.capture_walk(|| Walk {
+            rules: resolution.rules.as_slice().into(),
+            program: None,
+            consulted: resolution.consulted,
+            cached: false,
+        });
         match self.remember(&resolution, &Passing::one(resolution.transport, bytes)) {
             Ok(()) => {}
             Err(Refused::Because(reason)) => return self.outgoing.discard(frame, reason),
@@ -445,11 +489,19 @@ impl Worker {
         }
         if resolution.cacheable {
             let entry = self.cache.insert(&key, resolution, self.version, self.now);
+            self.outgoing.capture_walk(|| self.cache.walk(entry, false));
             self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         } else {
             resolution.rules.iter().for_each(|rule| rule.counters.add(1, frame.len() as u64));
             resolution.hops.used.iter().for_each(|used| used.mark(self.now));
-            Program::compile(&resolution).run(frame, &key, layout, &mut self.outgoing);
+            let program = Arc::new(Program::compile(&resolution));
+            self.outgoing.capture_walk(|| Walk {
+                rules: resolution.rules.into(),
+                program: Some(program.clone()),
+                consulted: resolution.consulted,
+                cached: false,
+            });
+            program.run(frame, &key, layout, &mut self.outgoing);
         }
     }
 
@@ -481,6 +533,8 @@ impl Worker {
         let bytes = missed.frame.len();
         if let Err(missed) = self.waiting.hold(seen, missed, bytes, self.now) {
             self.outgoing.discard(missed.frame, DropReason::FragmentLimit);
+        } else {
+            self.outgoing.capture_later();
         }
     }
 
@@ -491,6 +545,9 @@ impl Worker {
         }
         for missed in fragments {
             self.outgoing.enter(missed.origin.ingress);
+            if self.outgoing.captures.is_on() {
+                self.outgoing.capture(&missed.frame, Some(&missed.key));
+            }
             self.outgoing.discard(missed.frame, reason);
         }
         self.outgoing.flush();

@@ -40,14 +40,17 @@ pub fn canonical(mut rule: v1::Rule) -> v1::Rule {
     rule.r#match.sort_by_key(place);
     let instructions = rule.instructions.get_or_insert_default();
     instructions.metadata &= instructions.metadata_mask;
-    for action in instructions.apply_actions.iter_mut().chain(&mut instructions.write_actions) {
-        match &mut action.action {
-            Some(v1::action::Action::SetField(set)) if is_full(set.field(), &set.mask) => set.mask.clear(),
-            Some(v1::action::Action::Punt(punt)) if punt.max_length == u32::MAX => punt.max_length = 0,
-            _ => {}
-        }
-    }
+    instructions.apply_actions.iter_mut().chain(&mut instructions.write_actions).for_each(canonical_action);
     rule
+}
+
+fn canonical_action(action: &mut v1::Action) {
+    match &mut action.action {
+        Some(v1::action::Action::SetField(set)) if is_full(set.field(), &set.mask) => set.mask.clear(),
+        Some(v1::action::Action::Punt(punt)) if punt.max_length == u32::MAX => punt.max_length = 0,
+        Some(v1::action::Action::Clone(clone)) => clone.actions.iter_mut().for_each(canonical_action),
+        _ => {}
+    }
 }
 
 fn is_full(field: v1::Field, mask: &[u8]) -> bool {

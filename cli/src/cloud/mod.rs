@@ -2,6 +2,7 @@
 //! `show` and `delete`, in the list `commands`. What is shared stands here: scope, finding an object by id or
 //! name, and the names behind ids in tables.
 
+pub mod floating_ip;
 pub mod group;
 pub mod host;
 pub mod network;
@@ -48,8 +49,10 @@ commands! {
     Group in group,
     /// Ports of networks: a MAC, its addresses, and where it is plugged.
     Port in port,
-    /// Routers: what joins subnets.
+    /// Routers: what joins subnets, and leads out of the cloud.
     Router in router,
+    /// Floating IPs: addresses outside that stand for ports.
+    FloatingIp in floating_ip,
     /// Hosts: machines with a switch that the controller programs.
     Host in host,
 }

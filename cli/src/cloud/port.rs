@@ -164,6 +164,11 @@ impl Object for v1::Port {
     }
 }
 
+/// All ports.
+pub(super) async fn all(cloud: &mut Cloud) -> Result<Vec<v1::Port>, Failure> {
+    Ok(cloud.list_ports(v1::ListCloudPortsRequest::default()).await?.into_inner().ports)
+}
+
 /// Runs one of the commands.
 pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut cloud = connection.cloud().await?;
@@ -362,7 +367,14 @@ fn pairs(port: &v1::Port) -> String {
 
 /// Whose it is, if it is no instance's.
 fn owner(port: &v1::Port, names: &Names) -> String {
-    if port.device_id.is_empty() { String::new() } else { format!("router {}", names.of(&port.device_id)) }
+    let name = || names.of(&port.device_id);
+    match port.device_owner.as_str() {
+        "" => String::new(),
+        "network:router_gateway" => format!("gateway of router {}", name()),
+        // It is called what it is: its address.
+        "network:floatingip" => "floating IP".to_owned(),
+        _ => format!("router {}", name()),
+    }
 }
 
 fn addresses(port: &v1::Port) -> String {

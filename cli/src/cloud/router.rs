@@ -1,6 +1,6 @@
-//! `weft router`: routers, the subnets that are joined to them, and their extra routes.
+//! `weft router`: routers, the subnets that are joined to them, their extra routes, and how they lead out of the cloud.
 
-use super::{Cloud, Names, Object, Scope, deleted, find, network, project, subnet};
+use super::{Cloud, Names, Object, Scope, deleted, find, host, network, project, subnet};
 use crate::connect::Connection;
 use crate::failure::Failure;
 use crate::json;
@@ -29,7 +29,7 @@ pub enum Command {
         #[command(flatten)]
         scope: Scope,
     },
-    /// Deletes a router that no subnet is joined to.
+    /// Deletes a router that no subnet is joined to, with its external gateway.
     Delete {
         /// Its name or id.
         router: String,
@@ -42,6 +42,39 @@ pub enum Command {
     /// Extra routes: to what is behind an instance.
     #[command(subcommand)]
     Route(RouteCommand),
+    /// External gateways: the way out of the cloud.
+    #[command(subcommand)]
+    Gateway(GatewayCommand),
+}
+
+/// The commands of `weft router gateway`.
+#[derive(clap::Subcommand)]
+pub enum GatewayCommand {
+    /// Lets a router lead to an external network, under an address there; or changes how it does.
+    ///
+    /// What leaves is sent under the router's address, unless the sender has a floating IP. It passes one host, which
+    /// reaches the network's physical network, and is chosen.
+    Set {
+        /// The router, by name or id.
+        router: String,
+        /// The external network, by name or id; it may be another project's.
+        network: String,
+        /// This address of its allocation pools; a free one unless given.
+        #[arg(long, value_name = "IP")]
+        address: Option<String>,
+        /// Senders keep their own addresses outside; somebody there must know the way back to them.
+        #[arg(long)]
+        no_snat: bool,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Lets a router lead out no more.
+    Clear {
+        /// The router, by name or id.
+        router: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
 }
 
 /// The commands of `weft router interface`.
@@ -128,7 +161,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
         Command::List { scope } => {
             let routers = all(&mut cloud, scope.name()).await?;
             let names = names(&mut cloud, output).await?;
-            let mut table = Table::new(&["name", "project", "number", "addresses", "routes", "id"]);
+            let mut table = Table::new(&["name", "project", "number", "addresses", "external", "routes", "id"]);
             for router in &routers {
                 let interfaces = router.interfaces.iter();
                 let addresses: Vec<&str> = interfaces.map(|interface| interface.ip_address.as_str()).collect();
@@ -137,6 +170,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                     names.of(&router.project_id),
                     router.number.to_string(),
                     addresses.join(", "),
+                    router.external_gateway.as_ref().map_or(String::new(), |gateway| gateway.ip_address.clone()),
                     router.routes.len().to_string(),
                     router.id.clone(),
                 ]);
@@ -147,7 +181,11 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
         Command::Show { router, scope } => {
             let routers = all(&mut cloud, scope.name()).await?;
             let router = find(&router, routers)?;
-            let names = names(&mut cloud, output).await?;
+            let mut names = names(&mut cloud, output).await?;
+            if !output.json {
+                names = names.add(&network::all(&mut cloud, String::new()).await?);
+                names = names.add(&subnet::all(&mut cloud, String::new()).await?).add(&host::all(&mut cloud).await?);
+            }
             let routes = router.routes.iter().map(|route| format!("{}={}", route.destination, route.nexthop));
             let lines = [
                 ("name", router.name.clone()),
@@ -155,12 +193,14 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("project", names.of(&router.project_id)),
                 ("number", router.number.to_string()),
                 ("routes", routes.collect::<Vec<_>>().join(", ")),
+                (
+                    "external",
+                    router.external_gateway.as_ref().map_or(String::new(), |gateway| external(gateway, &names)),
+                ),
             ];
             if output.json {
                 return output.object(&lines, &json::of(&router));
             }
-            let names = names.add(&network::all(&mut cloud, String::new()).await?);
-            let names = names.add(&subnet::all(&mut cloud, String::new()).await?);
             write(&properties(&lines))?;
             let mut table = Table::new(&["subnet", "network", "address", "mac", "port"]);
             for interface in &router.interfaces {
@@ -206,7 +246,35 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             let router = cloud.remove_router_route(request).await?.into_inner();
             output.say(&format!("Router {} has {text}.", router.name), &json::of(&router))
         }
+        Command::Gateway(GatewayCommand::Set { router, network, address, no_snat, scope }) => {
+            let request = v1::SetRouterGatewayRequest {
+                router,
+                project: scope.name(),
+                network: network.clone(),
+                ip_address: address.unwrap_or_default(),
+                enable_snat: Some(!no_snat),
+            };
+            let router = cloud.set_router_gateway(request).await?.into_inner();
+            let address = router.external_gateway.as_ref().map_or("", |gateway| gateway.ip_address.as_str());
+            let text = format!("Router {} leads to network {network} as {address}.", router.name);
+            output.say(&text, &json::of(&router))
+        }
+        Command::Gateway(GatewayCommand::Clear { router, scope }) => {
+            let request = v1::ClearRouterGatewayRequest { router, project: scope.name() };
+            let router = cloud.clear_router_gateway(request).await?.into_inner();
+            output.say(&format!("Router {} leads to no external network.", router.name), &json::of(&router))
+        }
     }
+}
+
+/// "203.0.113.5 of network internet by host a, with SNAT".
+fn external(gateway: &v1::ExternalGateway, names: &Names) -> String {
+    let host = match gateway.host_id.as_str() {
+        "" => "on no host: none reaches it".to_owned(),
+        host => format!("by host {}", names.of(host)),
+    };
+    let snat = if gateway.enable_snat { "SNAT" } else { "no SNAT" };
+    format!("{} of network {} {host}, {snat}", gateway.ip_address, names.of(&gateway.network_id))
 }
 
 /// What a table needs to name; nothing, for a program.

@@ -47,7 +47,8 @@ pub struct Create {
     /// Its addresses, as in 10.0.0.0/24.
     #[arg(long)]
     cidr: String,
-    /// The router that DHCP offers, or none; the first address unless given.
+    /// The router that DHCP offers, or none; the first address unless given. In an external network, the router
+    /// outside.
     #[arg(long, value_name = "IP")]
     gateway: Option<String>,
     /// A name server that DHCP offers; may be repeated.
@@ -56,7 +57,10 @@ pub struct Create {
     /// A route that DHCP offers, as in 10.1.0.0/16=10.0.0.254; may be repeated.
     #[arg(long, value_name = "DESTINATION=NEXTHOP", value_parser = route)]
     route: Vec<v1::HostRoute>,
-    /// Do not answer DHCP.
+    /// Addresses to choose from, as in 10.0.0.10-10.0.0.99; all unless given. May be repeated.
+    #[arg(long, value_name = "FIRST-LAST", value_parser = pool)]
+    pool: Vec<v1::AllocationPool>,
+    /// Do not answer DHCP; in an external network it is never answered.
     #[arg(long)]
     no_dhcp: bool,
     /// How long a lease lasts; a day unless given.
@@ -73,6 +77,11 @@ fn route(text: &str) -> Result<v1::HostRoute, String> {
     let (destination, nexthop) =
         text.split_once('=').ok_or("write destination and next hop, as in 10.1.0.0/16=10.0.0.254")?;
     Ok(v1::HostRoute { destination: destination.to_owned(), nexthop: nexthop.to_owned() })
+}
+
+fn pool(text: &str) -> Result<v1::AllocationPool, String> {
+    let (start, end) = text.split_once('-').ok_or("write the first and the last address, as in 10.0.0.10-10.0.0.99")?;
+    Ok(v1::AllocationPool { start: start.to_owned(), end: end.to_owned() })
 }
 
 impl Object for v1::Subnet {
@@ -109,6 +118,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 host_routes: create.route,
                 lease_seconds: create.lease.unwrap_or(0),
                 domain_name: create.domain.unwrap_or_default(),
+                allocation_pools: create.pool,
             };
             let network = request.network.clone();
             let subnet = cloud.create_subnet(request).await?.into_inner();
@@ -152,6 +162,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("cidr", subnet.cidr.clone()),
                 ("gateway", if subnet.gateway_ip.is_empty() { "none".to_owned() } else { subnet.gateway_ip.clone() }),
                 ("dhcp", if subnet.enable_dhcp { subnet.dhcp_address.clone() } else { "off".to_owned() }),
+                ("pools", pools(&subnet)),
                 ("lease", format!("{} s", subnet.lease_seconds)),
                 ("dns", subnet.dns_nameservers.join(", ")),
                 ("domain", subnet.domain_name.clone()),
@@ -176,6 +187,12 @@ async fn names(cloud: &mut Cloud, output: Output) -> Result<Names, Failure> {
 
 fn gateway(subnet: &v1::Subnet) -> String {
     if subnet.gateway_ip.is_empty() { "no gateway".to_owned() } else { format!("gateway {}", subnet.gateway_ip) }
+}
+
+/// From which addresses are chosen.
+fn pools(subnet: &v1::Subnet) -> String {
+    let pools = subnet.allocation_pools.iter().map(|pool| format!("{}-{}", pool.start, pool.end));
+    pools.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

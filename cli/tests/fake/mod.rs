@@ -218,6 +218,7 @@ impl Switch for Service {
             table: state.rule.as_ref().unwrap().table,
             table_name: state.table_name.clone(),
             rule: Some(state),
+            ..TraceStep::default()
         };
         Ok(Response::new(TraceReply {
             steps: rules().into_iter().map(step).collect(),
@@ -256,7 +257,7 @@ impl Switch for Service {
     async fn list_drops(&self, request: Request<ListDropsRequest>) -> Result<Response<ListDropsReply>, Status> {
         self.note(request);
         let drops = vec![DropCount { reason: "spoofed".into(), packets: 3, ..DropCount::default() }];
-        Ok(Response::new(ListDropsReply { drops }))
+        Ok(Response::new(ListDropsReply { drops, ..ListDropsReply::default() }))
     }
 
     async fn list_neighbours(
@@ -302,6 +303,30 @@ impl Switch for Service {
         self.note(request);
         let packet = PacketIn { in_port: 1, reason: 3, total_length: 14, frame: vec![2; 14], ..PacketIn::default() };
         Ok(Response::new(tokio_stream::iter(vec![Ok(packet); 3])))
+    }
+
+    type CaptureFramesStream = Stream<CaptureFramesReply>;
+
+    async fn capture_frames(
+        &self,
+        request: Request<CaptureFramesRequest>,
+    ) -> Result<Response<Self::CaptureFramesStream>, Status> {
+        self.note(request);
+        let begun = CaptureFramesReply {
+            started: true,
+            ports: vec![CapturedPort { port: 1, name: "vm1".into() }],
+            ..CaptureFramesReply::default()
+        };
+        let frame = CapturedFrame {
+            port: 1,
+            direction: FrameDirection::Received.into(),
+            time_microseconds: 1_000_000,
+            length: 60,
+            frame: vec![2; 60],
+            ..CapturedFrame::default()
+        };
+        let frames = CaptureFramesReply { frames: vec![frame; 3], ..CaptureFramesReply::default() };
+        Ok(Response::new(tokio_stream::iter(vec![Ok(begun), Ok(frames)])))
     }
 }
 
@@ -444,6 +469,7 @@ impl Cloud for Service {
             number: 3,
             routes: vec![route],
             interfaces: vec![interface],
+            external_gateway: Some(external_gateway()),
         };
         Ok(Response::new(ListRoutersReply { routers: vec![router] }))
     }
@@ -489,6 +515,52 @@ impl Cloud for Service {
         let request = self.note(request);
         let asked = format!("{} {}", request.router, request.destination);
         Ok(Response::new(Router { id: "r1".into(), name: asked, ..Router::default() }))
+    }
+
+    async fn set_router_gateway(&self, request: Request<SetRouterGatewayRequest>) -> Result<Response<Router>, Status> {
+        let request = self.note(request);
+        let asked = format!("{} {} {} {:?}", request.router, request.network, request.ip_address, request.enable_snat);
+        Ok(Response::new(Router { name: asked, external_gateway: Some(external_gateway()), ..Router::default() }))
+    }
+
+    async fn clear_router_gateway(
+        &self,
+        request: Request<ClearRouterGatewayRequest>,
+    ) -> Result<Response<Router>, Status> {
+        let request = self.note(request);
+        Ok(Response::new(Router { name: request.router, ..Router::default() }))
+    }
+
+    async fn create_floating_ip(
+        &self,
+        request: Request<CreateFloatingIpRequest>,
+    ) -> Result<Response<FloatingIp>, Status> {
+        let request = self.note(request);
+        let fixed_ip_address = [request.network, request.port, request.fixed_ip_address].concat();
+        Ok(Response::new(FloatingIp { ip_address: request.ip_address, fixed_ip_address, ..FloatingIp::default() }))
+    }
+
+    async fn list_floating_ips(
+        &self,
+        request: Request<ListFloatingIpsRequest>,
+    ) -> Result<Response<ListFloatingIpsReply>, Status> {
+        self.note(request);
+        let floating = FloatingIp { id: "f1".into(), ip_address: "203.0.113.7".into(), ..FloatingIp::default() };
+        Ok(Response::new(ListFloatingIpsReply { floating_ips: vec![floating] }))
+    }
+
+    async fn update_floating_ip(
+        &self,
+        request: Request<UpdateFloatingIpRequest>,
+    ) -> Result<Response<FloatingIp>, Status> {
+        let request = self.note(request);
+        let fixed_ip_address = [request.port, request.fixed_ip_address].concat();
+        Ok(Response::new(FloatingIp { ip_address: request.floating_ip, fixed_ip_address, ..FloatingIp::default() }))
+    }
+
+    async fn delete_floating_ip(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
+        self.note(request);
+        Ok(Response::new(DeleteReply {}))
     }
 
     async fn create_security_group(
@@ -585,5 +657,14 @@ impl Cloud for Service {
     async fn delete_host(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteReply>, Status> {
         self.note(request);
         Err(Status::unimplemented("not built in this fake"))
+    }
+}
+
+fn external_gateway() -> ExternalGateway {
+    ExternalGateway {
+        network_id: "n1".into(),
+        enable_snat: true,
+        ip_address: "203.0.113.5".into(),
+        ..ExternalGateway::default()
     }
 }

@@ -4,7 +4,9 @@ use super::door::caller;
 use crate::authorise::Caller;
 use crate::controller::Controller;
 use crate::limits;
-use crate::model::{Host, Model, Network, Object, Planned, Port, Project, Router, SecurityGroup, Stored, Subnet};
+use crate::model::{
+    FloatingIp, Host, Model, Network, Object, Planned, Port, Project, Router, SecurityGroup, Stored, Subnet,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -287,6 +289,39 @@ impl v1::cloud_server::Cloud for CloudService {
 
     async fn remove_router_route(&self, request: Request<v1::RemoveRouterRouteRequest>) -> Reply<v1::Router> {
         reply(self.controller.describe_router(&self.change(request, Model::remove_router_route).await?))
+    }
+
+    async fn set_router_gateway(&self, request: Request<v1::SetRouterGatewayRequest>) -> Reply<v1::Router> {
+        let controller = Arc::clone(&self.controller);
+        let plan = move |model: &Model, request: &_| {
+            let connected = |host| controller.links.of(host).standing().0;
+            model.set_router_gateway(request, Uuid::new_v4(), &connected)
+        };
+        reply(self.controller.describe_router(&self.change(request, plan).await?))
+    }
+
+    async fn clear_router_gateway(&self, request: Request<v1::ClearRouterGatewayRequest>) -> Reply<v1::Router> {
+        reply(self.controller.describe_router(&self.change(request, Model::clear_router_gateway).await?))
+    }
+
+    async fn create_floating_ip(&self, request: Request<v1::CreateFloatingIpRequest>) -> Reply<v1::FloatingIp> {
+        let plan = |model: &Model, request: &_| model.create_floating_ip(request, Uuid::new_v4(), Uuid::new_v4());
+        reply(self.change(request, plan).await?.record())
+    }
+
+    async fn list_floating_ips(&self, request: Request<v1::ListFloatingIpsRequest>) -> Reply<v1::ListFloatingIpsReply> {
+        let mut floating = self.list::<FloatingIp>(&caller(&request)?, &request.get_ref().project, every)?;
+        floating.sort_by_key(|floating| (floating.address, floating.id));
+        reply(v1::ListFloatingIpsReply { floating_ips: records(&floating) })
+    }
+
+    async fn update_floating_ip(&self, request: Request<v1::UpdateFloatingIpRequest>) -> Reply<v1::FloatingIp> {
+        reply(self.change(request, Model::update_floating_ip).await?.record())
+    }
+
+    async fn delete_floating_ip(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
+        self.change(request, |model, request| model.delete_floating_ip(&request.id, &request.project)).await?;
+        reply(v1::DeleteReply {})
     }
 
     async fn create_host(&self, request: Request<v1::CreateHostRequest>) -> Reply<v1::Host> {

@@ -202,4 +202,10 @@ impl v1::switch_server::Switch for SwitchService {
     async fn watch_punts(&self, request: Request<v1::WatchPuntsRequest>) -> Reply<Self::WatchPuntsStream> {
         self.streamed(request, "WatchPunts", false).await
     }
+
+    type CaptureFramesStream = BoxStream<'static, Result<v1::CaptureFramesReply, Status>>;
+
+    async fn capture_frames(&self, request: Request<v1::CaptureFramesRequest>) -> Reply<Self::CaptureFramesStream> {
+        self.streamed(request, "CaptureFrames", false).await
+    }
 }

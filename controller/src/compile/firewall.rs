@@ -209,10 +209,13 @@ pub(super) fn guard(state: &mut HostState, port: &Port, policy: Option<u32>) {
         let leaves = of_port("egress-track", "connections of what it sends");
         let enters = of_port("ingress-track", "connections of what it is sent");
         let foreign = of_port("ingress-foreign", "neither IPv4 nor ARP, for which its security groups have no rules");
+        let own = of_port("own-flood", "what it sends to everybody, which does not come back to it");
         let look = || vec![track(port), set(Field::Reg2, policy.to_be_bytes())];
         let to = |priority, cookie| RuleBuilder::new(INGRESS_TRACK, priority, cookie).with(Field::Reg1, number);
         rules.extend([
             RuleBuilder::new(EGRESS_TRACK, 100, leaves).in_port(port.number).ipv4().apply_goto(look(), EGRESS_FIREWALL),
+            // The output to where it came from is left out.
+            to(200, own).in_port(port.number).group().goto(OUTPUT),
             to(100, enters).ipv4().apply_goto(look(), INGRESS_FIREWALL),
             to(100, enters).arp().goto(OUTPUT),
             to(50, foreign).drop(DropCause::Policy),

@@ -5,16 +5,18 @@
 //! - [`state`]: what one host should hold, and the bundle between two such states.
 //! - [`network`]: the rules of one network on one host. This is where packets' fates are decided.
 //! - [`physical`]: the ports of the physical networks that the host reaches.
+//! - `gateway`: the way out of the cloud, towards a router's gateway host and on it.
 //! - `router`: the rules of routers, and what one host needs of networks that it has no ports of.
 //! - `firewall`: the rules of security groups on one host.
 //! - [`rule`]: how rules are written down.
 //!
 //! Invariants: the same model gives the same state, to the bit. A host gets ports, rules and addresses of
 //! only those networks that have a plugged port on it, and of those that a router joins to them what it takes to send
-//! there. A host that [`Model::touched`] leaves out does not change
+//! there; the gateway host of a router likewise, of all the router's networks. A host that [`Model::touched`] leaves out does not change
 //! (a property test compares it with compiling everything): what a kind of object adds here, it names there.
 
 mod firewall;
+mod gateway;
 pub mod network;
 pub mod physical;
 pub mod pipeline;
@@ -44,6 +46,7 @@ pub fn compile(model: &Model, host: Uuid) -> HostState {
         network::compile(&mut state, model, (network, host), &policies);
     }
     router::compile(&mut state, model, &networks, host);
+    gateway::compile(&mut state, model, host, &networks);
     firewall::compile(&mut state, model, &policies);
     state
 }

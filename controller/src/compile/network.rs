@@ -11,10 +11,12 @@
 //! | respond | ARP for the port's own address (a probe, an announcement): on, unanswered | 300 |
 //! | | ARP for any address of the network; DHCP: answered | 200 |
 //! | l2 | from the tunnel, ARP to a group: to every port here, never back to the tunnel | 360 |
+//! | | from the tunnel, IPv4 to a group: to every port here, through its firewall if it has one | 355 |
 //! | | from the tunnel, anything else to a group: to every port here that has no port security | 350 |
 //! | | from the tunnel, to anything else: on to deliver | 300 |
 //! | | to a router's MAC: see `router.rs` | 200 |
 //! | | ARP to a group: to every port here, and one copy to each host that has ports (head-end replication) | 160 |
+//! | | IPv4 to a group: likewise, through the firewalls of ports here that have one | 155 |
 //! | | anything else to a group: likewise, but only for ports that have no port security | 150 |
 //! | | to anything else: on to deliver | 0 |
 //! | deliver | to a MAC here: its port's number to reg1, on through its firewall | 400 |
@@ -22,12 +24,12 @@
 //! | | to a MAC elsewhere: through the tunnel to its host | 200 |
 //! | | to anything else: dropped as unknown | 0 |
 //!
-//! A packet to several ports would have to pass each port's firewall on its own way, and a walk has one way. Until
-//! it can branch, ports with port security get no broadcast and no multicast but ARP, whatever their groups say.
+//! A broadcast or multicast branches: a copy for each guarded port passes that port's firewall, on the host where the
+//! port is. What security groups have no rules for (neither IPv4 nor ARP) is not even copied for them.
 
 use super::firewall::{Policies, guard};
 use super::pipeline::{CLASSIFY, DELIVER, INGRESS_TRACK, L2, PORT_SECURITY, RESPOND, TUNNEL_PORT};
-use super::rule::{RuleBuilder, act, cookie, output, set};
+use super::rule::{RuleBuilder, act, branch, cookie, output, set};
 use super::state::HostState;
 use crate::model::{Host, Mac, Model, Network, Port, SegmentType, Subnet, host_label};
 use std::net::Ipv4Addr;
@@ -55,12 +57,24 @@ impl Flood {
     }
 }
 
+/// Which ports take what.
+#[derive(Default)]
+struct Floods {
+    /// All, as they are.
+    all: Flood,
+    /// All, those with port security through their firewalls.
+    guarded: Flood,
+    /// Those without port security.
+    open: Flood,
+}
+
 /// Adds the network's part of a host's state.
 pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uuid, Uuid), policies: &Policies) {
     let Some(network) = model.networks.get(network) else { return };
     let tunnel = network.segment_type == SegmentType::Vxlan && state.ports.contains_key(&TUNNEL_PORT);
-    // To all ports, and to those without port security.
-    let (mut all, mut open) = (Flood::default(), Flood::default());
+    // To all ports, whatever their firewalls say, and through these; and to those without port security.
+    let mut floods = Floods::default();
+    let Floods { all, guarded, open } = &mut floods;
     for place in model.hosts_of(network.id) {
         let remote = model.hosts.get(place).filter(|remote| remote.id != host);
         let underlay = remote.and_then(|remote| remote.underlay);
@@ -69,6 +83,7 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
             if model.ports_plugged(network.id, place).any(|port| !port.port_security) {
                 open.elsewhere.extend(copy.clone());
             }
+            guarded.elsewhere.extend(copy.clone());
             all.elsewhere.extend(copy);
         }
         for port in model.ports_plugged(network.id, place) {
@@ -78,7 +93,11 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
                     local_port(state, model, network, port);
                     guard(state, port, policies.get(port));
                     all.here.push(output(port.number));
-                    if !port.port_security {
+                    if port.port_security {
+                        let to = set(Field::Reg1, port.number.to_be_bytes());
+                        guarded.here.push(branch(vec![to], INGRESS_TRACK));
+                    } else {
+                        guarded.here.push(output(port.number));
                         open.here.push(output(port.number));
                     }
                 }
@@ -96,7 +115,7 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
             state.add(arp_answer(cookie, network, address, subnet.dhcp_mac()));
         }
     }
-    whole_network(state, network, tunnel, &all, &open);
+    whole_network(state, network, tunnel, &floods);
     unknown(state, network);
 }
 
@@ -127,30 +146,27 @@ fn of_network(state: &mut HostState, network: &Network, kind: &str, what: &str) 
 }
 
 /// What concerns the network as a whole.
-fn whole_network(state: &mut HostState, network: &Network, tunnel: bool, all: &Flood, open: &Flood) {
+fn whole_network(state: &mut HostState, network: &Network, tunnel: bool, floods: &Floods) {
+    let Floods { all, guarded, open } = floods;
     let segment = network.segment;
     let arp = of_network(state, network, "flood-arp", "ARP to everybody");
+    let ipv4 = of_network(state, network, "flood-ipv4", "IPv4 broadcast and multicast, through each port's firewall");
     let group = of_network(
         state,
         network,
         "flood",
-        "broadcast and multicast other than ARP, which only ports without port security take",
+        "broadcast and multicast other than IPv4 and ARP, which only ports without port security take",
     );
     let unicast = of_network(state, network, "unicast", "to one station");
     let or_drop = |rule: RuleBuilder, actions: Vec<Action>| {
         if actions.is_empty() { rule.drop(DropCause::Policy) } else { rule.apply(actions) }
     };
     if tunnel {
-        let from_tunnel = of_network(state, network, "from-tunnel", "packets from the tunnel");
-        state.add(
-            RuleBuilder::new(CLASSIFY, 100, from_tunnel)
-                .in_port(TUNNEL_PORT)
-                .with(Field::TunId, u64::from(segment).to_be_bytes())
-                .apply_goto(vec![set(Field::Reg0, segment.to_be_bytes())], L2),
-        );
+        from_tunnel(state, network);
         let from_tunnel =
             |priority, cookie| RuleBuilder::new(L2, priority, cookie).in_port(TUNNEL_PORT).segment(segment);
         state.add(from_tunnel(360, arp).arp().group().apply(all.here.clone()));
+        state.add(from_tunnel(355, ipv4).ipv4().group().apply(guarded.here.clone()));
         state.add(or_drop(from_tunnel(350, group).group(), open.here.clone()));
         state.add(from_tunnel(300, unicast).goto(DELIVER));
         let stray = of_network(state, network, "tunnel-stray", "from other hosts, to a MAC that is not here");
@@ -159,8 +175,63 @@ fn whole_network(state: &mut HostState, network: &Network, tunnel: bool, all: &F
     }
     let from_here = |priority, cookie| RuleBuilder::new(L2, priority, cookie).segment(segment);
     state.add(from_here(160, arp).arp().group().apply(all.actions(network)));
+    state.add(from_here(155, ipv4).ipv4().group().apply(guarded.actions(network)));
     state.add(or_drop(from_here(150, group).group(), open.actions(network)));
     state.add(from_here(0, unicast).goto(DELIVER));
+}
+
+/// What sends to a host on a network; `None`: there is no way to it.
+pub(super) fn way_to(state: &HostState, model: &Model, network: &Network, host: Uuid) -> Option<Vec<Action>> {
+    let underlay = model.hosts.get(host)?.underlay.filter(|_| state.ports.contains_key(&TUNNEL_PORT))?;
+    Some(through_tunnel(network, underlay, output(TUNNEL_PORT)))
+}
+
+fn through_tunnel(network: &Network, underlay: Ipv4Addr, output: Action) -> Vec<Action> {
+    vec![set(Field::TunId, u64::from(network.segment).to_be_bytes()), set(Field::TunDst, underlay.octets()), output]
+}
+
+/// Adds what lets in from other hosts a network that has no port here, for routers that it sends out by.
+pub(super) fn admit(state: &mut HostState, network: &Network) {
+    if !state.ports.contains_key(&TUNNEL_PORT) {
+        return;
+    }
+    from_tunnel(state, network);
+    let stray = of_network(state, network, "tunnel-stray", "from other hosts, to a MAC that is not here");
+    let rule = RuleBuilder::new(L2, 300, stray).in_port(TUNNEL_PORT).segment(network.segment);
+    state.add(rule.drop(DropCause::UnknownDestination));
+}
+
+/// Adds what it takes to send back into the tunnel what came from it and was routed here. `routed` is the bit of reg6
+/// that says so.
+pub(super) fn back(state: &mut HostState, model: &Model, network: &Network, host: Uuid, routed: u32) {
+    if !state.ports.contains_key(&TUNNEL_PORT) {
+        return;
+    }
+    let bit = routed.to_be_bytes();
+    for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {
+        let Some(underlay) = remote.underlay.filter(|_| remote.id != host) else { continue };
+        for port in model.ports_plugged(network.id, remote.id) {
+            let what = format!("delivery back through the tunnel to host {}", remote.name);
+            let cookie = of_port(state, network, port, "delivery-back", &what);
+            let to = RuleBuilder::new(DELIVER, 310, cookie)
+                .in_port(TUNNEL_PORT)
+                .segment(network.segment)
+                .with_mask(Field::Reg6, bit, bit)
+                .with(Field::EthDst, port.mac.0);
+            // An output to where it came from has to be said so.
+            state.add(to.apply(through_tunnel(network, underlay, output(weft_proto::PORT_IN_PORT))));
+        }
+    }
+}
+
+fn from_tunnel(state: &mut HostState, network: &Network) {
+    let cookie = of_network(state, network, "from-tunnel", "packets from the tunnel");
+    state.add(
+        RuleBuilder::new(CLASSIFY, 100, cookie)
+            .in_port(TUNNEL_PORT)
+            .with(Field::TunId, u64::from(network.segment).to_be_bytes())
+            .apply_goto(vec![set(Field::Reg0, network.segment.to_be_bytes())], L2),
+    );
 }
 
 /// What is for nobody.
@@ -186,11 +257,7 @@ fn remote_port(state: &mut HostState, network: &Network, port: &Port, host: &Hos
     let what = format!("delivery through the tunnel to host {}", host.name);
     let cookie = of_port(state, network, port, "delivery", &what);
     let to = RuleBuilder::new(DELIVER, 200, cookie).segment(network.segment).with(Field::EthDst, port.mac.0);
-    state.add(to.apply(vec![
-        set(Field::TunId, u64::from(network.segment).to_be_bytes()),
-        set(Field::TunDst, underlay.octets()),
-        output(TUNNEL_PORT),
-    ]));
+    state.add(to.apply(through_tunnel(network, underlay, output(TUNNEL_PORT))));
 }
 
 /// The port as the switch should have it; `None` if it is not plugged.

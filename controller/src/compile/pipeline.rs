@@ -7,8 +7,10 @@
 //! number in `reg1` through that port's firewall to `output`.
 //!
 //! Registers: `reg0` the segment that the frame is on; `reg1` the destination port, from `deliver` on; `reg2` the policy
-//! in force, see `firewall.rs`; `reg3` the router's number, from `l2` on, 0 if no router has the packet. The rest is
-//! free. The numbers 45 and 60 are kept for the tables that NAT brings.
+//! in force, see `firewall.rs`; `reg3` the router's number, from `l2` on, 0 if no router has the packet. On gateway hosts
+//! `reg4` is the number of the router from whose inside the packet came, 0 if from outside, `reg5` the segment of
+//! the router's external network, and `reg6` says, from `route` on, that it came in from outside (`gateway.rs`). The rest
+//! is free.
 
 use super::rule::{RuleBuilder, cookie};
 use super::state::HostState;
@@ -27,8 +29,12 @@ pub const EGRESS_TRACK: u32 = 30;
 pub const EGRESS_FIREWALL: u32 = 31;
 /// Floods; and tells what is for a router from what is for a port.
 pub const L2: u32 = 40;
+/// Gateway hosts: from addresses that are known outside to those inside.
+pub const DNAT: u32 = 45;
 /// Where a router sends a packet on.
 pub const ROUTE: u32 = 50;
+/// Gateway hosts: from addresses inside to those that are known outside.
+pub const SNAT: u32 = 60;
 /// From the address of the next hop to its MAC.
 pub const NEIGHBOUR: u32 = 62;
 /// Delivers unicast within a network.
@@ -69,7 +75,19 @@ pub fn tables() -> Vec<v1::TableConfig> {
         ),
         table(EGRESS_FIREWALL, "egress_firewall", "Security groups: what may leave the port.", Field::Reg2),
         table(L2, "l2", "Broadcasts are flooded; what is for a router gets its number in reg3.", Field::Reg0),
+        table(
+            DNAT,
+            "dnat",
+            "Gateway hosts: floating IPs, and the router's own address, become addresses inside.",
+            Field::Ipv4Dst,
+        ),
         table(ROUTE, "route", "The router of reg3 answers, or sends on to the next network: its segment.", Field::Reg3),
+        table(
+            SNAT,
+            "snat",
+            "Gateway hosts: what leaves goes under a floating IP, or an address of the router of reg4.",
+            Field::Reg4,
+        ),
         table(NEIGHBOUR, "neighbour", "Routed: the MAC of who has the address in the network.", Field::Reg0),
         table(
             DELIVER,

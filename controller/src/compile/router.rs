@@ -15,6 +15,7 @@
 //!
 //! East–west traffic is routed on the sender's own host, in one walk, and leaves on the destination's segment: what
 //! comes from the tunnel never enters these tables, and a router's MAC is never a frame's destination on the wire.
+//! What leaves the cloud is routed on another host than the sender's: see `gateway.rs`.
 //! Each host so needs the ports of all networks of its routers: who a port touches is `Model::hosts_reaching`.
 //!
 //! Errors come from the address to whose MAC the packet was sent (RFC 1812, 4.3.2.4), so a rule exists for each of the
@@ -23,8 +24,9 @@
 //! A walk goes forward, so it passes one router: a next hop that is a router is refused or unreachable. Addresses of
 //! address pairs are not reached by routers either: nobody knows which port has them.
 
+use super::gateway::{Outside, from_outside, lead_out};
 use super::network;
-use super::pipeline::{DELIVER, L2, NEIGHBOUR, ROUTE};
+use super::pipeline::{DELIVER, L2, NEIGHBOUR, ROUTE, SNAT};
 use super::rule::{RuleBuilder, act, cookie, set};
 use super::state::HostState;
 use crate::model::{Ipv4Prefix, Mac, Model, Network, Port, Router, Subnet};
@@ -41,19 +43,20 @@ mod unreachable {
 }
 
 /// One interface of a router, and where it is.
-struct Interface<'a> {
-    port: &'a Port,
-    address: Ipv4Addr,
-    subnet: &'a Subnet,
-    network: &'a Network,
+pub(super) struct Interface<'a> {
+    pub(super) port: &'a Port,
+    pub(super) address: Ipv4Addr,
+    pub(super) subnet: &'a Subnet,
+    pub(super) network: &'a Network,
 }
 
-/// Adds the routers of the networks that have ports on the host.
+/// Adds the routers of the networks that have ports on the host, and those whose gateway host it is.
 pub(super) fn compile(state: &mut HostState, model: &Model, here: &BTreeSet<Uuid>, host: Uuid) {
-    let routers: BTreeSet<Uuid> = here.iter().flat_map(|&network| model.routers_of(network)).collect();
+    let joined = here.iter().flat_map(|&network| model.routers_of(network));
+    let routers: BTreeSet<Uuid> = joined.chain(model.routers_leaving_at(host).map(|router| router.id)).collect();
     let mut networks = BTreeSet::new();
     for router in routers.iter().filter_map(|&router| model.routers.get(router)) {
-        route(state, model, router, here);
+        route(state, model, router, (host, here));
         networks.extend(model.networks_of_router(router.id));
     }
     for network in networks.iter().filter_map(|&network| model.networks.get(network)) {
@@ -66,7 +69,7 @@ pub(super) fn compile(state: &mut HostState, model: &Model, here: &BTreeSet<Uuid
     }
 }
 
-fn of_router(state: &mut HostState, router: &Router, kind: &str, part: &str, what: &str) -> u64 {
+pub(super) fn of_router(state: &mut HostState, router: &Router, kind: &str, part: &str, what: &str) -> u64 {
     let cookie = cookie(kind, &format!("{}/{part}", router.id));
     state.origin(cookie, format!("router {}: {what}", router.name));
     cookie
@@ -90,8 +93,8 @@ fn own_address(state: &mut HostState, router: &Router, interface: &Interface<'_>
     state.add(to(290).apply(answer_unreachable(unreachable::PORT, address)));
 }
 
-/// The way in from a network that has ports here.
-fn entrance(state: &mut HostState, router: &Router, interface: &Interface<'_>) {
+/// The way in from a network that has ports here, and what is next.
+fn entrance(state: &mut HostState, router: &Router, interface: &Interface<'_>, (actions, next): (Vec<Action>, u32)) {
     let (network, mac) = (interface.network, interface.port.mac);
     let part = interface.port.id.to_string();
     let arp = of_router(
@@ -109,8 +112,14 @@ fn entrance(state: &mut HostState, router: &Router, interface: &Interface<'_>) {
             .segment(network.segment)
             .with(Field::EthDst, mac.0)
             .ipv4()
-            .apply_goto(vec![set(Field::Reg3, router.number.to_be_bytes())], ROUTE),
+            .apply_goto(actions, next),
     );
+}
+
+/// What the sender is told of where no route leads, and of who is not there.
+fn nowhere(state: &mut HostState, router: &Router, interface: &Interface<'_>) {
+    let (network, mac) = (interface.network, interface.port.mac);
+    let part = interface.port.id.to_string();
     let to_mac = |table, priority, cookie| {
         RuleBuilder::new(table, priority, cookie)
             .with(Field::Reg3, router.number.to_be_bytes())
@@ -125,19 +134,24 @@ fn entrance(state: &mut HostState, router: &Router, interface: &Interface<'_>) {
     state.add(to_mac(NEIGHBOUR, 10, nobody).apply(answer_unreachable(unreachable::HOST, interface.address)));
 }
 
-/// What happens to a packet that a router forwards from one of its interfaces to another.
-fn forward(from: &Interface<'_>, to: &Interface<'_>) -> Vec<Action> {
-    let answer = from.address.octets().to_vec();
-    vec![
+/// TTL and MTU of what goes on to a network, errors about it from an address of the router; and what follows.
+pub(super) fn check(answer: Ipv4Addr, to: &Network, follow: &[Action]) -> Vec<Action> {
+    let answer = answer.octets().to_vec();
+    let checks = [
         act(action::Action::DecTtl(v1::DecTtl { answer: answer.clone() })),
-        act(action::Action::CheckMtu(v1::CheckMtu { mtu: to.network.mtu, answer, fragment: true })),
-        set(Field::EthSrc, to.port.mac.0),
-        set(Field::Reg0, to.network.segment.to_be_bytes()),
-    ]
+        act(action::Action::CheckMtu(v1::CheckMtu { mtu: to.mtu, answer, fragment: true })),
+    ];
+    checks.into_iter().chain(follow.iter().cloned()).collect()
+}
+
+/// What happens to a packet that a router forwards from one of its interfaces to another.
+fn forward(from: &Interface<'_>, to: &Interface<'_>, mac: Mac) -> Vec<Action> {
+    let segment = to.network.segment.to_be_bytes();
+    check(from.address, to.network, &[set(Field::EthSrc, mac.0), set(Field::Reg0, segment)])
 }
 
 /// The rules of one router.
-fn route(state: &mut HostState, model: &Model, router: &Router, here: &BTreeSet<Uuid>) {
+fn route(state: &mut HostState, model: &Model, router: &Router, (host, here): (Uuid, &BTreeSet<Uuid>)) {
     let interfaces: Vec<Interface<'_>> = model
         .router_subnets(router.id)
         .filter_map(|(port, subnet)| {
@@ -145,37 +159,69 @@ fn route(state: &mut HostState, model: &Model, router: &Router, here: &BTreeSet<
             Some(Interface { port, address, subnet, network: model.networks.get(subnet.network)? })
         })
         .collect();
-    for interface in &interfaces {
+    let outside = Outside::of(model, router, host);
+    let leaves_here = outside.as_ref().filter(|outside| outside.is_here());
+    for interface in interfaces.iter().chain(outside.as_ref().map(|outside| &outside.side)) {
         own_address(state, router, interface);
     }
     for from in interfaces.iter().filter(|interface| here.contains(&interface.network.id)) {
-        entrance(state, router, from);
-        let towards = |prefix: Ipv4Prefix, cookie| {
-            RuleBuilder::new(ROUTE, 100 + u32::from(prefix.length()), cookie)
-                .with(Field::Reg3, router.number.to_be_bytes())
-                .with(Field::EthDst, from.port.mac.0)
-                .ipv4()
-                .within(Field::Ipv4Dst, prefix)
-        };
-        for to in &interfaces {
-            let prefix = to.subnet.prefix;
-            let what = format!("route to {prefix} (network {})", to.network.name);
-            let cookie = of_router(state, router, "route", &prefix.to_string(), &what);
-            state.add(towards(prefix, cookie).apply_goto(forward(from, to), NEIGHBOUR));
+        let plain = || (vec![set(Field::Reg3, router.number.to_be_bytes())], ROUTE);
+        entrance(state, router, from, leaves_here.map_or_else(plain, Outside::entered));
+    }
+    for from in interfaces.iter().filter(|it| leaves_here.is_some() || here.contains(&it.network.id)) {
+        nowhere(state, router, from);
+        routes(state, model, router, from, &interfaces, false);
+        if let Some(outside) = &outside {
+            lead_out(state, model, outside, from);
         }
-        for route in &router.routes {
-            let what = format!("extra route to {} by {}", route.destination, route.next_hop);
-            let cookie = of_router(state, router, "route", &route.destination.to_string(), &what);
-            let rule = towards(route.destination, cookie);
-            state.add(match next_hop(model, &interfaces, route.next_hop) {
-                Some((to, mac)) => {
-                    let mut actions = forward(from, to);
-                    actions.push(set(Field::EthDst, mac.0));
-                    rule.apply_goto(actions, DELIVER)
-                }
-                None => rule.apply(answer_unreachable(unreachable::HOST, from.address)),
-            });
+    }
+    if let Some(outside) = leaves_here {
+        for from in &interfaces {
+            outside.enter_from_afar(state, from);
         }
+        nowhere(state, router, &outside.side);
+        routes(state, model, router, &outside.side, &interfaces, true);
+    }
+}
+
+/// The routes of what comes from one of a router's interfaces, to its others and beyond.
+fn routes(
+    state: &mut HostState,
+    model: &Model,
+    router: &Router,
+    from: &Interface<'_>,
+    interfaces: &[Interface<'_>],
+    outside: bool,
+) {
+    let towards = |prefix: Ipv4Prefix, cookie| {
+        RuleBuilder::new(ROUTE, 100 + u32::from(prefix.length()), cookie)
+            .with(Field::Reg3, router.number.to_be_bytes())
+            .with(Field::EthDst, from.port.mac.0)
+            .ipv4()
+            .within(Field::Ipv4Dst, prefix)
+    };
+    let forward = |to: &Interface<'_>| forward(from, to, if outside { to.port.central_mac() } else { to.port.mac });
+    for to in interfaces {
+        let prefix = to.subnet.prefix;
+        let what = format!("route to {prefix} (network {})", to.network.name);
+        let cookie = of_router(state, router, "route", &prefix.to_string(), &what);
+        let mut actions = forward(to);
+        actions.extend(outside.then(|| from_outside(false)));
+        state.add(towards(prefix, cookie).apply_goto(actions, if outside { SNAT } else { NEIGHBOUR }));
+    }
+    for route in &router.routes {
+        let what = format!("extra route to {} by {}", route.destination, route.next_hop);
+        let cookie = of_router(state, router, "route", &route.destination.to_string(), &what);
+        let rule = towards(route.destination, cookie);
+        state.add(match next_hop(model, interfaces, route.next_hop) {
+            Some((to, mac)) => {
+                let mut actions = forward(to);
+                actions.push(set(Field::EthDst, mac.0));
+                actions.extend(outside.then(|| from_outside(true)));
+                rule.apply_goto(actions, if outside { SNAT } else { DELIVER })
+            }
+            None => rule.apply(answer_unreachable(unreachable::HOST, from.address)),
+        });
     }
 }
 

@@ -29,6 +29,12 @@ pub fn set(field: Field, value: impl Into<Vec<u8>>) -> Action {
     act(action::Action::SetField(v1::SetField { field: field.into(), value: value.into(), mask: Vec::new() }))
 }
 
+/// Lets a copy go on in a table after these actions.
+#[must_use]
+pub fn branch(actions: Vec<Action>, table: u32) -> Action {
+    act(action::Action::Clone(v1::Clone { actions, goto_table: Some(table) }))
+}
+
 /// Builds one rule of the fabric. The methods that say what it does give the rule.
 #[derive(Clone, Debug)]
 pub struct RuleBuilder(Rule);

@@ -4,7 +4,7 @@ use crate::limits::BUNDLE_PART_BYTES;
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use weft_proto::digest;
-use weft_proto::v1::{self, AddressSet, Bundle, FieldMatch, Origin, PortSpec, Prefix, Rule, TableConfig};
+use weft_proto::v1::{self, AddressSet, Announcement, Bundle, FieldMatch, Origin, PortSpec, Prefix, Rule, TableConfig};
 
 /// What tells one fabric rule from another: table, priority and match (in canonical form, encoded).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +40,8 @@ pub struct HostState {
     pub address_sets: BTreeMap<String, AddressSet>,
     /// By cookie.
     pub origins: BTreeMap<u64, String>,
+    /// The addresses that this host answers for outside, by port, VLAN and address: told when they come or change.
+    pub announcements: BTreeMap<(u32, u32, Vec<u8>), Announcement>,
 }
 
 impl HostState {
@@ -53,6 +55,11 @@ impl HostState {
     /// Adds a rule in canonical form, unless there is one that matches the same.
     pub(super) fn add_if_new(&mut self, rule: Rule) {
         self.rules.entry(RuleIdentity::of(&rule)).or_insert(rule);
+    }
+
+    /// Says that an address is here.
+    pub(super) fn announce(&mut self, told: Announcement) {
+        self.announcements.insert((told.port, told.vlan, told.address.clone()), told);
     }
 
     /// Says what a cookie stands for.
@@ -115,6 +122,7 @@ impl HostState {
             .collect();
         bundle.origins =
             newer(&self.origins, &next.origins).map(|(&cookie, text)| Origin { cookie, text: text.clone() }).collect();
+        bundle.announcements = newer(&self.announcements, &next.announcements).map(|(_, told)| told.clone()).collect();
         bundle
     }
 
@@ -198,6 +206,9 @@ pub fn cut(mut bundle: Bundle) -> Vec<Bundle> {
     }
     for origin in bundle.origins.drain(..) {
         cutter.room(origin.encoded_len()).origins.push(origin);
+    }
+    for told in bundle.announcements.drain(..) {
+        cutter.room(told.encoded_len()).announcements.push(told);
     }
     for id in bundle.request_ids.drain(..) {
         cutter.room(id.len()).request_ids.push(id);

@@ -1,18 +1,19 @@
-//! What the compiled tables do to packets; in `incremental`, that incremental compiling equals compiling everything.
+//! What the compiled tables do to packets; in `bundles`, that bundles lead from one state to another; in `incremental`,
+//! that incremental compiling equals compiling everything.
 //!
 //! The tables are judged by their effects: [`walk`] does with a packet what OpenFlow says a switch does
 //! (5.1 to 5.5, apply-actions only: the fabric uses nothing else).
 
+mod bundles;
 mod firewall;
+mod gateway;
 mod incremental;
 mod routing;
 
 use super::rule::output;
-use super::state::{HostState, cut, is_empty, matched};
+use super::state::{HostState, is_empty, matched};
 use super::*;
-use crate::limits::BUNDLE_PART_BYTES;
 use crate::model::{FIRST_RESERVED_PORT, HostReport, Ipv4Prefix, Mac, Planned, Port};
-use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use weft_proto::v1::{self, DropCause, Field, action};
@@ -39,7 +40,16 @@ enum Fate {
     Measured(u32, Ipv4Addr),
     Echo,
     Unreachable(u32, Ipv4Addr),
+    /// What is known of the sender of an ARP packet from this port and VLAN is brought up to date.
+    Learnt(u32, u32),
+    /// The MAC of this address, behind this port, is looked for.
+    Sought(Ipv4Addr, u32),
+    /// A connection of the zone gets this source.
+    Masked(u32, Ipv4Addr),
 }
+
+/// A field of packets that stands for what a router's zone knows of them: the destination they are translated to.
+const UNMASKED: i32 = -1;
 
 fn address(bytes: &[u8]) -> Ipv4Addr {
     <[u8; 4]>::try_from(bytes).expect("an address").into()
@@ -70,10 +80,13 @@ fn walk(state: &HostState, packet: &Packet) -> (Vec<Fate>, String) {
 
 /// A walk, and the packet as it was in the end.
 fn journey(state: &HostState, packet: &Packet) -> (Vec<Fate>, String, Packet) {
+    journey_from(state, packet, 0)
+}
+
+fn journey_from(state: &HostState, packet: &Packet, mut table: u32) -> (Vec<Fate>, String, Packet) {
     let mut packet = packet.clone();
     let in_port = packet[&(Field::InPort as i32)].clone();
     let mut fates = Vec::new();
-    let mut table = 0;
     loop {
         let candidates = state.rules.values().filter(|rule| rule.table == table && matches(state, rule, &packet));
         let Some(rule) = candidates.max_by_key(|rule| rule.priority) else {
@@ -86,13 +99,59 @@ fn journey(state: &HostState, packet: &Packet) -> (Vec<Fate>, String, Packet) {
             match action.action.unwrap() {
                 action::Action::SetField(set) => drop(packet.insert(set.field, set.value)),
                 // What the packet brings along is what would be found: otherwise it begins a connection.
-                action::Action::Ct(track) => {
-                    assert!(track.commit && track.follow_policy && track.zone < FIRST_RESERVED_PORT);
+                action::Action::Ct(track) if track.zone < FIRST_RESERVED_PORT => {
+                    assert!(track.commit && track.follow_policy && !track.nat);
                     packet.entry(Field::CtState as i32).or_insert(vec![NEW]);
+                }
+                action::Action::Ct(track) => {
+                    assert!(track.zone > 0x0100_0000 && track.nat && track.commit == track.follow_policy);
+                    match (track.source, packet.remove(&UNMASKED)) {
+                        (Some(source), _) => {
+                            assert!(track.commit);
+                            fates.push(Fate::Masked(track.zone, address(&source.address)));
+                            packet.insert(Field::Ipv4Src as i32, source.address);
+                        }
+                        (None, Some(inside)) => drop(packet.insert(Field::Ipv4Dst as i32, inside)),
+                        (None, None) => {}
+                    }
+                }
+                action::Action::Translate(translate) => {
+                    for (field, value) in [(Field::Ipv4Src, translate.source), (Field::Ipv4Dst, translate.destination)]
+                    {
+                        if !value.is_empty() {
+                            packet.insert(field as i32, value);
+                        }
+                    }
+                }
+                action::Action::PopVlan(_) => {
+                    let tag = packet.remove(&(Field::VlanTci as i32));
+                    assert!(tag.is_some_and(|tag| tag[0] & 0x10 != 0), "a tag is taken that is there");
+                }
+                action::Action::PushVlan(push) => {
+                    assert_eq!(push.ether_type, 0x8100);
+                    assert_eq!(packet.insert(Field::VlanTci as i32, vec![0x10, 0]), None);
+                }
+                action::Action::LearnNeighbour(learn) => fates.push(Fate::Learnt(learn.port, learn.vlan)),
+                action::Action::Neighbour(neighbour) => {
+                    let hop =
+                        if neighbour.hop.is_empty() { packet[&(Field::Ipv4Dst as i32)].clone() } else { neighbour.hop };
+                    fates.push(Fate::Sought(address(&hop), neighbour.port));
+                }
+                action::Action::Clone(branch) => {
+                    let mut copy = packet.clone();
+                    for action in branch.actions {
+                        let Some(action::Action::SetField(set)) = action.action else { panic!("{action:?}") };
+                        copy.insert(set.field, set.value);
+                    }
+                    fates.extend(journey_from(state, &copy, branch.goto_table.unwrap()).0);
                 }
                 // Output to the ingress port is suppressed.
                 action::Action::Output(output) if output.port.to_be_bytes() == in_port.as_slice() => {}
-                action::Action::Output(output) if output.port == pipeline::TUNNEL_PORT => {
+                action::Action::Output(output)
+                    if output.port == pipeline::TUNNEL_PORT
+                        || output.port == weft_proto::PORT_IN_PORT
+                            && in_port == pipeline::TUNNEL_PORT.to_be_bytes() =>
+                {
                     let bytes = |field: Field| packet[&(field as i32)].clone();
                     fates.push(Fate::Tunnel {
                         segment: u64::from_be_bytes(bytes(Field::TunId).try_into().unwrap()),
@@ -458,9 +517,9 @@ fn routes_are_offered_only_with_sense() {
     let request = v1::CreateSubnetRequest { gateway_ip: "none".into(), ..base("none") };
     let none = offered(make(&mut scene.cloud, "none", request));
     assert!(none.router.is_empty() && none.routes.is_empty());
-    // Without DHCP, the request travels as any broadcast does: to nobody.
+    // Without DHCP, the request travels as any broadcast does: here to nobody, for there is nobody else.
     let request = v1::CreateSubnetRequest { disable_dhcp: true, ..base("off") };
-    assert_eq!(make(&mut scene.cloud, "off", request), [Fate::Dropped(DropCause::Policy)]);
+    assert_eq!(make(&mut scene.cloud, "off", request), []);
 }
 
 #[test]
@@ -510,121 +569,4 @@ fn without_an_underlay_there_is_no_tunnel() {
     // And nobody sends there.
     let state = compile(&scene.cloud.model, two);
     assert_eq!(fates(&state, &ipv4(&scene.web[2], scene.web[0].mac.0)), lost);
-}
-
-/// What a switch does with a bundle.
-fn apply(state: &mut HostState, bundle: v1::Bundle) {
-    if bundle.replace_owner == i32::from(v1::Owner::Fabric) {
-        *state = HostState::default();
-    }
-    if !bundle.tables.is_empty() {
-        state.tables = bundle.tables;
-    }
-    for number in &bundle.remove_ports {
-        assert!(state.ports.remove(number).is_some(), "a port is removed that was there");
-    }
-    state.ports.extend(bundle.add_ports.into_iter().map(|port| (port.number, port)));
-    for rule in &bundle.remove_rules {
-        assert!(state.rules.remove(&state::RuleIdentity::of(rule)).is_some(), "a rule is removed that was there");
-    }
-    state.address_sets.retain(|name, _| !bundle.remove_address_sets.contains(name));
-    let canonical = weft_proto::digest::canonical_set;
-    state.address_sets.extend(bundle.set_address_sets.into_iter().map(|set| (set.name.clone(), canonical(set))));
-    for extension in bundle.extend_address_sets {
-        let set = state.address_sets.get_mut(&extension.name).expect("a set is extended that is there");
-        set.members.extend(extension.members);
-        *set = canonical(set.clone());
-    }
-    for gone in bundle.shrink_address_sets {
-        let set = state.address_sets.get_mut(&gone.name).expect("a set is shrunk that is there");
-        for member in gone.members {
-            let place = set.members.iter().position(|known| *known == member).expect("a member goes that was there");
-            set.members.remove(place);
-        }
-    }
-    state.rules.extend(bundle.add_rules.into_iter().map(|rule| (state::RuleIdentity::of(&rule), rule)));
-    state.origins.extend(bundle.origins.into_iter().map(|origin| (origin.cookie, origin.text)));
-}
-
-/// Equal but for origins of what is no more, which nobody removes.
-fn assert_same(mut held: HostState, wanted: &HostState, context: &str) {
-    held.origins.retain(|cookie, _| wanted.origins.contains_key(cookie));
-    assert!(held == *wanted, "{context}");
-}
-
-fn digests(state: &HostState) -> v1::Digests {
-    let mut tables: BTreeMap<u32, u64> = BTreeMap::new();
-    for rule in state.rules.values() {
-        let sum = tables.entry(rule.table).or_default();
-        *sum = sum.wrapping_add(weft_proto::digest::of(rule));
-    }
-    v1::Digests {
-        tables: tables.into_iter().map(|(table, rules)| v1::TableDigest { table, rules }).collect(),
-        ports: weft_proto::digest::sum(state.ports.values()),
-        address_sets: weft_proto::digest::sum(state.address_sets.values()),
-        ..Default::default()
-    }
-}
-
-#[test]
-fn bundles_lead_where_they_should() {
-    let scene = scene();
-    let (one, two) = (scene.state(0), scene.state(1));
-    let mut held = HostState::default();
-    apply(&mut held, one.whole());
-    assert_same(held.clone(), &one, "whole");
-    assert!(is_empty(&one.bundle_to(&one)));
-    apply(&mut held, one.bundle_to(&two));
-    assert_same(held, &two, "step");
-    assert!(one.agrees_with(&digests(&one)) && !one.agrees_with(&digests(&two)));
-    // A table that holds nothing may be listed.
-    let mut listed = digests(&one);
-    listed.tables.push(v1::TableDigest { table: 99, rules: 0 });
-    assert!(one.agrees_with(&listed));
-    listed.ports += 1;
-    assert!(!one.agrees_with(&listed));
-}
-
-#[test]
-fn a_port_that_changes_goes_before_it_comes_again() {
-    let scene = scene();
-    let one = scene.state(0);
-    let mut moved = one.clone();
-    let number = scene.web[0].number;
-    if let Some(v1::port_spec::Kind::Tap(tap)) = &mut moved.ports.get_mut(&number).unwrap().kind {
-        tap.netns = "elsewhere".into();
-    }
-    let (step, unfinished) = one.step_towards(moved.clone());
-    assert!(unfinished);
-    let bundle = one.bundle_to(&step);
-    assert_eq!((bundle.remove_ports.as_slice(), bundle.add_ports.len()), ([number].as_slice(), 0));
-    let (last, unfinished) = step.step_towards(moved.clone());
-    assert!(!unfinished && last == moved);
-    let bundle = step.bundle_to(&last);
-    assert_eq!((bundle.remove_ports.len(), bundle.add_ports.len()), (0, 1));
-}
-
-#[test]
-fn large_bundles_are_cut_and_lose_nothing() {
-    let mut whole = HostState::default();
-    pipeline::lay(&mut whole, true);
-    for index in 0..20_000_u32 {
-        let cookie = rule::cookie("test", &index.to_string());
-        whole.origin(cookie, format!("rule {index}"));
-        whole.add(rule::RuleBuilder::new(40, 100, cookie).segment(index).apply(vec![output(index + 1)]));
-    }
-    let bundle = v1::Bundle { term: 3, generation: 7, base_generation: 6, ..whole.whole() };
-    let parts = cut(bundle);
-    assert!(parts.len() > 1);
-    let mut held = HostState::default();
-    let mut merged = v1::Bundle::default();
-    for (index, part) in parts.iter().enumerate() {
-        assert!(part.encoded_len() <= BUNDLE_PART_BYTES, "{}", part.encoded_len());
-        assert_eq!((part.term, part.generation, part.base_generation), (3, 7, 6));
-        assert_eq!(part.more, index + 1 < parts.len());
-        merged.merge(part.encode_to_vec().as_slice()).unwrap();
-    }
-    apply(&mut held, merged);
-    assert_same(held, &whole, "cut");
-    assert_eq!(cut(v1::Bundle::default()), [v1::Bundle::default()]);
 }

@@ -42,6 +42,8 @@ impl Mac {
 
     /// A port's.
     pub const PORTS: [u8; 3] = [0x02, 0x57, 0x46];
+    /// A router's on the wire, towards its gateway host.
+    pub const CENTRAL: [u8; 3] = [0x02, 0x57, 0x43];
     /// The one the switch answers DHCP from.
     pub const DHCP: [u8; 3] = [0x02, 0x57, 0x44];
 }
@@ -78,6 +80,9 @@ pub struct Ipv4Prefix {
 }
 
 impl Ipv4Prefix {
+    /// 0.0.0.0/0.
+    pub const EVERYTHING: Self = Self { address: Ipv4Addr::UNSPECIFIED, length: 0 };
+
     /// `None` if the length is above 32 or bits beyond it are set.
     #[must_use]
     pub fn new(address: Ipv4Addr, length: u8) -> Option<Self> {

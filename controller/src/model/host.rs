@@ -123,10 +123,12 @@ impl Object for Host {
         }
     }
 
-    /// Itself, and who sends to it.
+    /// Itself, and who sends to it: to its ports, or through it out of the cloud.
     fn touches(&self, model: &Model) -> BTreeSet<Uuid> {
         let networks = model.networks_on(self.id);
-        networks.into_iter().flat_map(|network| model.hosts_reaching(network)).chain([self.id]).collect()
+        let sending = networks.into_iter().flat_map(|network| model.hosts_reaching(network));
+        let leaving = model.routers_leaving_at(self.id).flat_map(|router| model.hosts_of_router(router.id));
+        sending.chain(leaving).chain([self.id]).collect()
     }
 
     fn missing(named: &str) -> String {
@@ -166,7 +168,7 @@ impl Model {
         Ok((vec![Change::put(host.clone())], host))
     }
 
-    /// Plans its removal. No port may be plugged on it.
+    /// Plans its removal. No port may be plugged on it; routers whose gateway host it is get another.
     pub fn delete_host(&self, named: &str) -> Planned<Host> {
         let host: &Host = self.find(named, "", "host")?;
         let ports = self.ports_on(host.id).count();
@@ -174,7 +176,9 @@ impl Model {
             let by = format!("has {}", count(ports, "plugged port"));
             return Err(in_use(host, "host", &by, "Unplug them first."));
         }
-        Ok((vec![Change::remove(host)], host.clone()))
+        let mut changes = self.reschedule(host.id, None);
+        changes.push(Change::remove(host));
+        Ok((changes, host.clone()))
     }
 
     /// Plans what a host's report changes. An underlay address has one host: the one that reported it
@@ -192,6 +196,7 @@ impl Model {
             if let Some(other) = self.host_of_underlay(id, report.underlay) {
                 changes.push(Change::put(Host { underlay: None, ..other.clone() }));
             }
+            changes.extend(self.reschedule(id, Some(&reported)));
             if reported != *host {
                 changes.push(Change::put(reported));
             }

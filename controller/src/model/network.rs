@@ -117,6 +117,21 @@ impl Model {
             let remedy = "Take its subnets off first: `weft router interface remove ROUTER SUBNET`.";
             return Err(in_use(network, "network", &by, remedy));
         }
+        if let Some(router) = self.routers_leaving_by(network.id).next() {
+            let name = &self.routers[router].name;
+            let by = format!("has the external gateway of router {name:?}");
+            return Err(in_use(
+                network,
+                "network",
+                &by,
+                format!("Remove it first: `weft router gateway clear {name}`."),
+            ));
+        }
+        if let Some(floating) = self.floating_ips.among(self.floating_ips.index.of_network.of(network.id)).next() {
+            let by = format!("has floating IP {}", floating.address);
+            let remedy = format!("Remove it first: `weft floating-ip delete {}`.", floating.address);
+            return Err(in_use(network, "network", &by, remedy));
+        }
         let ports = self.ports_of(network.id).count();
         if ports > 0 {
             let by = format!("has {}", count(ports, "port"));

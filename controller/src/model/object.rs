@@ -124,6 +124,7 @@ macro_rules! objects {
                     $(Self::$Type => $Type::WORD,)*
                 }
                 .replace(' ', "_")
+                .to_lowercase()
             }
         }
 

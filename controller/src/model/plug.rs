@@ -11,7 +11,7 @@ impl Model {
     /// Plans a port's place. Asking for the place it has changes nothing.
     pub fn plug_port(&self, request: &v1::PlugPortRequest) -> Planned<Port> {
         let port: &Port = self.find(&request.port, &request.project, "port")?;
-        self.not_of_router(port)?;
+        self.not_of_device(port)?;
         let host = self.chosen_host(&request.host)?;
         let interface = if request.interface.is_empty() {
             format!("weft{}", port.number)

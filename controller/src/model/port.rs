@@ -1,6 +1,7 @@
 //! Ports: created, removed.
 
 use super::address::parse_address;
+use super::external_gateway::not_external;
 use super::lookup::{in_use, limit};
 use super::{
     By, Change, Counters, FIRST_RESERVED_PORT, Ipv4Prefix, Mac, Model, Network, Object, Planned, Subnet, record,
@@ -12,7 +13,7 @@ use uuid::Uuid;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
 
-/// Where an instance meets a network; or a router, see [`Port::router`].
+/// Where an instance meets a network; or a router or a floating IP, see [`Port::device`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     /// Unique in the cloud.
@@ -37,14 +38,66 @@ pub struct Port {
     pub groups: Vec<Uuid>,
     /// From which it may send besides its own addresses.
     pub pairs: Vec<AddressPair>,
-    /// The router whose interface it is; `None`: an instance's. A router's has just one address.
-    pub router: Option<Uuid>,
+    /// Of the cloud's own, which has just one address and is never plugged; `None`: an instance's.
+    pub device: Option<Device>,
 }
 
-/// As Neutron calls what a router's port is for.
-const ROUTER_INTERFACE: &str = "network:router_interface";
+/// Whose a port is that is no instance's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// A router's in a subnet that is joined to it.
+    Interface(Uuid),
+    /// A router's in an external network.
+    Gateway(Uuid),
+    /// A floating IP's, whose address it keeps in the external network.
+    FloatingIp(Uuid),
+}
+
+impl Device {
+    /// As Neutron calls it.
+    fn owner(self) -> &'static str {
+        match self {
+            Self::Interface(_) => "network:router_interface",
+            Self::Gateway(_) => "network:router_gateway",
+            Self::FloatingIp(_) => "network:floatingip",
+        }
+    }
+
+    /// The router or floating IP.
+    fn id(self) -> Uuid {
+        match self {
+            Self::Interface(id) | Self::Gateway(id) | Self::FloatingIp(id) => id,
+        }
+    }
+
+    fn from_record(owner: &str, id: Uuid) -> Result<Self, String> {
+        let kinds = [Self::Interface(id), Self::Gateway(id), Self::FloatingIp(id)];
+        kinds.into_iter().find(|kind| kind.owner() == owner).ok_or_else(|| format!("{owner:?} is not a device's owner"))
+    }
+}
 
 impl Port {
+    /// The router whose interface it is.
+    #[must_use]
+    pub fn router(&self) -> Option<Uuid> {
+        match self.device {
+            Some(Device::Interface(router)) => Some(router),
+            _ => None,
+        }
+    }
+
+    /// Of a router's interface: to which other hosts send, on its network, what the router's gateway host is to route.
+    #[must_use]
+    pub fn central_mac(&self) -> Mac {
+        Mac::generated(Mac::CENTRAL, self.id, 0)
+    }
+
+    /// Its address, of a port that has just one.
+    #[must_use]
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.addresses.first().map(|fixed| fixed.address)
+    }
+
     /// See [`Port::groups`].
     #[must_use]
     pub fn groups(&self) -> &[Uuid] {
@@ -102,10 +155,12 @@ pub struct PortIndex {
     /// By host, network namespace and name of the interface.
     pub(super) of_interface: By<(Uuid, String, String)>,
     pub(super) of_group: By<Uuid>,
-    /// Routers' ports, by router.
+    /// Routers' interfaces, by router.
     pub(super) of_router: By<Uuid>,
-    /// Routers' ports, by network.
+    /// Routers' interfaces, by network.
     pub(super) routing: By<Uuid>,
+    /// Routers' ports in external networks, by router.
+    pub(super) of_gateway: By<Uuid>,
     /// Plugged ports, by security group and host.
     pub(super) plugged_of_group: By<(Uuid, Uuid)>,
 }
@@ -152,8 +207,8 @@ impl Object for Port {
             port_security_enabled: self.port_security,
             security_groups: self.groups.iter().map(ToString::to_string).collect(),
             allowed_address_pairs: self.pairs.iter().map(pair).collect(),
-            device_owner: self.router.map_or(String::new(), |_| ROUTER_INTERFACE.to_owned()),
-            device_id: record::text(self.router),
+            device_owner: self.device.map_or("", Device::owner).to_owned(),
+            device_id: record::text(self.device.map(Device::id)),
             ..v1::Port::default()
         }
     }
@@ -180,7 +235,9 @@ impl Object for Port {
             port_security: record.port_security_enabled,
             groups: record::all(&record.security_groups, |text| record::uuid(text))?,
             pairs: record::all(&record.allowed_address_pairs, pair)?,
-            router: record::optional(&record.device_id, record::uuid)?,
+            device: record::optional(&record.device_id, record::uuid)?
+                .map(|id| Device::from_record(&record.device_owner, id))
+                .transpose()?,
         })
     }
 
@@ -191,9 +248,13 @@ impl Object for Port {
         for fixed in &self.addresses {
             index.of_address.set((fixed.subnet, fixed.address), self.id, present);
         }
-        if let Some(router) = self.router {
-            index.of_router.set(router, self.id, present);
-            index.routing.set(self.network, self.id, present);
+        match self.device {
+            Some(Device::Interface(router)) => {
+                index.of_router.set(router, self.id, present);
+                index.routing.set(self.network, self.id, present);
+            }
+            Some(Device::Gateway(router)) => index.of_gateway.set(router, self.id, present),
+            Some(Device::FloatingIp(_)) | None => {}
         }
         for &group in &self.groups {
             index.of_group.set(group, self.id, present);
@@ -209,9 +270,17 @@ impl Object for Port {
     }
 
     /// The hosts that send to the network, unless the port is nowhere: then it is in no table, but for a router's,
-    /// which is everywhere. And the hosts that hold the address sets of its groups, wherever it is.
+    /// which is everywhere. And the hosts that hold the address sets of its groups, wherever it is. Whom a port of
+    /// the cloud's own in an external network touches, the router or floating IP says.
     fn touches(&self, model: &Model) -> BTreeSet<Uuid> {
-        let present = self.plug.is_some() || self.router.is_some();
+        match self.device {
+            Some(Device::Gateway(router)) => return model.hosts_of_router(router),
+            Some(Device::FloatingIp(floating)) => {
+                return model.floating_ips.get(floating).map_or_else(BTreeSet::new, |floating| floating.touches(model));
+            }
+            Some(Device::Interface(_)) | None => {}
+        }
+        let present = self.plug.is_some() || self.device.is_some();
         let network = present.then(|| model.hosts_reaching(self.network));
         let sets = self.groups.iter().flat_map(|&group| model.hosts_that_name_group(group));
         network.into_iter().flatten().chain(sets).collect()
@@ -249,6 +318,7 @@ impl Model {
     pub fn create_port(&self, request: &v1::CreatePortRequest, id: Uuid) -> Planned<Port> {
         let network: &Network = self.find(&request.network, &request.project, "network")?;
         self.admit::<Port>(network.project, &request.name)?;
+        not_external(network, "network")?;
         if self.ports_of(network.id).count() >= limits::PORTS_PER_NETWORK {
             return Err(limit("ports in the network", limits::PORTS_PER_NETWORK, "Make another network."));
         }
@@ -269,7 +339,7 @@ impl Model {
             port_security: guard.port_security,
             groups: guard.groups,
             pairs: guard.pairs,
-            router: None,
+            device: None,
         };
         self.check_guard(None, &port)?;
         let changes = vec![Change::put(port.clone()), Change::put(counters)];
@@ -286,9 +356,10 @@ impl Model {
         free.unwrap_or(last)
     }
 
-    fn mac_taken(&self, network: Uuid, mac: Mac) -> bool {
+    pub(super) fn mac_taken(&self, network: Uuid, mac: Mac) -> bool {
         self.ports.index.of_mac.one((network, mac)).is_some()
             || self.subnets_of(network).any(|subnet| subnet.dhcp_mac() == mac)
+            || self.ports.among(self.ports.index.routing.of(network)).any(|port| port.central_mac() == mac)
     }
 
     pub(super) fn choose_mac(&self, asked: &str, network: Uuid, id: Uuid) -> Result<Mac, Fault> {
@@ -400,21 +471,25 @@ impl Model {
             return Some(format!("DHCP of subnet {:?}", subnet.name));
         }
         let port = self.port_with(subnet.id, address)?;
-        Some(match port.router {
-            Some(router) => format!("router {:?}", self.routers[router].name),
+        Some(match port.device {
+            Some(Device::Interface(router) | Device::Gateway(router)) => {
+                format!("router {:?}", self.routers[router].name)
+            }
+            Some(Device::FloatingIp(_)) => "a floating IP".to_owned(),
             None => format!("port {:?}", port.name),
         })
     }
 
-    fn free_address(&self, subnet: &Subnet, field: &str) -> Result<FixedAddress, Fault> {
+    /// The first free address of the subnet's pools; not its gateway's.
+    pub(super) fn free_address(&self, subnet: &Subnet, field: &str) -> Result<FixedAddress, Fault> {
         let free =
             |address: &Ipv4Addr| subnet.gateway != Some(*address) && self.address_owner(subnet, *address).is_none();
-        let address = subnet.prefix.hosts().find(free).ok_or_else(|| {
+        let address = subnet.offered().find(free).ok_or_else(|| {
             Fault::invalid(
                 "no_free_address",
                 field,
                 format!("subnet {:?} ({}) has no free address", subnet.name, subnet.prefix),
-                "Remove ports that are not used, or create another subnet.",
+                "Remove ports, gateways and floating IPs that are not used, or create another subnet.",
             )
             .with_status(tonic::Code::ResourceExhausted)
         })?;
@@ -424,7 +499,11 @@ impl Model {
     /// Plans its removal. It must not be plugged.
     pub fn delete_port(&self, named: &str, project: &str) -> Planned<Port> {
         let port: &Port = self.find(named, project, "port")?;
-        self.not_of_router(port)?;
+        self.not_of_device(port)?;
+        if let Some(floating) = self.floating_ips_of(port.id).next() {
+            let remedy = format!("Take it off first: `weft floating-ip unset {}`.", floating.address);
+            return Err(in_use(port, "port", &format!("has floating IP {}", floating.address), remedy));
+        }
         if let Some(plug) = &port.plug {
             let by = format!("is plugged on host {:?}", self.hosts[plug.host].name);
             let remedy = format!("Unplug it first: `weft port unplug {}`.", port.name);

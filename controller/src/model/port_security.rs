@@ -90,7 +90,7 @@ impl Model {
     /// Plans a port's other name, groups, pairs; or port security on or off.
     pub fn update_port(&self, request: &v1::UpdatePortRequest) -> Planned<Port> {
         let port: &Port = self.find(&request.port, &request.project, "port")?;
-        self.not_of_router(port)?;
+        self.not_of_device(port)?;
         let mut updated = port.clone();
         if let Some(name) = request.name.as_ref().filter(|name| **name != port.name) {
             self.rename::<Port>(port.project, name)?;

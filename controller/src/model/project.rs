@@ -51,7 +51,7 @@ impl Model {
         Ok((changes, project))
     }
 
-    /// Plans its removal, its group "default" included. It must have no networks, no routers
+    /// Plans its removal, its group "default" included. It must have no networks, no routers, no floating IPs
     /// and no other groups.
     pub fn delete_project(&self, named: &str) -> Planned<Project> {
         if named.is_empty() {
@@ -71,6 +71,11 @@ impl Model {
         if routers > 0 {
             let by = format!("has {}", count(routers, "router"));
             return Err(in_use(project, "project", &by, "Remove its routers first."));
+        }
+        let floating = self.floating_ips.index.of_project.of(project.id).count();
+        if floating > 0 {
+            let by = format!("has {}", count(floating, "floating IP"));
+            return Err(in_use(project, "project", &by, "Remove its floating IPs first."));
         }
         let groups = self.security_groups.among(self.security_groups.index.of_project.of(project.id));
         let (default, others): (Vec<_>, Vec<_>) = groups.partition(|group| group.name == super::DEFAULT_GROUP);

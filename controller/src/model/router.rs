@@ -2,7 +2,7 @@
 
 use super::address::parse_address;
 use super::lookup::{count, in_use, limit};
-use super::{By, Change, Counters, HostRoute, Ipv4Prefix, Model, Object, Planned, record};
+use super::{By, Change, Counters, Gateway, HostRoute, Ipv4Prefix, Model, Object, Planned, Port, record};
 use crate::limits;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -26,6 +26,8 @@ pub struct Router {
     pub number: u32,
     /// Beyond the subnets that are joined to it: by destination, each once.
     pub routes: Vec<HostRoute>,
+    /// How it leads out of the cloud, if it does.
+    pub gateway: Option<Gateway>,
 }
 
 /// By what routers are found.
@@ -33,6 +35,10 @@ pub struct Router {
 pub struct RouterIndex {
     pub(super) of_project: By<Uuid>,
     of_number: By<u32>,
+    /// Those that have a gateway, by external network.
+    pub(super) of_external: By<Uuid>,
+    /// Likewise, by gateway host.
+    pub(super) of_gateway_host: By<Option<Uuid>>,
 }
 
 impl Object for Router {
@@ -66,6 +72,12 @@ impl Object for Router {
             number: self.number,
             routes: self.routes.iter().map(route).collect(),
             interfaces: Vec::new(),
+            external_gateway: self.gateway.map(|gateway| v1::ExternalGateway {
+                network_id: gateway.network.to_string(),
+                enable_snat: gateway.snat,
+                host_id: record::text(gateway.host),
+                ..v1::ExternalGateway::default()
+            }),
         }
     }
 
@@ -74,23 +86,34 @@ impl Object for Router {
             let destination = record::prefix(&route.destination)?;
             Ok(HostRoute { destination, next_hop: record::address(&route.nexthop)? })
         };
+        let gateway = |gateway: v1::ExternalGateway| {
+            Ok::<_, String>(Gateway {
+                network: record::uuid(&gateway.network_id)?,
+                snat: gateway.enable_snat,
+                host: record::optional(&gateway.host_id, record::uuid)?,
+            })
+        };
         Ok(Self {
             id: record::uuid(&record.id)?,
             name: record.name,
             project: record::uuid(&record.project_id)?,
             number: record.number,
             routes: record::all(&record.routes, route)?,
+            gateway: record.external_gateway.map(gateway).transpose()?,
         })
     }
 
     fn index(&self, index: &mut RouterIndex, present: bool) {
         index.of_project.set(self.project, self.id, present);
         index.of_number.set(self.number, self.id, present);
+        if let Some(gateway) = self.gateway {
+            index.of_external.set(gateway.network, self.id, present);
+            index.of_gateway_host.set(gateway.host, self.id, present);
+        }
     }
 
-    /// The hosts of its networks.
     fn touches(&self, model: &Model) -> BTreeSet<Uuid> {
-        model.networks_of_router(self.id).into_iter().flat_map(|network| model.hosts_of(network)).collect()
+        model.hosts_of_router(self.id)
     }
 }
 
@@ -105,12 +128,13 @@ impl Model {
         // There are fewer routers than numbers (limits::ROUTERS).
         let number = free.unwrap_or(NUMBER_MAX);
         let next_router = if number == NUMBER_MAX { 1 } else { number + 1 };
-        let router = Router { id, name: request.name.clone(), project: project.id, number, routes: Vec::new() };
+        let router =
+            Router { id, name: request.name.clone(), project: project.id, number, routes: Vec::new(), gateway: None };
         let counters = Counters { next_router, ..self.next() };
         Ok((vec![Change::put(router.clone()), Change::put(counters)], router))
     }
 
-    /// Plans its removal. No subnet may be joined to it.
+    /// Plans its removal, its external gateway included. No subnet may be joined to it.
     pub fn delete_router(&self, named: &str, project: &str) -> Planned<Router> {
         let router: &Router = self.find(named, project, "router")?;
         let interfaces = self.interfaces_of(router.id).count();
@@ -119,7 +143,8 @@ impl Model {
             let remedy = format!("Remove them first: `weft router interface remove {} SUBNET`.", router.name);
             return Err(in_use(router, "router", &by, remedy));
         }
-        Ok((vec![Change::remove(router)], router.clone()))
+        let port = self.gateway_port(router.id).map(Change::remove);
+        Ok((port.into_iter().chain([Change::remove(router)]).collect(), router.clone()))
     }
 
     /// Plans another route of a router. Its next hop is in a subnet that is joined to it, and no router.
@@ -148,10 +173,11 @@ impl Model {
         Ok((vec![Change::put(updated.clone())], updated))
     }
 
-    /// What is joined to the router needs no route, and can have none.
+    /// What is joined to the router needs no route, and can have none; nor can the external network.
     fn check_connected(&self, router: &Router, destination: Ipv4Prefix, field: &str) -> Result<(), Fault> {
-        let connected = self.router_subnets(router.id).find(|(_, subnet)| subnet.prefix == destination);
-        let Some((_, subnet)) = connected else { return Ok(()) };
+        let joined = self.router_subnets(router.id).map(|(_, subnet)| subnet);
+        let connected = joined.chain(self.outside_of(router)).find(|subnet| subnet.prefix == destination);
+        let Some(subnet) = connected else { return Ok(()) };
         Err(Fault::invalid(
             "route_to_connected",
             field,
@@ -176,7 +202,7 @@ impl Model {
                 },
             ));
         };
-        let Some(other) = self.port_with(subnet.id, next_hop).and_then(|port| port.router) else { return Ok(()) };
+        let Some(other) = self.port_with(subnet.id, next_hop).and_then(Port::router) else { return Ok(()) };
         Err(Fault::invalid(
             "next_hop_is_router",
             "nexthop",

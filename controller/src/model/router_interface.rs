@@ -2,8 +2,9 @@
 //! their own. Such a port is on no host: every host that needs it answers for it.
 
 use super::address::parse_address;
+use super::external_gateway::not_external;
 use super::lookup::limit;
-use super::{Change, Counters, FixedAddress, Model, Planned, Port, Router, Subnet};
+use super::{Change, Counters, Device, FixedAddress, Model, Planned, Port, Router, Subnet};
 use crate::limits;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -31,28 +32,51 @@ impl Model {
 
     /// The routers that are in the network; one that has several interfaces there, as often.
     pub fn routers_of(&self, network: Uuid) -> impl Iterator<Item = Uuid> {
-        self.ports.among(self.ports.index.routing.of(network)).filter_map(|port| port.router)
+        self.ports.among(self.ports.index.routing.of(network)).filter_map(Port::router)
     }
 
-    /// The hosts that may send to the network: on which it has plugged ports, or one that shares a router with it.
+    /// The hosts that may send to the network: on which it has plugged ports, or one that shares a router with it;
+    /// the gateway hosts of its routers; and all hosts of the routers whose external network it is.
     #[must_use]
     pub fn hosts_reaching(&self, network: Uuid) -> BTreeSet<Uuid> {
-        let routed = self.routers_of(network).flat_map(|router| self.networks_of_router(router));
-        let networks: BTreeSet<Uuid> = routed.chain([network]).collect();
-        networks.into_iter().flat_map(|network| self.hosts_of(network)).collect()
+        let routed = self.routers_of(network).chain(self.routers_leaving_by(network));
+        let routed = routed.collect::<BTreeSet<_>>().into_iter().flat_map(|router| self.hosts_of_router(router));
+        routed.chain(self.hosts_of(network)).collect()
     }
 
-    /// Refuses what nobody may do to a router's port but the router.
-    pub(super) fn not_of_router(&self, port: &Port) -> Result<(), Fault> {
-        let Some(router) = port.router.and_then(|router| self.routers.get(router)) else { return Ok(()) };
-        let subnet = port.addresses.first().map_or("", |fixed| self.subnets[fixed.subnet].name.as_str());
-        Err(Fault::invalid(
-            "in_use",
-            "port",
-            format!("port {} is the interface of router {:?} in subnet {subnet:?}", port.id, router.name),
-            format!("To remove it, use `weft router interface remove {} {subnet}`.", router.name),
-        )
-        .with_status(tonic::Code::FailedPrecondition))
+    /// The hosts that have a router: those of its networks, and its gateway host.
+    #[must_use]
+    pub fn hosts_of_router(&self, router: Uuid) -> BTreeSet<Uuid> {
+        let networks = self.networks_of_router(router).into_iter().flat_map(|network| self.hosts_of(network));
+        networks.chain(self.gateway_host(router)).collect()
+    }
+
+    /// Refuses what nobody may do to a port of a router or a floating IP but these.
+    pub(super) fn not_of_device(&self, port: &Port) -> Result<(), Fault> {
+        let router = |id: Uuid| self.routers.get(id).map_or("", |router| router.name.as_str());
+        let (is, remedy) = match port.device {
+            None => return Ok(()),
+            Some(Device::Interface(id)) => {
+                let subnet = port.addresses.first().map_or("", |fixed| self.subnets[fixed.subnet].name.as_str());
+                (
+                    format!("the interface of router {:?} in subnet {subnet:?}", router(id)),
+                    format!("To remove it, use `weft router interface remove {} {subnet}`.", router(id)),
+                )
+            }
+            Some(Device::Gateway(id)) => (
+                format!("the external gateway of router {:?}", router(id)),
+                format!("To remove it, use `weft router gateway clear {}`.", router(id)),
+            ),
+            Some(Device::FloatingIp(_)) => {
+                let address = port.address().map(|address| address.to_string()).unwrap_or_default();
+                (
+                    format!("what keeps floating IP {address}"),
+                    format!("To remove it, use `weft floating-ip delete {address}`."),
+                )
+            }
+        };
+        Err(Fault::invalid("in_use", "port", format!("port {} is {is}", port.id), remedy)
+            .with_status(tonic::Code::FailedPrecondition))
     }
 
     /// Plans that a subnet is joined to a router, by a port with the subnet's gateway address or another.
@@ -75,8 +99,12 @@ impl Model {
             port_security: false,
             groups: Vec::new(),
             pairs: Vec::new(),
-            router: Some(router.id),
+            device: Some(Device::Interface(router.id)),
         };
+        if self.mac_taken(subnet.network, port.central_mac()) {
+            let problem = format!("MAC {} is taken in the network", port.central_mac());
+            return Err(Fault::invalid("duplicate_mac", "", problem, "Try again.").with_status(tonic::Code::Aborted));
+        }
         let counters = Counters { next_port: number + 1, ..self.next() };
         Ok((vec![Change::put(port), Change::put(counters)], router.clone()))
     }
@@ -84,6 +112,7 @@ impl Model {
     fn check_joinable(&self, router: &Router, subnet: &Subnet) -> Result<(), Fault> {
         let refuse = |code: &str, problem: String, remedy: String| Fault::invalid(code, "subnet", problem, remedy);
         let (its, own) = (&subnet.name, &router.name);
+        not_external(&self.networks[subnet.network], "subnet")?;
         if subnet.project != router.project {
             return Err(refuse(
                 "other_project",
@@ -104,6 +133,13 @@ impl Model {
                 );
                 return Err(refuse("overlapping_subnet", problem, "Give a subnet of other addresses.".to_owned()));
             }
+        }
+        if let Some(outside) = self.outside_of(router).find(|outside| outside.prefix.overlaps(subnet.prefix)) {
+            let problem = format!(
+                "{} of subnet {its:?} overlaps {} of subnet {:?}, which router {own:?} has its external gateway in",
+                subnet.prefix, outside.prefix, outside.name
+            );
+            return Err(refuse("overlapping_subnet", problem, "Give a subnet of other addresses.".to_owned()));
         }
         if router.routes.iter().any(|route| route.destination == subnet.prefix) {
             let problem = format!("router {own:?} has an extra route to {}, which is subnet {its:?}", subnet.prefix);
@@ -177,6 +213,16 @@ impl Model {
                 "subnet",
                 format!("the route of router {:?} to {} goes by {}", router.name, route.destination, route.next_hop),
                 format!("Remove it first: `weft router route remove {} {}`.", router.name, route.destination),
+            )
+            .with_status(tonic::Code::FailedPrecondition));
+        }
+        if let Some(floating) = self.floating_ips_behind(router.id).find(|(_, at)| at.subnet == subnet.id) {
+            let address = floating.0.address;
+            return Err(Fault::invalid(
+                "in_use",
+                "subnet",
+                format!("floating IP {address} is reached by router {:?} in subnet {:?}", router.name, subnet.name),
+                format!("Take it off first: `weft floating-ip unset {address}`."),
             )
             .with_status(tonic::Code::FailedPrecondition));
         }

@@ -3,7 +3,7 @@
 use super::address::parse_address;
 use super::lookup::{in_use, limit};
 use super::name::valid_domain;
-use super::{By, Change, Ipv4Prefix, Mac, Model, Network, Object, Planned, record};
+use super::{By, Change, Device, Ipv4Prefix, Mac, Model, Network, Object, Planned, record};
 use crate::limits;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -39,6 +39,23 @@ pub struct Subnet {
     pub lease_seconds: u32,
     /// Offered; empty: none.
     pub domain: String,
+    /// From which addresses are chosen, ascending; empty: from all.
+    pub pools: Vec<Pool>,
+}
+
+/// Addresses from the first to the last, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pool {
+    /// The first.
+    pub first: Ipv4Addr,
+    /// The last.
+    pub last: Ipv4Addr,
+}
+
+impl std::fmt::Display for Pool {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}-{}", self.first, self.last)
+    }
 }
 
 /// A route that DHCP offers, or that a router has.
@@ -55,6 +72,28 @@ impl Subnet {
     #[must_use]
     pub fn dhcp_mac(&self) -> Mac {
         Mac::generated(Mac::DHCP, self.id, 0)
+    }
+
+    /// From which addresses are chosen.
+    #[must_use]
+    pub fn pools(&self) -> Vec<Pool> {
+        if !self.pools.is_empty() {
+            return self.pools.clone();
+        }
+        let mut hosts = self.prefix.hosts();
+        let whole = hosts.next().zip(hosts.next_back()).map(|(first, last)| Pool { first, last });
+        whole.into_iter().collect()
+    }
+
+    /// The addresses to choose from, ascending.
+    pub(super) fn offered(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let pools = self.pools().into_iter();
+        pools.flat_map(|pool| (u32::from(pool.first)..=u32::from(pool.last)).map(Ipv4Addr::from))
+    }
+
+    /// Whether the address is one of them.
+    pub(super) fn offers(&self, address: Ipv4Addr) -> bool {
+        self.pools().iter().any(|pool| (pool.first..=pool.last).contains(&address))
     }
 }
 
@@ -100,6 +139,11 @@ impl Object for Subnet {
             dhcp_address: record::text(self.dhcp),
             lease_seconds: self.lease_seconds,
             domain_name: self.domain.clone(),
+            allocation_pools: self
+                .pools
+                .iter()
+                .map(|pool| v1::AllocationPool { start: pool.first.to_string(), end: pool.last.to_string() })
+                .collect(),
         }
     }
 
@@ -107,6 +151,9 @@ impl Object for Subnet {
         let route = |route: &v1::HostRoute| {
             let destination = record::prefix(&route.destination)?;
             Ok(HostRoute { destination, next_hop: record::address(&route.nexthop)? })
+        };
+        let pool = |pool: &v1::AllocationPool| {
+            Ok(Pool { first: record::address(&pool.start)?, last: record::address(&pool.end)? })
         };
         Ok(Self {
             id: record::uuid(&record.id)?,
@@ -120,6 +167,7 @@ impl Object for Subnet {
             routes: record::all(&record.host_routes, route)?,
             lease_seconds: record.lease_seconds,
             domain: record.domain_name,
+            pools: record::all(&record.allocation_pools, pool)?,
         })
     }
 
@@ -138,7 +186,8 @@ impl Model {
         self.subnets.among(self.subnets.index.of_network.of(network))
     }
 
-    /// Plans a subnet: it overlaps no other of its network, and what DHCP offers makes sense in it.
+    /// Plans a subnet: it overlaps no other of its network, and what DHCP offers makes sense in it. In an external
+    /// network there is no DHCP, and a gateway, which is not ours.
     pub fn create_subnet(&self, request: &v1::CreateSubnetRequest, id: Uuid) -> Planned<Subnet> {
         let network: &Network = self.find(&request.network, &request.project, "network")?;
         self.admit::<Subnet>(network.project, &request.name)?;
@@ -157,6 +206,14 @@ impl Model {
             return Err(limit("subnets in the network", limits::SUBNETS_PER_NETWORK, "Make another network."));
         }
         let gateway = gateway(&request.gateway_ip, prefix)?;
+        if network.external && gateway.is_none() {
+            return Err(Fault::invalid(
+                "no_gateway",
+                "gateway_ip",
+                format!("network {:?} is external: what leads on from there must be known", network.name),
+                "Give the address of the router outside.",
+            ));
+        }
         let dhcp = prefix.hosts().rev().find(|&address| Some(address) != gateway);
         let lease_seconds = if request.lease_seconds == 0 { DEFAULT_LEASE_SECONDS } else { request.lease_seconds };
         if lease_seconds < SHORTEST_LEASE_SECONDS {
@@ -177,13 +234,17 @@ impl Model {
             network: network.id,
             prefix,
             gateway,
-            dhcp: dhcp.filter(|_| !request.disable_dhcp),
+            dhcp: dhcp.filter(|_| !request.disable_dhcp && !network.external),
             dns: dns_servers(&request.dns_nameservers)?,
             routes: host_routes(&request.host_routes, prefix)?,
             lease_seconds,
             domain: request.domain_name.clone(),
+            pools: pools(&request.allocation_pools, prefix)?,
         };
         self.check_dhcp_mac(&subnet)?;
+        for router in self.routers_leaving_by(network.id).filter_map(|router| self.routers.get(router)) {
+            self.check_inside(router, &subnet, "cidr")?;
+        }
         Ok((vec![Change::put(subnet.clone())], subnet))
     }
 
@@ -205,10 +266,22 @@ impl Model {
         let addresses = (subnet.id, Ipv4Addr::UNSPECIFIED)..=(subnet.id, Ipv4Addr::BROADCAST);
         let mut used = self.ports.index.of_address.range(addresses);
         if let Some((&(_, address), port)) = used.next() {
-            if let Some(router) = self.ports[port].router {
-                let name = &self.routers[router].name;
-                let remedy = format!("Take it off first: `weft router interface remove {name} {}`.", subnet.name);
-                return Err(in_use(subnet, "subnet", &format!("is joined to router {name:?}"), remedy));
+            match self.ports[port].device {
+                Some(Device::Interface(router)) => {
+                    let name = &self.routers[router].name;
+                    let remedy = format!("Take it off first: `weft router interface remove {name} {}`.", subnet.name);
+                    return Err(in_use(subnet, "subnet", &format!("is joined to router {name:?}"), remedy));
+                }
+                Some(Device::Gateway(router)) => {
+                    let name = &self.routers[router].name;
+                    let remedy = format!("Remove it first: `weft router gateway clear {name}`.");
+                    return Err(in_use(subnet, "subnet", &format!("has the gateway of router {name:?}"), remedy));
+                }
+                Some(Device::FloatingIp(_)) => {
+                    let remedy = format!("Remove it first: `weft floating-ip delete {address}`.");
+                    return Err(in_use(subnet, "subnet", &format!("has floating IP {address}"), remedy));
+                }
+                None => {}
             }
             let name = self.ports.get(port).map_or("", |port| port.name.as_str());
             let by = format!("gives {address} to port {name:?}");
@@ -261,6 +334,44 @@ fn dns_servers(asked: &[String]) -> Result<Vec<Ipv4Addr>, Fault> {
     }
     let parse = |(index, text): (usize, &String)| parse_address(text, &format!("dns_nameservers[{index}]"));
     asked.iter().enumerate().map(parse).collect()
+}
+
+fn pools(asked: &[v1::AllocationPool], prefix: Ipv4Prefix) -> Result<Vec<Pool>, Fault> {
+    if asked.len() > limits::ALLOCATION_POOLS {
+        let problem = format!("{} allocation pools are too many", asked.len());
+        let remedy = format!("Give at most {}.", limits::ALLOCATION_POOLS);
+        return Err(Fault::invalid("too_many", "allocation_pools", problem, remedy));
+    }
+    let mut pools: Vec<Pool> = Vec::new();
+    for (index, pool) in asked.iter().enumerate() {
+        let field = |name: &str| format!("allocation_pools[{index}].{name}");
+        let parse = |text: &str, name: &str| {
+            let address = parse_address(text, &field(name))?;
+            if prefix.is_host(address) {
+                return Ok(address);
+            }
+            Err(Fault::invalid(
+                "address_outside_subnet",
+                field(name),
+                format!("{address} is not a host's address of {prefix}"),
+                "Give an address of the subnet other than its first and last.",
+            ))
+        };
+        let pool = Pool { first: parse(&pool.start, "start")?, last: parse(&pool.end, "end")? };
+        let overlapping = pools.iter().find(|other| other.first <= pool.last && pool.first <= other.last);
+        let problem = match overlapping {
+            _ if pool.first > pool.last => format!("{pool} ends before it begins"),
+            Some(other) => format!("{pool} overlaps {other}"),
+            None => {
+                pools.push(pool);
+                continue;
+            }
+        };
+        let remedy = "Give ranges that do not overlap, each from its first address to its last.";
+        return Err(Fault::invalid("bad_pool", format!("allocation_pools[{index}]"), problem, remedy));
+    }
+    pools.sort();
+    Ok(pools)
 }
 
 fn host_routes(asked: &[v1::HostRoute], prefix: Ipv4Prefix) -> Result<Vec<HostRoute>, Fault> {

@@ -1,5 +1,6 @@
 //! What each planner refuses, and that a refusal names the field and what to do.
 
+mod outside;
 mod routing;
 mod security;
 mod segments;

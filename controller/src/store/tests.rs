@@ -1,7 +1,7 @@
 //! The store: transactions, schema, watching, terms, and that objects survive it.
 
 use super::*;
-use crate::model::{Change, Kind, Model, Planned};
+use crate::model::{Change, Kind, Model, PhysicalInterface, Planned};
 use std::sync::Arc;
 use uuid::Uuid;
 use weft_proto::v1;
@@ -156,7 +156,7 @@ fn the_model_survives_to_the_bit() {
     let report = crate::model::HostReport {
         underlay: Some([10, 9, 0, 1].into()),
         underlay_mtu: 9000,
-        physical: std::collections::BTreeMap::new(),
+        physical: [("provider".to_owned(), PhysicalInterface { interface: "eth1".into(), mtu: 1500 })].into(),
         version: "0.1".into(),
     };
     let planned = model.report_host(host.id, &report);
@@ -194,6 +194,34 @@ fn the_model_survives_to_the_bit() {
     done(&mut model, &store, planned);
     let planned = model.delete_port("gone", "");
     done(&mut model, &store, planned);
+    let request = v1::CreateNetworkRequest {
+        name: "internet".into(),
+        external: true,
+        segment_type: "flat".into(),
+        physical_network: "provider".into(),
+        ..Default::default()
+    };
+    let planned = model.create_network(&request, id());
+    done(&mut model, &store, planned);
+    let request = v1::CreateSubnetRequest {
+        name: "outside".into(),
+        network: "internet".into(),
+        cidr: "203.0.113.0/24".into(),
+        allocation_pools: vec![v1::AllocationPool { start: "203.0.113.5".into(), end: "203.0.113.9".into() }],
+        ..Default::default()
+    };
+    let planned = model.create_subnet(&request, id());
+    done(&mut model, &store, planned);
+    let (router, network) = (String::from("main"), String::from("internet"));
+    let request = v1::SetRouterGatewayRequest { router, network, ..Default::default() };
+    let planned = model.set_router_gateway(&request, id(), &|_| true);
+    done(&mut model, &store, planned);
+    for port in ["web", ""] {
+        let network = String::from("internet");
+        let request = v1::CreateFloatingIpRequest { network, port: port.into(), ..Default::default() };
+        let planned = model.create_floating_ip(&request, id(), id());
+        done(&mut model, &store, planned);
+    }
     // Debug prints every field and every index.
     assert_eq!(format!("{:?}", record::load(&store).unwrap()), format!("{model:?}"));
 }

@@ -185,6 +185,19 @@ impl Prepared {
         self.reply.inverse()
     }
 
+    /// Whether it is the connection that `new` asks for.
+    #[must_use]
+    pub fn is_of(&self, new: &New<'_>) -> bool {
+        self.zone == new.zone && self.original == new.tuple
+    }
+
+    /// Whether both cannot begin.
+    #[must_use]
+    pub fn clashes(&self, other: &Self) -> bool {
+        let tuples = [other.original, other.reply];
+        self.zone == other.zone && (tuples.contains(&self.original) || tuples.contains(&self.reply))
+    }
+
     /// What rules see of the first packet after the commit.
     #[must_use]
     pub fn state(&self) -> CtState {

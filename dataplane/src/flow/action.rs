@@ -15,10 +15,11 @@ use super::message::{address, field_row, hexadecimal, operand, port_number, prer
 use super::rule::RuleId;
 use crate::connection::Nat;
 use crate::drop::DropReason;
-use crate::limits::{ACTIONS_PER_RULE, TABLES};
+use crate::limits::{ACTIONS_PER_RULE, BRANCH_DEPTH, TABLES};
 use crate::packet::fragment::LEAST_MTU;
 use crate::respond::dhcp::DhcpOffer;
 use crate::respond::icmp::{self, Unreachable};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use weft_proto::PORT_IN_PORT;
@@ -65,6 +66,8 @@ pub enum Action {
     ArpReply([u8; 6]),
     /// Answers a DHCP client.
     DhcpReply(Arc<DhcpOffer>),
+    /// A copy of the packet goes its own way.
+    Clone(Arc<CloneAction>),
     /// Answers an ICMP echo request.
     IcmpReply,
     /// Drops an IPv4 packet, and tells its sender why.
@@ -99,7 +102,7 @@ impl Action {
         match self {
             Self::Output(_) | Self::Punt { .. } | Self::Drop(_) => true,
             Self::ArpReply(_) | Self::DhcpReply(_) | Self::IcmpReply | Self::IcmpUnreachable { .. } => true,
-            Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::Track(_) => false,
+            Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::Track(_) | Self::Clone(_) => false,
             Self::DecTtl { .. } | Self::CheckMtu { .. } => false,
             Self::Neighbour(_) | Self::LearnNeighbour { .. } | Self::Translate { .. } => false,
         }
@@ -120,6 +123,15 @@ impl Action {
             _ => None,
         }
     }
+}
+
+/// See `flow.proto`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CloneAction {
+    /// What is done with the copy first.
+    pub actions: Vec<Action>,
+    /// Where it goes on.
+    pub goto: Option<u8>,
 }
 
 /// See `flow.proto`.
@@ -172,11 +184,24 @@ pub struct Instructions {
 
 impl Instructions {
     /// The tunnel destinations that set-field actions write.
-    pub fn tunnel_destinations(&self) -> impl Iterator<Item = std::net::Ipv4Addr> {
-        self.apply.iter().chain(&self.write).filter_map(|action| match action {
-            Action::SetField(set) if set.mask.tun_dst == [0xff; 4] => Some(set.value.tun_dst.into()),
-            _ => None,
-        })
+    #[must_use]
+    pub fn tunnel_destinations(&self) -> BTreeSet<Ipv4Addr> {
+        let mut destinations = BTreeSet::new();
+        tunnel_destinations(self.apply.iter().chain(&self.write), &mut destinations);
+        destinations
+    }
+}
+
+/// Adds the tunnel destinations that set-field actions write.
+pub fn tunnel_destinations<'a>(actions: impl Iterator<Item = &'a Action>, all: &mut BTreeSet<Ipv4Addr>) {
+    for action in actions {
+        match action {
+            Action::SetField(set) if set.mask.tun_dst == [0xff; 4] => {
+                all.insert(set.value.tun_dst.into());
+            }
+            Action::Clone(clone) => tunnel_destinations(clone.actions.iter(), all),
+            _ => {}
+        }
     }
 }
 
@@ -201,13 +226,21 @@ impl SetField {
 /// # Errors
 /// The first thing that is wrong; the field is relative to the instructions.
 pub fn instructions_from_message(message: &v1::Instructions, id: &RuleId) -> Result<Instructions, Fault> {
-    let count = message.apply_actions.len() + message.write_actions.len();
+    let count = count(&message.apply_actions, 0)? + message.write_actions.len();
     if count > ACTIONS_PER_RULE {
         return Err(Fault::invalid(
             "too_many_actions",
             "",
             format!("{count} actions are more than the {ACTIONS_PER_RULE} of one rule"),
             "Go on in another table with goto_table.",
+        ));
+    }
+    if let Some(index) = message.write_actions.iter().position(|action| matches!(action.action, Some(Wire::Clone(_)))) {
+        return Err(Fault::invalid(
+            "bad_action",
+            format!("write_actions[{index}].clone"),
+            "an action set is carried out where the walk ends, and has one action of each kind: it cannot branch",
+            "Write clone among the actions that are applied at once.",
         ));
     }
     let goto = message.goto_table.map(|table| goto(table, id.table)).transpose()?;
@@ -222,6 +255,26 @@ pub fn instructions_from_message(message: &v1::Instructions, id: &RuleId) -> Res
         metadata,
         goto,
     })
+}
+
+/// Actions of a list, those within `clone` included.
+fn count(list: &[v1::Action], depth: usize) -> Result<usize, Fault> {
+    let mut all = 0;
+    for action in list {
+        all += 1;
+        if let Some(Wire::Clone(clone)) = &action.action {
+            if depth == BRANCH_DEPTH {
+                return Err(Fault::invalid(
+                    "too_deep",
+                    "apply_actions",
+                    format!("more than {BRANCH_DEPTH} clones lie within one another"),
+                    "Let a clone go on in another table with goto_table.",
+                ));
+            }
+            all += count(&clone.actions, depth + 1)?;
+        }
+    }
+    Ok(all)
 }
 
 /// The canonical message of instructions.
@@ -263,6 +316,10 @@ pub fn action_to_message(action: &Action) -> Vec<v1::Action> {
         }
         Action::Drop(reason) => Wire::Drop(v1::Drop { cause: drop_cause(*reason).into() }),
         Action::Track(track) => Wire::Ct(track::to_message(track)),
+        Action::Clone(clone) => Wire::Clone(v1::Clone {
+            actions: clone.actions.iter().flat_map(action_to_message).collect(),
+            goto_table: clone.goto.map(u32::from),
+        }),
         Action::ArpReply(mac) => Wire::ArpReply(v1::ArpReply { mac: mac.to_vec() }),
         Action::DhcpReply(offer) => Wire::DhcpReply(dhcp::to_message(offer)),
         Action::Neighbour(neighbour) => Wire::Neighbour(gateway::neighbour_to_message(neighbour)),
@@ -381,6 +438,7 @@ fn action(message: &v1::Action, id: &RuleId) -> Result<Action, Fault> {
         },
         Wire::Drop(dropped) => Action::Drop(drop_reason(dropped.cause)?),
         Wire::Ct(track) => Action::Track(track::from_message(track).map_err(|fault| fault.within("ct"))?),
+        Wire::Clone(clone) => Action::Clone(Arc::new(clone_action(clone, id).map_err(|fault| fault.within("clone"))?)),
         Wire::ArpReply(reply) => Action::ArpReply(mac(&reply.mac, "arp_reply.mac")?),
         Wire::DhcpReply(reply) => {
             Action::DhcpReply(Arc::new(dhcp::from_message(reply).map_err(|fault| fault.within("dhcp_reply"))?))
@@ -395,6 +453,19 @@ fn action(message: &v1::Action, id: &RuleId) -> Result<Action, Fault> {
             gateway::translate_from_message(translate).map_err(|fault| fault.within("translate"))?
         }
     })
+}
+
+fn clone_action(message: &v1::Clone, id: &RuleId) -> Result<CloneAction, Fault> {
+    let goto = message.goto_table.map(|table| goto(table, id.table)).transpose()?;
+    if goto.is_none() && message.actions.is_empty() {
+        return Err(Fault::invalid(
+            "bad_clone",
+            "actions",
+            "nothing is to be done with the copy",
+            "Give actions, or a table to go on in.",
+        ));
+    }
+    Ok(CloneAction { actions: actions(&message.actions, "actions", id)?, goto })
 }
 
 fn set_field(message: &v1::SetField, id: &RuleId) -> Result<SetField, Fault> {

@@ -27,6 +27,7 @@ use super::resolve::Resolution;
 use super::rule::Rule;
 use super::shared::Shared;
 use super::state::FlowState;
+use crate::capture::Walk;
 use crate::limits::{CACHE_ENTRIES, CACHE_ENTRY_BYTES, CACHE_MASKS, CACHE_SPARE};
 use crate::neighbours::Used;
 use std::hash::{BuildHasher, Hasher};
@@ -56,7 +57,7 @@ struct Way {
     words: Box<[(u8, u64)]>,
     /// Bits that all packets of an entry share through the whole walk.
     stable: FlowKey,
-    rules: Box<[Arc<Rule>]>,
+    rules: Arc<[Arc<Rule>]>,
     /// Next hops that its packets use.
     hops: Box<[Arc<Used>]>,
     passed: Box<[Passed]>,
@@ -69,7 +70,7 @@ impl PartialEq for Way {
             && self.stable == other.stable
             && self.passed == other.passed
             && self.rules.len() == other.rules.len()
-            && self.rules.iter().zip(&other.rules).all(same)
+            && self.rules.iter().zip(other.rules.iter()).all(same)
             && self.hops.len() == other.hops.len()
             && self.hops.iter().zip(&other.hops).all(|(one, other)| Arc::ptr_eq(one, other))
     }
@@ -252,6 +253,13 @@ impl Cache {
     #[must_use]
     pub fn program(&self, number: EntryNumber) -> &Program {
         &self.entry(number).program
+    }
+
+    /// What its packets go through, for who looks on.
+    #[must_use]
+    pub fn walk(&self, number: EntryNumber, cached: bool) -> Walk {
+        let entry = self.entry(number);
+        Walk { rules: entry.way.rules.clone(), program: Some(entry.program.clone()), consulted: entry.way.mask, cached }
     }
 
     /// The program of an entry, for a packet of so many bytes, which is counted.

@@ -36,6 +36,8 @@ pub enum Effect {
     Translate(Box<Translation>),
     /// Write the next hop's MAC address.
     Neighbour(NextHop),
+    /// A copy goes a way of its own.
+    Branch(Box<Branch>),
     /// Another worker is to decide about the packet: the only effect.
     HandOver(u16),
     /// It should have left here, but cannot; counted only if nothing else is done with the packet.
@@ -54,6 +56,15 @@ pub struct NextHop {
     pub hop: Hop,
     /// Where it is; `None`: that is not known, and nothing follows.
     pub mac: Option<[u8; 6]>,
+}
+
+/// What is done with a copy of the packet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Branch {
+    /// In order; may be none if it goes nowhere.
+    pub effects: Vec<Effect>,
+    /// Set if none of them sends the copy anywhere. Without any effect, it is only to be counted.
+    pub drop: Option<DropReason>,
 }
 
 /// An encapsulation with everything known.
@@ -79,7 +90,7 @@ impl Effect {
     pub fn consumes(&self) -> bool {
         match self {
             Self::Action { action, .. } => action.consumes(),
-            Self::Output { .. } | Self::Tunnel(_) | Self::HandOver(_) => true,
+            Self::Output { .. } | Self::Tunnel(_) | Self::Branch(_) | Self::HandOver(_) => true,
             Self::Translate(_) | Self::Neighbour(_) | Self::Undeliverable { .. } => false,
         }
     }
@@ -96,6 +107,15 @@ impl Effect {
         matches!(self, Self::Undeliverable { .. } | Self::Neighbour(NextHop { mac: None, .. }))
     }
 
+    /// Whether the packet, or a copy of it, goes somewhere here.
+    #[must_use]
+    pub fn sends(&self) -> bool {
+        match self {
+            Self::Branch(branch) => branch.drop.is_none(),
+            other => other.consumes() && !other.refuses(),
+        }
+    }
+
     /// Whether the packet is dropped here, and its sender told so.
     #[must_use]
     pub fn refuses(&self) -> bool {
@@ -107,6 +127,7 @@ impl Effect {
     pub fn answer(&self) -> Option<Ipv4Addr> {
         match self {
             Self::Action { action, .. } => action.answer(),
+            Self::Branch(branch) => branch.effects.iter().find_map(Self::answer),
             _ => None,
         }
     }
@@ -117,6 +138,8 @@ impl Effect {
         match self {
             Self::Output { slot, .. } => Some(*slot),
             Self::Tunnel(output) => Some(output.slot),
+            // Without a buffer for the copy, its first output misses it.
+            Self::Branch(branch) => branch.effects.iter().find_map(Self::output),
             Self::Action { .. } | Self::Translate(_) | Self::Neighbour(_) => None,
             Self::HandOver(_) | Self::Undeliverable { .. } => None,
         }
@@ -138,6 +161,10 @@ impl Effect {
             Self::Translate(translation) => {
                 let effect = v1::effect::Effect::Translation(translation.to_message());
                 return vec![v1::Effect { effect: Some(effect) }];
+            }
+            Self::Branch(branch) => {
+                let effects = branch.effects.iter().flat_map(|effect| effect.to_messages(topology)).collect();
+                return vec![Branch::message(effects, branch.drop)];
             }
             Self::Neighbour(NextHop { hop, mac }) => {
                 let effect = v1::effect::Effect::Neighbour(v1::NeighbourEffect {
@@ -161,5 +188,15 @@ impl Effect {
             },
         };
         vec![v1::Effect { effect: Some(v1::effect::Effect::Output(output)) }]
+    }
+}
+
+impl Branch {
+    /// As a message, with these effects and this reason.
+    #[must_use]
+    pub fn message(effects: Vec<v1::Effect>, drop: Option<DropReason>) -> v1::Effect {
+        let drop_reason = drop.map(|reason| reason.word().to_owned()).unwrap_or_default();
+        let branch = v1::BranchEffect { effects, drop_reason };
+        v1::Effect { effect: Some(v1::effect::Effect::Branch(branch)) }
     }
 }

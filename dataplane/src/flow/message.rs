@@ -163,6 +163,20 @@ pub fn matches(value: &FlowKey, mask: &FlowKey) -> Vec<v1::FieldMatch> {
     all
 }
 
+/// The fields that a packet has, but for those that are zero: how a person tells it from others.
+#[must_use]
+pub fn fields(key: &FlowKey) -> Vec<v1::FieldMatch> {
+    let mut mask = FlowKey::ZERO;
+    for row in FIELDS.iter().filter(|row| present(row, key)) {
+        if key.field(row.field).iter().any(|&byte| byte != 0) {
+            mask.field_mut(row.field).copy_from_slice(&row.full_mask());
+        }
+    }
+    // What rules made of it is no field of its own.
+    mask.words_mut()[super::key::PACKET_WORDS..].fill(0);
+    matches(key, &mask)
+}
+
 /// The key of a packet described by its fields, for traces: each given exactly.
 ///
 /// # Errors

@@ -4,12 +4,15 @@
 //! otherwise a copy. A frame whose program consumes it nowhere is dropped under the walk's reason; one that a
 //! later step fails for may have left by an earlier one: whether it was dropped is settled by who sends.
 //!
+//! A branch is a step that runs its own steps on a copy of the frame as it is then. What happens to the copy does
+//! not concern the steps that follow. Of a frame that branches, each way that ends nowhere is counted.
+//!
 //! A step that drops the frame may answer it by an ICMP error: a frame of its own, which goes back the way
 //! the packet came. The packet is counted under why it was dropped, or as `ResponderBudget` if that is why
 //! it was not answered.
 
 use super::action::Action;
-use super::effect::{Effect, NextHop, TunnelOutput};
+use super::effect::{Branch, Effect, NextHop, TunnelOutput};
 use super::key::FlowKey;
 use super::resolve::{Back, Resolution};
 use super::rewrite::rewrite;
@@ -34,13 +37,15 @@ use weft_proto::{text, v1};
 /// See the module comment.
 #[derive(Debug, PartialEq)]
 pub struct Program {
-    /// Connections that every packet of the entry belongs to; at most a few zones.
+    /// Connections that every packet of the entry belongs to and is sent in; without branches a few zones.
     tracks: Box<[Track]>,
+    /// Those it belongs to where it is dropped: looked at, not changed.
+    watched: Box<[Track]>,
     steps: Box<[Effect]>,
     /// Why, if no step consumes the frame.
     drop: DropReason,
-    /// Whether a step sends it anywhere, beyond telling its sender that it is dropped.
-    sends: bool,
+    /// Whether it goes several ways, each of which counts what it drops.
+    branches: bool,
     /// Whether a step may tell its sender that it is dropped.
     answers: bool,
     /// The way that answers go.
@@ -53,6 +58,10 @@ pub trait Egress {
     fn send(&mut self, slot: PortSlot, frame: Frame);
     /// Sends a frame that a tunnel port wrapped by the port below.
     fn send_wrapped(&mut self, tunnel: PortSlot, underlay: PortSlot, frame: Frame);
+    /// Whether what is discarded from now on is one of several ways of the frame.
+    fn branches(&mut self, several: bool);
+    /// One of them has ended before it began.
+    fn lose(&mut self, reason: DropReason);
     /// A copy of the frame, for this output if it is for one; `None` (counted) without a buffer.
     fn copy(&mut self, frame: &Frame, output: Option<PortSlot>) -> Option<Frame>;
     /// Frees the frame (or copy): it goes nowhere, for this reason.
@@ -81,16 +90,13 @@ impl Program {
     /// Compiles a resolution.
     #[must_use]
     pub fn compile(resolution: &Resolution) -> Self {
-        let does = |effect: &&Effect| !effect.explains();
-        let mut steps: Vec<Effect> = resolution.effects.iter().filter(does).cloned().collect();
-        while steps.last().is_some_and(|step| !step.consumes() && !step.teaches()) {
-            steps.pop();
-        }
+        let steps = compile_steps(&resolution.effects);
         Self {
             tracks: resolution.tracks.as_slice().into(),
+            watched: resolution.watched.as_slice().into(),
+            branches: steps.iter().any(|step| matches!(step, Effect::Branch(_))),
             steps: steps.into(),
             drop: resolution.drop.unwrap_or(DropReason::NoOutput),
-            sends: resolution.drop.is_none(),
             answers: resolution.effects.iter().any(|effect| effect.answer().is_some()),
             back: resolution.back.clone().unwrap_or(Back::Ingress),
         }
@@ -106,20 +112,10 @@ impl Program {
     /// other program will be like it.
     #[must_use]
     pub fn fingerprint(&self) -> Option<u64> {
-        if !self.tracks.is_empty() {
+        if !self.tracks.is_empty() || !self.watched.is_empty() {
             return None;
         }
-        let steps = self.steps.iter().map(|step| match step {
-            Effect::Output { slot, .. } => (1, slot.index() as u64, None),
-            Effect::Tunnel(output) => (2, output.id, Some(output.destination)),
-            Effect::Action { cookie, .. } => (3, *cookie, None),
-            Effect::Undeliverable { .. } => (4, 0, None),
-            Effect::HandOver(worker) => (5, u64::from(*worker), None),
-            Effect::Neighbour(NextHop { hop, .. }) => (7, u64::from(hop.port), Some(hop.address)),
-            // Of one connection, which stands in `tracks`.
-            Effect::Translate(_) => (6, 0, None),
-        });
-        Some(FixedState::default().hash_one(steps.collect::<Vec<_>>()))
+        Some(FixedState::default().hash_one(fingerprint(&self.steps)))
     }
 
     /// Whether it holds for a packet, as far as connections go; if so, and the packet is sent, it is counted
@@ -132,17 +128,17 @@ impl Program {
         connections: &mut Connections,
         now: u64,
     ) -> bool {
-        if self.tracks.is_empty() {
+        if self.tracks.is_empty() && self.watched.is_empty() {
             return true;
         }
         let contents = Contents::read(frame.head(), key, layout);
         let passing = contents.passing(frame.len());
-        if let ([track], true) = (&*self.tracks, self.sends) {
+        if let ([track], []) = (&*self.tracks, &*self.watched) {
             return connections.touch(track, &passing, now) == Touched::Passed;
         }
         let passed = |track: &Track| connections.check(track, &contents.transport, now) == Touched::Passed;
-        let admitted = self.tracks.iter().all(passed);
-        if admitted && self.sends {
+        let admitted = self.tracks.iter().chain(&self.watched).all(passed);
+        if admitted {
             for track in &self.tracks {
                 connections.advance(track, &passing, now);
             }
@@ -151,27 +147,52 @@ impl Program {
     }
 
     /// Runs it on a frame. `key` and `layout` are what the frame was parsed to.
-    pub fn run(&self, mut frame: Frame, key: &FlowKey, mut layout: Layout, egress: &mut impl Egress) {
-        let Some((last, before)) = self.steps.split_last() else { return egress.discard(frame, self.drop) };
+    pub fn run(&self, frame: Frame, key: &FlowKey, layout: Layout, egress: &mut impl Egress) {
         let received = self.answers.then(|| Received::keep(&frame, &layout));
-        let mut mtu = None;
+        let passing = Passing { key, layout, received: received.as_ref(), mtu: None };
+        if self.branches {
+            egress.branches(true);
+        }
+        self.run_steps(&self.steps, self.drop, frame, passing, egress);
+        if self.branches {
+            egress.branches(false);
+        }
+    }
+
+    /// Runs the steps of one way, which without any of them is a drop.
+    fn run_steps(
+        &self,
+        steps: &[Effect],
+        drop: DropReason,
+        mut frame: Frame,
+        mut passing: Passing<'_>,
+        egress: &mut impl Egress,
+    ) {
+        let Some((last, before)) = steps.split_last() else { return egress.discard(frame, drop) };
         for step in before {
-            if step.consumes() {
+            if let Effect::Branch(branch) = step
+                && let (Some(reason), true) = (branch.drop, branch.effects.is_empty())
+            {
+                egress.lose(reason);
+            } else if step.consumes() {
                 if let Some(copy) = egress.copy(&frame, step.output()) {
-                    self.consume(step, copy, &Passing { key, layout, received: received.as_ref(), mtu }, egress);
+                    self.consume(step, copy, passing, egress);
                 }
             } else if step.teaches() {
-                learn(step, key, egress);
-            } else if let Err(refusal) = change(step, &mut frame, &mut layout, &mut mtu) {
-                let passing = Passing { key, layout, received: received.as_ref(), mtu };
+                learn(step, passing.key, egress);
+            } else if let Err(refusal) = change(step, &mut frame, &mut passing.layout, &mut passing.mtu) {
                 return self.refuse(frame, refusal, &passing, egress);
             }
         }
-        self.consume(last, frame, &Passing { key, layout, received: received.as_ref(), mtu }, egress);
+        if last.teaches() {
+            learn(last, passing.key, egress);
+            return egress.discard(frame, drop);
+        }
+        self.consume(last, frame, passing, egress);
     }
 
     /// A step that ends the frame's way (or its copy's).
-    fn consume(&self, step: &Effect, mut frame: Frame, passing: &Passing<'_>, egress: &mut impl Egress) {
+    fn consume(&self, step: &Effect, mut frame: Frame, passing: Passing<'_>, egress: &mut impl Egress) {
         let (action, table, cookie) = match step {
             Effect::Action { action, table, cookie } => (action, *table, *cookie),
             Effect::Output { .. } | Effect::Tunnel(_) => {
@@ -184,6 +205,10 @@ impl Program {
                         egress.fragment(output, frame, passing.layout.l3.into(), mtu, each);
                     }
                 };
+            }
+            Effect::Branch(branch) => {
+                let drop = branch.drop.unwrap_or(DropReason::NoOutput);
+                return self.run_steps(&branch.effects, drop, frame, passing, egress);
             }
             Effect::HandOver(worker) => return egress.hand_over(*worker, frame, passing.key),
             Effect::Undeliverable { reason, .. } => return egress.discard(frame, *reason),
@@ -219,21 +244,19 @@ impl Program {
             }
             Action::IcmpUnreachable { why, answer } => {
                 let refusal = Refusal { reason: why.reason(), answer: Some((Problem::Unreachable(*why), *answer)) };
-                self.refuse(frame, refusal, passing, egress);
-            }
-            Action::LearnNeighbour { .. } => {
-                learn(step, passing.key, egress);
-                egress.discard(frame, self.drop);
+                self.refuse(frame, refusal, &passing, egress);
             }
             // Those that leave the frame to what follows, and those that the walk carries out.
             Action::Output(_)
             | Action::Drop(_)
             | Action::Track(_)
+            | Action::Clone(_)
             | Action::SetField(_)
             | Action::PushVlan(_)
             | Action::PopVlan
             | Action::CheckMtu { .. }
             | Action::Neighbour(_)
+            | Action::LearnNeighbour { .. }
             | Action::Translate { .. }
             | Action::DecTtl { .. } => egress.discard(frame, DropReason::NoOutput),
         }
@@ -285,12 +308,51 @@ impl Program {
         if let Some(worker) = self.owner() {
             return format!("hand to worker {worker}");
         }
-        let messages = self.steps.iter().flat_map(|step| step.to_messages(topology));
-        messages.map(|message| text::format_effect(&message)).collect::<Vec<_>>().join(", ")
+        self.effects(topology).iter().map(text::format_effect).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What it does, as messages.
+    #[must_use]
+    pub fn effects(&self, topology: &Topology) -> Vec<v1::Effect> {
+        self.steps.iter().flat_map(|step| step.to_messages(topology)).collect()
     }
 }
 
+/// The steps of effects: what cannot be delivered is left out, and what comes after the last consumer.
+fn compile_steps(effects: &[Effect]) -> Vec<Effect> {
+    let step = |effect: &Effect| match effect {
+        explains if explains.explains() => None,
+        Effect::Branch(branch) => {
+            let branch = Branch { effects: compile_steps(&branch.effects), drop: branch.drop };
+            Some(Effect::Branch(Box::new(branch)))
+        }
+        other => Some(other.clone()),
+    };
+    let mut steps: Vec<Effect> = effects.iter().filter_map(step).collect();
+    while steps.last().is_some_and(|step| !step.consumes() && !step.teaches()) {
+        steps.pop();
+    }
+    steps
+}
+
+/// What tells lists of steps apart.
+fn fingerprint(steps: &[Effect]) -> u64 {
+    let parts = steps.iter().map(|step| match step {
+        Effect::Output { slot, .. } => (1, slot.index() as u64, None),
+        Effect::Tunnel(output) => (2, output.id, Some(output.destination)),
+        Effect::Action { cookie, .. } => (3, *cookie, None),
+        Effect::Undeliverable { .. } => (4, 0, None),
+        Effect::HandOver(worker) => (5, u64::from(*worker), None),
+        // Of one connection, which stands in `tracks`.
+        Effect::Translate(_) => (6, 0, None),
+        Effect::Branch(branch) => (7, fingerprint(&branch.effects), None),
+        Effect::Neighbour(NextHop { hop, .. }) => (8, u64::from(hop.port), Some(hop.address)),
+    });
+    FixedState::default().hash_one(parts.collect::<Vec<_>>())
+}
+
 /// What is known of a frame beside its bytes.
+#[derive(Clone, Copy)]
 struct Passing<'a> {
     /// As received.
     key: &'a FlowKey,
@@ -322,10 +384,12 @@ fn send(step: &Effect, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
     match step {
         Effect::Output { slot, .. } => egress.send(*slot, frame),
         Effect::Tunnel(output) => send_by_tunnel(output, frame, key, egress),
-        Effect::Action { .. } | Effect::Translate(_) | Effect::Neighbour(_) => {
-            egress.discard(frame, DropReason::NoOutput);
-        }
-        Effect::HandOver(_) | Effect::Undeliverable { .. } => egress.discard(frame, DropReason::NoOutput),
+        Effect::Action { .. }
+        | Effect::Translate(_)
+        | Effect::Neighbour(_)
+        | Effect::Branch(_)
+        | Effect::HandOver(_)
+        | Effect::Undeliverable { .. } => egress.discard(frame, DropReason::NoOutput),
     }
 }
 
@@ -412,6 +476,7 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Optio
         | Action::Punt { .. }
         | Action::Drop(_)
         | Action::Track(_)
+        | Action::Clone(_)
         | Action::ArpReply(_)
         | Action::DhcpReply(_)
         | Action::IcmpReply

@@ -17,31 +17,39 @@
 //! one depends on. What belongs to no connection, or begins one, is not to be cached. A walk that meets a
 //! connection of another worker ends there: the frame is that one's (`handover.rs`).
 //!
+//! **Branches** (`branch.rs`) walk with a copy of packet and registers. What the walk keeps account of is common
+//! to all of them: the union of what they consulted is the mask of the one program, which forks where they did. A
+//! branch that is dropped begins no connection and keeps none alive; the program still depends on what it saw.
+//! What a walk finds that concerns the packet whole (another worker's connection, an early fragment) ends all of it.
+//!
 //! **NAT** of a connection is constants, which are written like those of a set-field ([`Effect::Translate`]): the
 //! program that has them names the connection among its tracks. A connection that begins gets its own from what
 //! is prepared, and a walk as if new that of the connection there is.
 //!
 //! Values that are only checked (the TTL) are checked when the program runs, and are not consulted here.
 
-use super::action::{Action, Instructions, SetField};
-use super::effect::{Effect, TunnelOutput};
+use super::action::{Action, Instructions};
+use super::effect::Effect;
 use super::key::FlowKey;
-use super::log::{Passed, TOPOLOGY, partition};
+use super::log::{Passed, partition};
 use super::rule::Rule;
 use super::state::FlowState;
-use crate::connection::fragments::Seen;
+use crate::connection::fragments::{First, Seen};
 use crate::connection::{ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
 use crate::drop::DropReason;
-use crate::packet::parse::LATER_FRAGMENT;
-use crate::packet::tunnel::VxlanHeader;
-use crate::topology::{Path, PortKind, Topology};
-use std::net::Ipv4Addr;
+use crate::topology::Topology;
+use action_set::ActionSet;
+use branch::Pending;
 use std::sync::Arc;
-use weft_proto::PORT_IN_PORT;
 use weft_proto::v1::Field;
 
+mod action_set;
 mod answer;
+mod branch;
+mod finish;
 mod gateway;
+mod output;
+mod rewrite;
 mod track;
 mod translate;
 
@@ -95,6 +103,10 @@ impl<'a> From<&'a FlowKey> for Packet<'a> {
 pub trait Observer {
     /// A table was searched; `None`: no rule matched.
     fn searched(&mut self, table: u8, rule: Option<&Arc<Rule>>);
+    /// What follows is a branch's, until it [joins](Self::joins).
+    fn forks(&mut self) {}
+    /// The innermost branch has ended; so if it goes nowhere.
+    fn joins(&mut self, _drop: Option<DropReason>) {}
 }
 
 /// Nobody looks.
@@ -127,9 +139,11 @@ pub struct Resolution {
     pub early: bool,
     /// What the packet is to its connections: of a later fragment what its first one was.
     pub transport: Transport,
-    /// Connections the packet belongs to, as they are after it.
+    /// Connections the packet belongs to and is sent in, as they are after it.
     pub tracks: Vec<Track>,
-    /// Connections it begins, if it is output: all or none.
+    /// Those it belongs to where it is dropped: they stay as they are.
+    pub watched: Vec<Track>,
+    /// Connections it begins: all or none.
     pub commits: Vec<Prepared>,
     /// Connections that rules no longer admit.
     pub refused: Vec<ConnectionId>,
@@ -140,6 +154,8 @@ pub struct Resolution {
     pub moves: Vec<ConnectionId>,
     /// Whether other packets of the same key will fare the same.
     pub cacheable: bool,
+    /// Branches walked, those of repeated walks included: what it cost beyond one walk.
+    pub branches: usize,
     /// Next hops.
     pub hops: Hops,
 }
@@ -147,7 +163,7 @@ pub struct Resolution {
 /// Walks the tables from table 0.
 pub fn resolve(view: &View<'_>, packet: &Packet<'_>, observer: &mut impl Observer) -> Resolution {
     let mut walk = Walk::new(view, packet);
-    let verdict = walk.run(observer);
+    let verdict = walk.run(0, observer);
     walk.finish(verdict)
 }
 
@@ -176,38 +192,49 @@ struct Walk<'a> {
     decremented: bool,
     /// Tags that pushes moved below the two of the key; pops bring them back.
     deeper_tags: Vec<[u8; 2]>,
+    /// Of this branch.
     effects: Vec<Effect>,
     rules: Vec<Arc<Rule>>,
     tables: Vec<PassedTable>,
     topology: Vec<Passed>,
     set: ActionSet,
-    /// What was found in each zone.
+    /// What was found in each zone on the way here.
     zones: Vec<(u32, Observation)>,
-    /// Zones whose NAT has been applied.
+    /// Zones whose NAT has been applied on the way here.
     translated: Vec<u32>,
-    /// Zones that a commit was asked for, whether something new begins there or not.
+    /// Zones in which something begins on the way here.
+    begun: Vec<u32>,
+    /// What `ct` found and prepared on ways that have not ended: it holds if something is sent.
+    pending: Vec<Pending>,
+    /// Zones that a commit was asked for and holds, whether something new begins there or not.
     committed: Vec<u32>,
+    tracks: Vec<Track>,
+    watched: Vec<Track>,
     commits: Vec<Prepared>,
+    /// Records of the packet's tuples, wherever they were met.
+    records: Vec<ConnectionId>,
     refused: Vec<ConnectionId>,
+    /// First packets of connections whose walks were repeated, with the zones that they would be committed in.
+    repeated: Vec<(FlowKey, Vec<u32>)>,
     owner: Option<u16>,
     others: Vec<Passed>,
     cacheable: bool,
     back: Option<Back>,
     fragment: Option<Seen>,
+    /// What a later fragment has from its first one.
+    first: Option<First>,
     early: bool,
+    /// Whether something was found that ends the walk with all its branches.
+    over: bool,
+    /// Branches walked so far.
+    branches: usize,
+    /// Likewise in repeated walks.
+    branches_repeated: usize,
+    /// Branches around this one.
+    depth: usize,
+    /// Whether an output was left out, because it names the port that the packet came in by.
+    suppressed: bool,
     hops: Hops,
-}
-
-/// OpenFlow's action set: at most one action of each kind [1.3.5, 5.10].
-#[derive(Default)]
-struct ActionSet {
-    pop_vlan: bool,
-    push_vlan: Option<u16>,
-    dec_ttl: Option<Action>,
-    set_field: Option<SetField>,
-    check_mtu: Option<Action>,
-    /// Output, or what stands in its place, and the rule that wrote it.
-    last: Option<(Action, Arc<Rule>)>,
 }
 
 impl<'a> Walk<'a> {
@@ -234,22 +261,33 @@ impl<'a> Walk<'a> {
             set: ActionSet::default(),
             zones: Vec::new(),
             translated: Vec::new(),
+            begun: Vec::new(),
+            pending: Vec::new(),
             committed: Vec::new(),
+            tracks: Vec::new(),
+            watched: Vec::new(),
             commits: Vec::new(),
+            records: Vec::new(),
             refused: Vec::new(),
+            repeated: Vec::new(),
             owner: None,
             others: Vec::new(),
             cacheable: true,
             back: None,
             fragment: None,
+            first: None,
             early: false,
+            over: false,
+            branches: 0,
+            branches_repeated: 0,
+            depth: 0,
+            suppressed: false,
             hops: Hops::default(),
         }
     }
 
-    /// From table 0 to the end.
-    fn run(&mut self, observer: &mut impl Observer) -> Result<(), DropReason> {
-        let mut table = 0;
+    /// From a table to the end.
+    fn run(&mut self, mut table: u8, observer: &mut impl Observer) -> Result<(), DropReason> {
         loop {
             let found = self.view.state.table(table).and_then(|state| {
                 self.pass_table(table, state.partition_field());
@@ -261,9 +299,9 @@ impl<'a> Walk<'a> {
             observer.searched(table, found);
             let Some(rule) = found else { return Err(DropReason::TableMiss) };
             self.rules.push(rule.clone());
-            match self.execute(rule)? {
+            match self.execute(rule, observer)? {
                 Some(next) => table = next,
-                None => return self.execute_action_set(rule),
+                None => return self.execute_action_set(rule, observer),
             }
         }
     }
@@ -279,10 +317,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Carries out a rule's instructions in OpenFlow's order; gives the next table.
-    fn execute(&mut self, rule: &Arc<Rule>) -> Result<Option<u8>, DropReason> {
+    fn execute(&mut self, rule: &Arc<Rule>, observer: &mut impl Observer) -> Result<Option<u8>, DropReason> {
         let Instructions { apply, clear, write, metadata, goto } = &rule.instructions;
         for action in apply {
-            self.apply(action, rule)?;
+            self.apply(action, rule, observer)?;
         }
         if *clear {
             self.set = ActionSet::default();
@@ -298,28 +336,8 @@ impl<'a> Walk<'a> {
         Ok(*goto)
     }
 
-    fn execute_action_set(&mut self, rule: &Rule) -> Result<(), DropReason> {
-        let set = std::mem::take(&mut self.set);
-        if set.pop_vlan {
-            self.apply(&Action::PopVlan, rule)?;
-        }
-        if let Some(ether_type) = set.push_vlan {
-            self.apply(&Action::PushVlan(ether_type), rule)?;
-        }
-        if let Some(dec_ttl) = set.dec_ttl {
-            self.apply(&dec_ttl, rule)?;
-        }
-        if let Some(set_field) = set.set_field {
-            self.apply(&Action::SetField(Box::new(set_field)), rule)?;
-        }
-        if let Some(check_mtu) = set.check_mtu {
-            self.apply(&check_mtu, rule)?;
-        }
-        set.last.map_or(Ok(()), |(action, rule)| self.apply(&action, &rule))
-    }
-
-    /// One action, at once. An error ends the walk.
-    fn apply(&mut self, action: &Action, rule: &Rule) -> Result<(), DropReason> {
+    /// One action, at once. An error ends the walk, or the branch.
+    fn apply(&mut self, action: &Action, rule: &Rule, observer: &mut impl Observer) -> Result<(), DropReason> {
         match action {
             Action::Output(port) => {
                 self.output(*port);
@@ -327,6 +345,7 @@ impl<'a> Walk<'a> {
             }
             Action::Drop(reason) => return Err(*reason),
             Action::Track(track) => return self.track(track),
+            Action::Clone(branch) => return self.clone_action(branch, rule, observer),
             Action::SetField(set) => {
                 if !self.set_field(set)? {
                     return Ok(());
@@ -360,234 +379,6 @@ impl<'a> Walk<'a> {
         }
         self.effects.push(Effect::Action { action: action.clone(), table: rule.id.table, cookie: rule.cookie });
         if let Action::IcmpUnreachable { why, .. } = action { Err(why.reason()) } else { Ok(()) }
-    }
-
-    fn decrement_ttl(&mut self) -> Result<(), DropReason> {
-        self.consult(Field::EthType);
-        if !matches!(self.key.eth_type, [0x08, 0x00] | [0x86, 0xdd]) {
-            return Err(DropReason::BadAction);
-        }
-        self.key.ip_ttl = self.key.ip_ttl.saturating_sub(1);
-        self.changed.ip_ttl = 0xff;
-        if self.written.ip_ttl != 0xff {
-            // Carries cross whatever was written of it: what it is now depends on the packet.
-            self.written.ip_ttl = 0;
-            self.decremented = true;
-        }
-        Ok(())
-    }
-
-    fn consult(&mut self, field: Field) {
-        let mut mask = FlowKey::ZERO;
-        mask.field_mut(field).fill(0xff);
-        self.consulted.union_except(&mask, &self.written);
-    }
-
-    /// Tags move between fields when one is pushed or popped: both are consulted, and from then on known.
-    fn consult_tags(&mut self) {
-        self.consult(Field::VlanTci);
-        self.consult(Field::VlanInnerTci);
-        let mut tags = FlowKey::ZERO;
-        (tags.vlan_tci, tags.vlan_inner_tci) = ([0xff; 2], [0xff; 2]);
-        self.written.union(&tags);
-        self.changed.union(&tags);
-    }
-
-    fn write(&mut self, value: &FlowKey, mask: &FlowKey) {
-        for (word, (value, mask)) in self.key.words_mut().iter_mut().zip(value.words().iter().zip(mask.words())) {
-            *word = (*word & !mask) | (value & mask);
-        }
-        self.written.union(mask);
-        self.changed.union(mask);
-    }
-
-    /// Whether the packet itself changes, not only what the tables know of it.
-    fn set_field(&mut self, set: &SetField) -> Result<bool, DropReason> {
-        let mut on_packet = false;
-        for &field in &set.fields {
-            if from_pipeline(field) || is_tunnel(field) {
-                continue;
-            }
-            on_packet = true;
-            if !self.has(field) {
-                return Err(DropReason::BadAction);
-            }
-        }
-        self.write(&set.value, &set.mask);
-        if set.fields.contains(&Field::VlanTci) {
-            // The presence bit tells that there is a tag; it is not the tag's to change.
-            self.key.vlan_tci[0] |= 0x10;
-        }
-        Ok(on_packet)
-    }
-
-    /// Whether the packet has this field; consults what tells.
-    fn has(&mut self, field: Field) -> bool {
-        let Some(row) = weft_proto::field::info(field) else { return false };
-        if field == Field::VlanTci {
-            self.consult(Field::VlanTci);
-            return self.key.vlan_tci[0] & 0x10 != 0;
-        }
-        for prerequisite in row.prerequisites {
-            self.consult(prerequisite.field);
-            let bytes = self.key.field(prerequisite.field);
-            let value = bytes.iter().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
-            if !prerequisite.values.contains(&value) {
-                return false;
-            }
-            if prerequisite.field == Field::IpProto {
-                // Later fragments have no transport header, but may be known to follow one.
-                self.consult(Field::IpFrag);
-                if self.key.ip_frag == LATER_FRAGMENT && !self.follows_first() {
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    fn pass_topology(&mut self, what: &[u8]) {
-        self.pass_partition(partition(what));
-    }
-
-    fn pass_partition(&mut self, partition: u16) {
-        self.topology.push(Passed { table: TOPOLOGY, partition: Some(partition), others: false });
-    }
-
-    fn output(&mut self, port: u32) {
-        let number = if port == PORT_IN_PORT {
-            self.in_port
-        } else if port == self.in_port {
-            return;
-        } else {
-            port
-        };
-        self.pass_topology(&number.to_be_bytes());
-        let effect = match self.view.topology.ports.get(&number).map(|info| &info.kind) {
-            None => Err(DropReason::NoSuchPort),
-            Some(PortKind::Device { up: false, .. }) => Err(DropReason::PortDown),
-            // Every result depends on the ingress port, so its slot may stand in it too.
-            Some(PortKind::Device { slot, .. }) => Ok(Effect::Output { port: number, slot: *slot }),
-            Some(tunnel @ PortKind::Vxlan { .. }) => {
-                self.tunnel(number, tunnel).map(|output| Effect::Tunnel(Box::new(output)))
-            }
-        };
-        self.effects.push(effect.unwrap_or_else(|reason| Effect::Undeliverable { port: number, reason }));
-    }
-
-    fn tunnel(&mut self, port: u32, tunnel: &PortKind) -> Result<TunnelOutput, DropReason> {
-        if self.written.tun_dst != [0xff; 4] {
-            return Err(DropReason::NoTunnelDestination);
-        }
-        self.consult(Field::TunId);
-        let own = (self.written.tun_src == [0xff; 4]).then(|| self.key.tun_src.into());
-        self.encapsulation(port, tunnel, self.key.tun_dst.into(), u64::from_be_bytes(self.key.tun_id), own)
-    }
-
-    /// What a packet is wrapped in towards a remote end; `own` is our address, if rules choose it.
-    fn encapsulation(
-        &mut self,
-        port: u32,
-        tunnel: &PortKind,
-        destination: Ipv4Addr,
-        id: u64,
-        own: Option<Ipv4Addr>,
-    ) -> Result<TunnelOutput, DropReason> {
-        let PortKind::Vxlan { slot, local, udp_port, .. } = tunnel else { return Err(DropReason::NoSuchPort) };
-        self.pass_topology(&destination.octets());
-        let path = self.view.topology.paths.get(&destination);
-        let (underlay, source_mac, destination_mac, source) = match path {
-            None => return Err(DropReason::NeighbourUnresolved),
-            Some(Path::Unusable(reason)) => return Err(*reason),
-            Some(Path::Resolved { underlay, source_mac, destination_mac, source }) => {
-                (*underlay, *source_mac, *destination_mac, *source)
-            }
-        };
-        let source = own.or(*local).unwrap_or(source);
-        // Of the outer TOS, ECN is each packet's own (RFC 6040) and DSCP stays 0.
-        let header = VxlanHeader::new(
-            source_mac,
-            destination_mac,
-            source,
-            destination,
-            *udp_port,
-            (id & 0x00ff_ffff) as u32,
-            64,
-            0,
-        );
-        Ok(TunnelOutput { port, slot: *slot, underlay, destination, id, header })
-    }
-
-    fn finish(mut self, verdict: Result<(), DropReason>) -> Resolution {
-        let mut moves = Vec::new();
-        if let Some(owner) = self.owner {
-            moves.extend(self.zones.iter().filter_map(|(_, seen)| seen.record));
-            // What moves now is not met here again: the next packet's walk is another one.
-            self.cacheable = moves.is_empty() && self.contents.quoted.is_none() && self.contents.fragment.is_none();
-            self.effects = vec![Effect::HandOver(owner)];
-            // The owner counts the packet, and does everything to it.
-            (self.rules, self.zones, self.commits) = Default::default();
-        }
-        let consumed = self.effects.iter().any(|effect| effect.consumes() && !effect.refuses());
-        let undeliverable = self.effects.iter().find_map(|effect| match effect {
-            Effect::Undeliverable { reason, .. } => Some(*reason),
-            _ => None,
-        });
-        let drop = (!consumed).then(|| verdict.err().or(undeliverable).unwrap_or_else(|| self.without_output()));
-        // What comes after the last consumer would be done to nothing.
-        while self.effects.last().is_some_and(|last| !(last.consumes() || last.teaches() || last.explains())) {
-            self.effects.pop();
-        }
-        if self.decremented && self.consulted.ip_ttl != 0 {
-            self.consulted.ip_ttl = 0xff;
-        }
-        let mut stable = FlowKey::ZERO;
-        stable.union_except(&self.consulted, &self.changed);
-        let consulted = self.consulted;
-        let tables = self.tables.iter().map(|passed| Passed {
-            table: passed.table,
-            partition: (passed.written || all_ones(consulted.field(passed.field))).then_some(passed.partition),
-            others: false,
-        });
-        let passed = tables.chain(self.topology).chain(self.others).collect();
-        // Pipeline fields start from zero for every packet: nothing to match.
-        let mut from_packet = consulted;
-        from_packet.words_mut()[super::key::PACKET_WORDS..].fill(0);
-        Resolution {
-            consulted: from_packet,
-            stable,
-            effects: self.effects,
-            rules: self.rules,
-            passed,
-            drop,
-            tracks: self.zones.iter().filter_map(|(_, seen)| seen.track).collect(),
-            commits: self.commits,
-            refused: self.refused,
-            owner: self.owner,
-            moves,
-            cacheable: self.cacheable,
-            back: self.back,
-            fragment: self.fragment,
-            early: self.early,
-            hops: self.hops,
-            transport: self.contents.transport,
-        }
-    }
-}
-
-impl ActionSet {
-    fn merge(&mut self, action: &Action, rule: &Arc<Rule>) {
-        match action {
-            Action::PopVlan => self.pop_vlan = true,
-            Action::PushVlan(ether_type) => self.push_vlan = Some(*ether_type),
-            Action::DecTtl { .. } => self.dec_ttl = Some(action.clone()),
-            Action::CheckMtu { .. } => self.check_mtu = Some(action.clone()),
-            Action::SetField(new) => match &mut self.set_field {
-                None => self.set_field = Some((**new).clone()),
-                Some(old) => old.merge(new),
-            },
-            last => self.last = Some((last.clone(), rule.clone())),
-        }
     }
 }
 

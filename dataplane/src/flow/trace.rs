@@ -1,7 +1,7 @@
 //! The walk of a packet, written down for a person. It observes the same walk that the worker does.
 
 use super::action::Action;
-use super::effect::Effect;
+use super::effect::{Branch, Effect};
 use super::message;
 use super::resolve::{Back, Observer, Packet, Resolution};
 use super::rule::Rule;
@@ -14,12 +14,32 @@ use weft_proto::v1;
 /// Tables searched, in order, with the rule found.
 #[derive(Default)]
 pub struct Trace {
-    steps: Vec<(u8, Option<Arc<Rule>>)>,
+    steps: Vec<Step>,
+    depth: u32,
+}
+
+struct Step {
+    table: u8,
+    rule: Option<Arc<Rule>>,
+    depth: u32,
+    /// Why the branch goes nowhere of which this is the last step.
+    drop: Option<DropReason>,
 }
 
 impl Observer for Trace {
     fn searched(&mut self, table: u8, rule: Option<&Arc<Rule>>) {
-        self.steps.push((table, rule.cloned()));
+        self.steps.push(Step { table, rule: rule.cloned(), depth: self.depth, drop: None });
+    }
+
+    fn forks(&mut self) {
+        self.depth += 1;
+    }
+
+    fn joins(&mut self, drop: Option<DropReason>) {
+        if let Some(last) = self.steps.last_mut().filter(|last| last.depth == self.depth) {
+            last.drop = drop;
+        }
+        self.depth -= 1;
     }
 }
 
@@ -48,26 +68,15 @@ impl Trace {
         resolution: &Resolution,
     ) -> v1::TraceReply {
         let (key, now) = (packet.key, crate::clock::now());
-        let steps = self.steps.iter().map(|(table, rule)| {
-            let settings = state.table(*table).and_then(|table| table.settings.as_ref());
+        let steps = self.steps.iter().map(|step| {
+            let settings = state.table(step.table).and_then(|table| table.settings.as_ref());
             let table_name = settings.map_or_else(String::new, |settings| settings.name.to_string());
-            let rule = rule.as_ref().map(|rule| rule_state(rule, &table_name, now));
-            v1::TraceStep { table: (*table).into(), table_name, rule }
+            let rule = step.rule.as_ref().map(|rule| rule_state(rule, &table_name, now));
+            let drop_reason = step.drop.map(|reason| reason.word().to_owned()).unwrap_or_default();
+            v1::TraceStep { table: step.table.into(), table_name, rule, depth: step.depth, drop_reason }
         });
-        let mut effects = Vec::new();
-        let (mut ttl, mut drop) = (key.ip_ttl, resolution.drop);
-        for effect in &resolution.effects {
-            effects.extend(effect.to_messages(topology));
-            let Effect::Action { action, .. } = effect else { continue };
-            let failed = fails(action, &mut ttl, packet.contents.size);
-            if failed.is_some_and(|(_, answered)| answered) || action.consumes() {
-                effects.extend(way_back(resolution, key.port(), topology, action));
-            }
-            if let Some((reason, _)) = failed {
-                drop = Some(reason);
-                break;
-            }
-        }
+        let shown = Shown { packet, topology, resolution };
+        let (effects, drop) = shown.effects(&resolution.effects, resolution.drop, key.ip_ttl);
         v1::TraceReply {
             steps: steps.collect(),
             effects,
@@ -75,6 +84,47 @@ impl Trace {
             drop_meaning: drop.map(|reason| reason.meaning().to_owned()).unwrap_or_default(),
             consulted: message::matches(key, &resolution.consulted),
         }
+    }
+}
+
+/// What a trace shows of a walk.
+struct Shown<'a> {
+    packet: &'a Packet<'a>,
+    topology: &'a Topology,
+    resolution: &'a Resolution,
+}
+
+impl Shown<'_> {
+    /// The effects of one way, up to where a packet with this TTL is found to be dropped; and why it is.
+    fn effects(&self, all: &[Effect], drop: Option<DropReason>, mut ttl: u8) -> (Vec<v1::Effect>, Option<DropReason>) {
+        let mut effects = Vec::new();
+        let mut sent = false;
+        for effect in all {
+            let action = match effect {
+                Effect::Branch(branch) => {
+                    let (inner, lost) = self.effects(&branch.effects, branch.drop, ttl);
+                    sent |= lost.is_none();
+                    effects.push(Branch::message(inner, lost));
+                    continue;
+                }
+                Effect::Action { action, .. } => action,
+                other => {
+                    sent |= other.sends();
+                    effects.extend(other.to_messages(self.topology));
+                    continue;
+                }
+            };
+            effects.extend(effect.to_messages(self.topology));
+            let failed = fails(action, &mut ttl, self.packet.contents.size);
+            if failed.is_some_and(|(_, answered)| answered) || action.consumes() {
+                effects.extend(way_back(self.resolution, self.packet.key.port(), self.topology, action));
+            }
+            if let Some((reason, _)) = failed {
+                return (effects, (!sent).then_some(reason));
+            }
+            sent |= effect.sends();
+        }
+        (effects, drop)
     }
 }
 

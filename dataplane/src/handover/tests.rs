@@ -2,6 +2,7 @@
 //! were one.
 
 mod apart;
+mod branches;
 mod flows;
 mod hops;
 mod translated;

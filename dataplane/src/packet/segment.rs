@@ -290,15 +290,25 @@ const UDP_CHECKSUM: u16 = 6;
 /// # Errors
 /// `Malformed` if the descriptor names a place outside the first segment.
 pub fn complete_checksum(frame: &mut Frame) -> Result<(), DropReason> {
-    let Checksum::Partial { start, offset } = frame.checksum else { return Ok(()) };
+    if let Checksum::Partial { .. } = frame.checksum {
+        let (field, checksum) = missing_checksum(frame).ok_or(Malformed)?;
+        frame.head_mut()[field..field + 2].copy_from_slice(&checksum);
+        frame.checksum = Checksum::Complete;
+    }
+    Ok(())
+}
+
+/// Of a partial checksum what completes it, and where that belongs; `None` also if that is outside the first
+/// segment.
+#[must_use]
+pub fn missing_checksum(frame: &Frame) -> Option<(usize, [u8; 2])> {
+    let Checksum::Partial { start, offset } = frame.checksum else { return None };
     let field = usize::from(start) + usize::from(offset);
     if field + 2 > frame.head().len() {
-        return Err(Malformed);
+        return None;
     }
     let sum = checksum::sum_range(frame, usize::from(start), frame.len());
     // Only UDP's is at this offset; TCP's is at 16, ICMPv6's at 2.
     let checksum = if offset == UDP_CHECKSUM { checksum::finish_udp(sum) } else { checksum::finish(sum) };
-    frame.head_mut()[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
-    frame.checksum = Checksum::Complete;
-    Ok(())
+    Some((field, checksum.to_be_bytes()))
 }

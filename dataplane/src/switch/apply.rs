@@ -65,7 +65,7 @@ impl Switch {
         let changes_ports = plan.changes_ports();
         let resolve = plan.replace
             || !plan.remove.is_empty()
-            || plan.add.iter().any(|rule| rule.instructions.tunnel_destinations().next().is_some());
+            || plan.add.iter().any(|rule| !rule.instructions.tunnel_destinations().is_empty());
         let change = Change {
             settings: std::mem::take(&mut plan.settings),
             // The controller says what all tables are: a name by hand does not outlast a resynchronisation.
@@ -252,6 +252,9 @@ impl Switch {
             }
             for (slot, reason, frames) in report.unsent {
                 *totals.unsent.entry((slot, reason)).or_default() += frames;
+            }
+            for (slot, reason, branches) in report.branches {
+                *totals.branches.entry((slot, reason)).or_default() += branches;
             }
             for (slot, counters) in report.ports {
                 let sum = totals.packets.entry(slot).or_default();

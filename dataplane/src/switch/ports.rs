@@ -62,6 +62,8 @@ pub(super) struct Totals {
     pub drops: Counts,
     /// By output port.
     pub unsent: Counts,
+    /// Branches, by ingress port.
+    pub branches: Counts,
     pub packets: HashMap<PortSlot, QueueCounters>,
 }
 

@@ -3,7 +3,6 @@
 
 use super::Switch;
 use crate::connection::Contents;
-use crate::drop::DropReason;
 use crate::flow::key::FlowKey;
 use crate::flow::message::{self, owner_from_message};
 use crate::flow::resolve::{Connected, Packet};
@@ -189,44 +188,6 @@ impl Switch {
         let state = self.state();
         let statuses = state.ports.iter().map(|port| state.ports.status(port, &state.underlay, &totals));
         v1::ListPortsReply { ports: statuses.collect() }
-    }
-
-    /// `ListDrops`, the most frequent reason first. Drops of ports that are gone stand under port 0.
-    #[must_use]
-    pub fn drops(&self, request: &v1::ListDropsRequest) -> v1::ListDropsReply {
-        let totals = self.totals();
-        let state = self.state();
-        let mut counts = state.ports.by_reason(&totals.drops);
-        let mut unsent = state.ports.by_reason(&totals.unsent);
-        for port in state.ports.iter() {
-            let missed = port.device.as_ref().map_or(0, |device| device.missed());
-            if missed > 0 {
-                counts.entry(DropReason::RingOverrun).or_default().insert(port.spec.number, missed);
-            }
-        }
-        let shown = DropReason::ALL.iter().filter(|reason| request.all || unsent.contains_key(reason));
-        for &reason in shown {
-            counts.entry(reason).or_default();
-        }
-        let by_port = |counts: BTreeMap<u32, u64>| {
-            let name = |port| state.ports.get(port).map(|port| port.spec.name.clone()).unwrap_or_default();
-            let drops = counts.into_iter().map(|(port, packets)| v1::PortDrops { port, name: name(port), packets });
-            let mut drops: Vec<v1::PortDrops> = drops.collect();
-            drops.sort_by_key(|port| std::cmp::Reverse(port.packets));
-            drops
-        };
-        let mut drops: Vec<v1::DropCount> = counts
-            .into_iter()
-            .map(|(reason, received)| v1::DropCount {
-                reason: reason.word().to_owned(),
-                meaning: reason.meaning().to_owned(),
-                packets: received.values().sum(),
-                ports: by_port(received),
-                unsent: by_port(unsent.remove(&reason).unwrap_or_default()),
-            })
-            .collect();
-        drops.sort_by_key(|drop| std::cmp::Reverse(drop.packets));
-        v1::ListDropsReply { drops }
     }
 
     /// `DumpCache`.

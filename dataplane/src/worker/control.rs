@@ -5,6 +5,7 @@ use super::Worker;
 use super::announcements::{Announcement, Announcements};
 use super::credit::Credit;
 use super::neighbours::WaitingForHops;
+use crate::capture::Capture;
 use crate::clock;
 use crate::connection::fragments::Waiting;
 use crate::connection::{ConnectionId, Connections, Contents, EndReason, Filter, Options, Record, Start};
@@ -58,6 +59,8 @@ pub struct WorkerReport {
     pub drops: Vec<(PortSlot, DropReason, u64)>,
     /// What outputs could not take, by output port and reason, not zero.
     pub unsent: Vec<(PortSlot, DropReason, u64)>,
+    /// Branches that ended nowhere, by ingress port.
+    pub branches: Vec<(PortSlot, DropReason, u64)>,
     /// Of device ports their queues' counters, of tunnel ports what was decapsulated and encapsulated.
     pub ports: Vec<(PortSlot, QueueCounters)>,
     /// Buffers this worker has free in its own cache: chunks, runs.
@@ -133,6 +136,8 @@ pub(super) enum Command {
     Connections(Filter, usize, Sender<(Vec<Listed>, Option<usize>)>),
     /// Likewise to be ended; gives how many were.
     Flush(Filter, usize, Sender<(usize, Option<usize>)>),
+    Capture(Box<Capture>, Sender<()>),
+    EndCapture(u32),
     Stop,
 }
 
@@ -182,6 +187,11 @@ impl Worker {
             Command::Flush(filter, from, reply) => {
                 let _ = reply.send(self.flush_connections(&filter, from));
             }
+            Command::Capture(capture, done) => {
+                self.outgoing.captures.add(*capture);
+                let _ = done.send(());
+            }
+            Command::EndCapture(id) => self.outgoing.captures.remove(id),
             Command::Stop => {}
         }
     }
@@ -248,6 +258,7 @@ impl Worker {
             busy_microseconds: time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000,
             drops: self.outgoing.outcomes.drops.iter().collect(),
             unsent: self.outgoing.outcomes.unsent.iter().collect(),
+            branches: self.outgoing.outcomes.branches.iter().collect(),
             ports: self.outgoing.counters(),
             cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
         }
@@ -403,6 +414,16 @@ impl WorkerHandle {
     /// The worker that is to be asked instead, because it has a connection of the packet.
     pub fn trace(&self, traced: Traced) -> Result<v1::TraceReply, u16> {
         self.ask(|reply| Command::Trace(traced, reply))
+    }
+
+    /// Begins a capture: frames received after this are seen.
+    pub fn capture(&self, capture: Capture) {
+        self.ask(|done| Command::Capture(Box::new(capture), done));
+    }
+
+    /// Ends one, soon.
+    pub fn end_capture(&self, id: u32) {
+        self.tell(Command::EndCapture(id));
     }
 
     /// At most so many connections of a filter, in no order. Packets pass in between.

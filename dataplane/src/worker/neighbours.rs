@@ -41,26 +41,25 @@ impl WaitingForHops {
 impl Worker {
     /// Lets a frame wait for its next hop, if it may.
     pub(super) fn await_hop(&mut self, wanted: Wanted, missed: Missed) {
+        let asked = if self.hops.count < FRAMES { self.ask_for(wanted) } else { Asked::Refused };
+        match asked {
+            Asked::Refused => return self.outgoing.discard(missed.frame, DropReason::NeighbourUnresolved),
+            Asked::Waits(_) => {}
+            Asked::Known => self.found.push(wanted.hop),
+        }
+        self.hops.count += 1;
+        self.hops.frames.entry(wanted.hop).or_default().push(missed);
+    }
+
+    /// Sees to it that a hop is asked for.
+    pub(super) fn ask_for(&mut self, wanted: Wanted) -> Asked {
         let Wanted { hop, asker, in_port } = wanted;
         let now = self.now;
-        let asked = if self.hops.count < FRAMES {
-            self.tables.change_neighbours(|neighbours| neighbours.ask(hop, asker, in_port, now))
-        } else {
-            Asked::Refused
-        };
-        let request = match asked {
-            Asked::Refused => return self.outgoing.discard(missed.frame, DropReason::NeighbourUnresolved),
-            Asked::Waits(request) => request,
-            Asked::Known => {
-                self.found.push(hop);
-                None
-            }
-        };
-        self.hops.count += 1;
-        self.hops.frames.entry(hop).or_default().push(missed);
-        if let Some(request) = request {
-            self.request(&request);
+        let asked = self.tables.change_neighbours(|neighbours| neighbours.ask(hop, asker, in_port, now));
+        if let Asked::Waits(Some(request)) = &asked {
+            self.request(request);
         }
+        asked
     }
 
     /// What the ARP packets of the batch taught; what waited for it goes on, here and elsewhere.

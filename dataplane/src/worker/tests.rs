@@ -1,5 +1,7 @@
 //! A whole worker on memory ports: frames in, frames out, every frame accounted for.
 
+mod branches;
+mod captured;
 mod edges;
 mod neighbours;
 mod one_to_one;
@@ -131,6 +133,12 @@ impl Bench {
     fn unsent(&self) -> Vec<(usize, &'static str, u64)> {
         let unsent = self.worker.report().unsent;
         unsent.into_iter().map(|(slot, reason, count)| (slot.index(), reason.word(), count)).collect()
+    }
+
+    /// Branches that went nowhere, by ingress port.
+    fn branches(&self) -> Vec<(usize, &'static str, u64)> {
+        let branches = self.worker.report().branches;
+        branches.into_iter().map(|(slot, reason, count)| (slot.index(), reason.word(), count)).collect()
     }
 
     /// Waits until this many frames were dropped in all, and gives the drops.

@@ -50,6 +50,7 @@ const ACTIONS: &[&str] = &[
     "controller",
     "punt",
     "ct",
+    "clone",
     "arp_reply",
     "dhcp_reply",
     "goto_table",
@@ -111,13 +112,16 @@ pub(super) fn from_words(words: &[Word<'_>], matches: &[FieldMatch]) -> Result<I
         }
         last = (place, name);
         match place {
-            0 => instructions.apply_actions.push(one(*word, matches)?),
+            0 => instructions.apply_actions.push(one(*word, matches, 0)?),
             1 => instructions.clear_actions = true,
             2 => {
                 let inner = argument.call_argument(*word, "write_actions(output:1)")?;
                 let inner = self::words(inner)?;
                 for word in &inner {
-                    instructions.write_actions.push(one(*word, matches)?);
+                    if word.text.starts_with("clone(") {
+                        return Err(not_in_set(*word, "clone"));
+                    }
+                    instructions.write_actions.push(one(*word, matches, 0)?);
                 }
             }
             3 => {
@@ -131,6 +135,61 @@ pub(super) fn from_words(words: &[Word<'_>], matches: &[FieldMatch]) -> Result<I
         }
     }
     Ok(instructions)
+}
+
+/// Clones within clones that are read: as many as a switch takes.
+const NESTING: usize = 16;
+
+/// Reads what stands in `clone(…)`: actions, and last, perhaps, a table.
+fn clone(word: Word<'_>, inner: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Clone, Fault> {
+    if depth >= NESTING {
+        return Err(word.fault(
+            "too_deep",
+            format!("more than {NESTING} clones lie within one another"),
+            "Let a clone go on in another table with goto_table:N.",
+        ));
+    }
+    let mut clone = v1::Clone::default();
+    for word in words(inner)? {
+        if clone.goto_table.is_some() {
+            return Err(word.fault(
+                "bad_order",
+                "the copy goes on in another table before this",
+                "Write goto_table last.",
+            ));
+        }
+        match word.split_once("=") {
+            Some((name, table)) if name.text == "goto_table" => {
+                clone.goto_table = Some(goto(word, name, Argument::Colon(table))?);
+                continue;
+            }
+            _ => {}
+        }
+        let (name, argument) = name_and_argument(word);
+        if matches!(name.text, "goto_table" | "resubmit") {
+            clone.goto_table = Some(goto(word, name, argument)?);
+        } else {
+            clone.actions.push(one(word, matches, depth + 1)?);
+        }
+    }
+    if clone.actions.is_empty() && clone.goto_table.is_none() {
+        return Err(word.fault(
+            "bad_action",
+            "nothing is to be done with the copy",
+            "Write clone(output:2), or clone(goto_table:N).",
+        ));
+    }
+    Ok(clone)
+}
+
+/// The lowest table that a clone goes on in.
+pub(super) fn leads_to(action: &v1::Action) -> Option<u32> {
+    let Some(Kind::Clone(clone)) = &action.action else { return None };
+    clone.actions.iter().filter_map(leads_to).chain(clone.goto_table).min()
+}
+
+fn not_in_set(word: Word<'_>, name: &str) -> Fault {
+    word.fault("bad_action", format!("{name} cannot be written into an action set"), "Move it out of the parentheses.")
 }
 
 fn goto(word: Word<'_>, name: Word<'_>, argument: Argument<'_>) -> Result<u32, Fault> {
@@ -236,7 +295,7 @@ fn unknown(name: Word<'_>) -> Fault {
 }
 
 /// Reads one action.
-fn one(word: Word<'_>, matches: &[FieldMatch]) -> Result<v1::Action, Fault> {
+fn one(word: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Action, Fault> {
     let (name, argument) = name_and_argument(word);
     if word.text.starts_with(|first: char| first.is_ascii_digit()) {
         return Ok(output(port(word)?));
@@ -339,6 +398,10 @@ fn one(word: Word<'_>, matches: &[FieldMatch]) -> Result<v1::Action, Fault> {
             }
             Kind::Ct(track)
         }
+        "clone" => {
+            let inner = argument.call_argument(word, "clone(output:2) or clone(set_field:0x1->reg1,goto_table:70)")?;
+            Kind::Clone(clone(word, inner, matches, depth)?)
+        }
         "arp_reply" => {
             let written = argument.colon_argument(word, "arp_reply:02:00:00:00:00:01")?;
             Kind::ArpReply(v1::ArpReply { mac: mac(written, "arp_reply")? })
@@ -348,11 +411,7 @@ fn one(word: Word<'_>, matches: &[FieldMatch]) -> Result<v1::Action, Fault> {
             Kind::DhcpReply(dhcp::parse(word, inner)?)
         }
         "clear_actions" | "write_actions" | "write_metadata" | "goto_table" | "resubmit" => {
-            return Err(word.fault(
-                "bad_action",
-                format!("{} cannot be written into an action set", name.text),
-                "Move it out of the parentheses.",
-            ));
+            return Err(not_in_set(word, name.text));
         }
         other => match other.strip_prefix("mod_") {
             Some(field) if ACTIONS.contains(&other) => {
@@ -492,6 +551,11 @@ pub fn format_action(action: &v1::Action) -> String {
             cause.map_or_else(|| format!("drop({})", drop.cause), |row| format!("drop({})", row.0))
         }
         Some(Kind::Ct(track)) => track::format(track),
+        Some(Kind::Clone(clone)) => {
+            let goto = clone.goto_table.map(|table| format!("goto_table:{table}"));
+            let words: Vec<String> = clone.actions.iter().map(format_action).chain(goto).collect();
+            format!("clone({})", words.join(","))
+        }
         Some(Kind::ArpReply(reply)) => format!("arp_reply:{}", format_mac(&reply.mac)),
         Some(Kind::DhcpReply(reply)) => dhcp::format(reply),
         Some(Kind::Neighbour(neighbour)) => gateway::format_neighbour(neighbour),

@@ -6,7 +6,7 @@ use super::value::format_ip;
 use crate::v1::{self, effect::Effect as Kind};
 
 /// Writes one effect: an action, or `output:2 (web-1)`; a tunnel's with its destination and key, and
-/// why a frame would not leave after all; NAT with what it changes: `nat(src=192.0.2.1:40001)`.
+/// why a frame would not leave after all; a branch `clone(output:2, drop ttl_expired)`; NAT with what it changes: `nat(src=192.0.2.1:40001)`.
 #[must_use]
 pub fn format_effect(effect: &v1::Effect) -> String {
     match &effect.effect {
@@ -24,6 +24,13 @@ pub fn format_effect(effect: &v1::Effect) -> String {
                 text += &format!(", but dropped: {}", output.drop_reason);
             }
             text
+        }
+        Some(Kind::Branch(branch)) => {
+            let mut parts: Vec<String> = branch.effects.iter().map(format_effect).collect();
+            if !branch.drop_reason.is_empty() {
+                parts.push(format!("drop {}", branch.drop_reason));
+            }
+            format!("clone({})", parts.join(", "))
         }
         Some(Kind::Translation(translation)) => format_translation(translation),
         Some(Kind::Neighbour(neighbour)) => gateway::format_effect(neighbour),

@@ -14,9 +14,9 @@
 //!
 //! Where the syntax is stricter than `ovs-ofctl`'s: instructions must be written in the order in which
 //! they are executed; a masked value's other bits are dropped as there. Where it is wider: every field
-//! takes a mask, `ip_src=@name` matches an address set, and there are `drop(cause)`, `punt(…)`,
-//! `arp_reply:MAC`, `dhcp_reply(…)`, `icmp_reply`, `icmp_unreachable(…)`, `check_mtu(…)`, `neighbour(…)`,
-//! `learn_neighbour` and `translate(…)`.
+//! takes a mask, `ip_src=@name` matches an address set, `clone` takes a `goto_table:N`, and there are
+//! `drop(cause)`, `punt(…)`, `arp_reply:MAC`, `dhcp_reply(…)`, `icmp_reply`, `icmp_unreachable(…)`, `check_mtu(…)`,
+//! `neighbour(…)`, `learn_neighbour` and `translate(…)`.
 
 mod action;
 mod dhcp;

@@ -60,6 +60,14 @@ pub fn parse_rule(text: &str) -> Result<Rule, Fault> {
             format!("Go to a table of {} to 254.", table.saturating_add(1)),
         ));
     }
+    let clones = instructions.apply_actions.iter().filter_map(|action| action::leads_to(action));
+    if let (Some(next), Some(word)) = (clones.min().filter(|&next| next <= table), actions.first()) {
+        return Err(word.fault(
+            "bad_goto",
+            format!("a clone with goto_table:{next} in a rule of table {table} leads back"),
+            format!("Go to a table of {} to 254.", table.saturating_add(1)),
+        ));
+    }
     Ok(crate::digest::canonical(Rule {
         table,
         priority: head.priority.unwrap_or(DEFAULT_PRIORITY),

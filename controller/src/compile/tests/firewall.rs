@@ -202,18 +202,63 @@ fn a_port_without_port_security_does_as_it_likes() {
     assert_eq!(fates_of(&guarded, &spoofed), here(&web[0]));
     let ipv6 = packet(web[1].number, web[1].mac, web[0].mac.0, &[(Field::EthType, &[0x86, 0xdd])]);
     assert_eq!(fates_of(&guarded, &ipv6), DROPPED);
-    // Broadcasts other than ARP reach it, and nobody else; from another host they come through the tunnel.
-    assert_eq!(fates_of(&guarded, &ipv4(&web[0], [0xff; 6])), here(&web[1]));
-    let two = guarded.0.state(1);
-    let towards_one = Fate::Tunnel { segment: guarded.0.blue.into(), host: [10, 9, 0, 1].into() };
-    assert_eq!(fates(&two, &ipv4(&web[2], [0xff; 6])), [towards_one]);
+    // What groups have no rules for reaches it, and nobody else; from another host through the tunnel.
+    let multicast = |from: &Port| packet(from.number, from.mac, [0x33, 0x33, 0, 0, 0, 1], &[]);
     let mut arriving = from_tunnel(guarded.0.blue, [0xff; 6]);
-    arriving.insert(Field::EthType as i32, vec![8, 0]);
+    arriving.insert(Field::EthType as i32, vec![0x86, 0xdd]);
     assert_eq!(fates_of(&guarded, &arriving), here(&web[1]));
+    guarded.update("web-1", v1::UpdatePortRequest { port_security_enabled: Some(false), ..Default::default() });
+    assert_eq!(fates_of(&guarded, &multicast(&web[1])), here(&web[0]), "and not to host two");
+    guarded.update("web-1", v1::UpdatePortRequest { port_security_enabled: Some(true), ..Default::default() });
+    assert_eq!(fates_of(&guarded, &multicast(&web[1])), [], "there is nobody else");
     guarded.update("web-2", v1::UpdatePortRequest { port_security_enabled: Some(true), ..Default::default() });
     assert_eq!(fates_of(&guarded, &spoofed), [Fate::Dropped(DropCause::Spoofed)]);
-    assert_eq!(fates_of(&guarded, &ipv4(&web[0], [0xff; 6])), DROPPED);
+    assert_eq!(fates_of(&guarded, &arriving), DROPPED);
     assert!(guarded.passes(&[]), "it has the default group again");
+}
+
+#[test]
+fn broadcasts_and_multicasts_pass_the_firewall_of_each_port() {
+    let mut guarded = Guarded::new();
+    guarded.0.cloud.port("blue", "web-4", "one");
+    guarded.0.cloud.port("blue", "open", "one");
+    guarded.update("open", v1::UpdatePortRequest { port_security_enabled: Some(false), ..Default::default() });
+    let number = |name: &str| {
+        let model = &guarded.0.cloud.model;
+        model.ports_on(guarded.0.hosts[0]).find(|port| port.name == name).unwrap().number
+    };
+    let (own, other, third, open) = (number("web-1"), number("web-2"), number("web-4"), number("open"));
+    let two = Fate::Tunnel { segment: guarded.0.blue.into(), host: [10, 9, 0, 2].into() };
+    let sorted = |mut fates: Vec<Fate>| {
+        fates.sort_by_key(|fate| format!("{fate:?}"));
+        fates
+    };
+    let expect = |fates: Vec<Fate>, expected: &[Fate]| assert_eq!(sorted(fates), sorted(expected.to_vec()));
+    for destination in [[0xff; 6], [1, 0, 0x5e, 0, 0, 0xfb]] {
+        let sent = ipv4(&guarded.0.web[0], destination);
+        // All are members of the group, and it lets its own in. Nothing comes back to who sent it, counted or not.
+        expect(fates_of(&guarded, &sent), &[Fate::Port(other), Fate::Port(third), Fate::Port(open), two.clone()]);
+    }
+    guarded.group("dns");
+    guarded.rule("dns", v1::CreateSecurityGroupRuleRequest { port_range_min: Some(53), ..ingress("udp") });
+    guarded.set_groups("web-4", &["dns"]);
+    guarded.set_groups("web-2", &[]);
+    let mut dns = ipv4(&guarded.0.web[0], [0xff; 6]);
+    dns.insert(Field::IpProto as i32, vec![17]);
+    dns.insert(Field::UdpDst as i32, vec![0, 53]);
+    let refused = Fate::Dropped(DropCause::Policy);
+    expect(fates_of(&guarded, &dns), &[refused.clone(), Fate::Port(third), Fate::Port(open), two.clone()]);
+    dns.insert(Field::UdpDst as i32, vec![0, 54]);
+    expect(fates_of(&guarded, &dns), &[refused.clone(), refused.clone(), Fate::Port(open), two]);
+    // From the tunnel likewise, and not back into it.
+    let mut arriving = from_tunnel(guarded.0.blue, [0xff; 6]);
+    arriving.extend([(Field::EthType as i32, vec![8, 0]), (Field::IpProto as i32, vec![17])]);
+    arriving.insert(Field::Ipv4Src as i32, guarded.0.web[2].addresses[0].address.octets().to_vec());
+    arriving.insert(Field::UdpDst as i32, vec![0, 53]);
+    expect(fates_of(&guarded, &arriving), &[Fate::Port(own), refused, Fate::Port(third), Fate::Port(open)]);
+    // Its sender's own rules come first.
+    guarded.set_groups("web-1", &[]);
+    assert_eq!(fates_of(&guarded, &dns), DROPPED);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Compiling only what changes touch, compared with compiling everything.
 
-use super::{Cloud, apply, assert_same};
+use super::Cloud;
+use super::bundles::{apply, assert_same};
 use crate::compile::{HostState, compile};
-use crate::model::{Host, HostReport, Model, Network, Planned};
+use crate::model::{Host, HostReport, Model, Network, PhysicalInterface, Planned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
@@ -31,7 +32,8 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
         let host = random.below(5);
         (format!("host-{host}"), u8::try_from(host).unwrap())
     });
-    match random.below(46) {
+    match random.below(58) {
+        46..=57 => random_outside_change(model, random, id),
         36..=45 => random_router_change(model, random, id),
         24..=26 => random_group_change(model, random, id),
         27..=30 => {
@@ -85,7 +87,11 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
             let report = HostReport {
                 underlay,
                 underlay_mtu: 1500,
-                physical: std::collections::BTreeMap::new(),
+                physical: if random.below(3) > 0 {
+                    [("provider".to_owned(), PhysicalInterface { interface: "eth1".into(), mtu: 1500 })].into()
+                } else {
+                    BTreeMap::new()
+                },
                 version: "1".into(),
             };
             let host = model.find::<Host>(&host, "", "")?.id;
@@ -165,6 +171,57 @@ fn random_router_change(model: &Model, random: &mut Random, id: Uuid) -> Planned
     }
 }
 
+/// External networks come and go, and what leads there.
+fn random_outside_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
+    let (router, network, port) = (random.name("router", 3), random.name("out", 2), random.name("port", 12));
+    let floating =
+        model.floating_ips.iter().nth(random.below(3)).map_or(String::new(), |floating| floating.id.to_string());
+    match random.below(14) {
+        0 | 1 => {
+            let request = v1::CreateNetworkRequest {
+                name: network,
+                external: true,
+                segment_type: "vlan".into(),
+                physical_network: "provider".into(),
+                ..Default::default()
+            };
+            model.create_network(&request, id).map(|(changes, _)| (changes, ()))
+        }
+        2 | 3 => {
+            let request = v1::CreateSubnetRequest {
+                name: format!("sub-{}", id.as_u128()),
+                network,
+                cidr: format!("203.0.{}.0/24", random.below(2)),
+                ..Default::default()
+            };
+            model.create_subnet(&request, id).map(|(changes, _)| (changes, ()))
+        }
+        4 => model.delete_network(&network, "").map(|(changes, _)| (changes, ())),
+        5..=7 => {
+            let enable_snat = [None, Some(true), Some(false)][random.below(3)];
+            let request = v1::SetRouterGatewayRequest { router, network, enable_snat, ..Default::default() };
+            let planned = model.set_router_gateway(&request, id, &|host| host.as_u128() % 2 == 0);
+            planned.map(|(changes, _)| (changes, ()))
+        }
+        8 => {
+            let request = v1::ClearRouterGatewayRequest { router, ..Default::default() };
+            model.clear_router_gateway(&request).map(|(changes, _)| (changes, ()))
+        }
+        9 | 10 => {
+            let port = if random.below(2) == 0 { String::new() } else { port };
+            let request = v1::CreateFloatingIpRequest { network, port, ..Default::default() };
+            let keeper = Uuid::from_u128(id.as_u128() + (1 << 64));
+            model.create_floating_ip(&request, id, keeper).map(|(changes, _)| (changes, ()))
+        }
+        11 => model.delete_floating_ip(&floating, "").map(|(changes, _)| (changes, ())),
+        _ => {
+            let port = if random.below(4) == 0 { String::new() } else { port };
+            let request = v1::UpdateFloatingIpRequest { floating_ip: floating, port, ..Default::default() };
+            model.update_floating_ip(&request).map(|(changes, _)| (changes, ()))
+        }
+    }
+}
+
 /// The heart of incremental compiling: compiling only the hosts that changes touch, and sending only what
 /// differs, each switch holds what compiling everything says, after every change.
 #[test]
@@ -173,13 +230,13 @@ fn incremental_equals_full_after_random_changes() {
     let mut refused = 0;
     let mut untouched = 0;
     let mut shared = 0;
-    let mut routed = 0;
+    let (mut routed, mut leaving, mut floated) = (0, 0, 0);
     for seed in 0..40 {
         let mut random = Random(seed);
         let mut cloud = Cloud::default();
         cloud.make(|model, id| model.create_project(&v1::CreateProjectRequest { name: "default".into() }, id));
         let mut held: BTreeMap<Uuid, HostState> = BTreeMap::new();
-        for step in 0..330 {
+        for step in 0..400 {
             let id = cloud.id();
             let Ok((changes, ())) = random_change(&cloud.model, &mut random, id) else {
                 refused += 1;
@@ -213,6 +270,8 @@ fn incremental_equals_full_after_random_changes() {
             let model = &cloud.model;
             let reached =
                 |network: &Network| model.hosts_reaching(network.id).len() > model.hosts_of(network.id).count();
+            leaving += usize::from(model.hosts.iter().any(|host| model.routers_leaving_at(host.id).next().is_some()));
+            floated += usize::from(model.floating_ips.iter().any(|floating| floating.target.is_some()));
             routed += usize::from(!changes.is_empty() && model.networks.iter().any(reached));
             for host in cloud.model.hosts.iter() {
                 let context = format!("seed {seed}, step {step}, host {}, after {changes:?}", host.name);
@@ -222,6 +281,7 @@ fn incremental_equals_full_after_random_changes() {
         }
     }
     // It would prove nothing if nothing had happened, or if every change had touched every host.
-    assert!(done.len() == 8 && done.values().all(|&count| count > 50), "{done:?}, {refused} refused");
+    assert!(done.len() == 9 && done.values().all(|&count| count > 50), "{done:?}, {refused} refused");
     assert!(untouched > 500 && shared > 300 && routed > 300, "{untouched} {shared} {routed}");
+    assert!(leaving > 300 && floated > 80, "{leaving} {floated}");
 }

@@ -40,7 +40,7 @@ impl Routed {
     /// The MAC of the router's port that has the address.
     fn mac(&self, address: Ipv4Addr) -> Mac {
         let ports = self.scene.cloud.model.ports.iter();
-        let mut its = ports.filter(|port| port.router.is_some() && port.addresses[0].address == address);
+        let mut its = ports.filter(|port| port.router().is_some() && port.addresses[0].address == address);
         its.next().expect("the router has the address").mac
     }
 

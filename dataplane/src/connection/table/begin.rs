@@ -98,7 +98,10 @@ impl Connections {
     }
 
     /// Whether there is room for one more connection of a zone, besides so many.
-    pub(super) fn has_room(&self, zone: u32, besides: usize) -> Result<(), DropReason> {
+    ///
+    /// # Errors
+    /// `ConnectionLimit`.
+    pub fn has_room(&self, zone: u32, besides: usize) -> Result<(), DropReason> {
         if self.live + besides >= self.options.records || self.in_zone(zone) >= self.options.per_zone {
             return Err(DropReason::ConnectionLimit);
         }

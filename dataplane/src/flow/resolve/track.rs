@@ -1,6 +1,7 @@
 //! `ct` in a walk: which connection the packet belongs to, what rules see of it, what is to be remembered.
 //! Looks and prepares; the worker changes.
 
+use super::branch::{Found, Pending};
 use super::translate::may_leave;
 use super::{Connected, Packet, Passed, Unobserved, View, Walk};
 use crate::connection::fragments::{Datagram, First, Seen, Standing};
@@ -8,6 +9,7 @@ use crate::connection::{ConnectionId, Connections, Contents, CtState, Nat, New, 
 use crate::drop::DropReason;
 use crate::flow::action::ConnectionTrack;
 use crate::flow::key::FlowKey;
+use crate::limits::REPEATS_PER_WALK;
 use crate::packet::parse::{FIRST_FRAGMENT, LATER_FRAGMENT};
 
 fn is_of(connections: &Connections, id: ConnectionId, zone: u32) -> bool {
@@ -28,11 +30,16 @@ impl Walk<'_> {
         let seen = match known {
             Some(seen) => seen,
             None => {
-                let seen = self.observe(track.zone, tuple.as_ref());
+                let seen = self.observe(track.zone, tuple.as_ref())?;
                 self.zones.push((track.zone, seen));
+                self.records.extend(seen.record.filter(|record| !self.records.contains(record)));
                 if self.owner.is_some() {
                     // The walk ends; `finish` says how.
+                    self.over = true;
                     return Err(DropReason::NoOutput);
+                }
+                if let Some(track) = seen.track {
+                    self.pend(Found::Track(track));
                 }
                 seen
             }
@@ -52,13 +59,12 @@ impl Walk<'_> {
         }
         let Connected::Now(connections) = self.view.connections else {
             if self.commits_again(track.zone, &commit, tuple.as_ref(), &seen) {
-                self.committed.push(track.zone);
+                self.pend(Found::Committed(track.zone));
             }
             return Ok(());
         };
-        self.committed.push(track.zone);
         let Some(tuple) = tuple else { return Ok(()) };
-        if seen.track.is_some() || !seen.state.has(CtState::NEW) || known.is_some_and(|_| self.begins(track.zone)) {
+        if seen.track.is_some() || !seen.state.has(CtState::NEW) || self.begun.contains(&track.zone) {
             return Ok(());
         }
         if self.follows_first() {
@@ -75,18 +81,40 @@ impl Walk<'_> {
             follow_policy: commit.follow_policy,
             replaces: self.refused.iter().copied().find(|id| is_of(connections, *id, track.zone)),
         };
-        if self.zones.iter().all(|(_, seen)| seen.record.is_none()) {
+        if self.records.is_empty() {
             self.owner = connections.mapped_elsewhere(&new);
             if self.owner.is_some() {
+                self.over = true;
                 return Err(DropReason::NoOutput);
             }
         }
-        let prepared = connections.prepare(&new, self.view.now)?;
+        self.begun.push(track.zone);
+        // Another branch may begin it already: it is one connection.
+        let others = self.commits.iter().find(|prepared| prepared.is_of(&new));
+        let prepared = match others {
+            Some(prepared) => prepared.clone(),
+            None => {
+                let begins = |pending: &&Pending| matches!(pending.what, Found::Begins(_));
+                let besides = self.commits.len() + self.pending.iter().filter(begins).count();
+                if besides > 0 {
+                    connections.has_room(track.zone, besides)?;
+                }
+                let prepared = connections.prepare(&new, self.view.now)?;
+                if self.commits.iter().any(|other| other.clashes(&prepared)) {
+                    return Err(DropReason::ConnectionClash);
+                }
+                self.pend(Found::Begins(Box::new(prepared.clone())));
+                prepared
+            }
+        };
         if track.nat {
             self.translate(track.zone, &prepared.translated());
         }
-        self.commits.push(prepared);
         Ok(())
+    }
+
+    fn pend(&mut self, what: Found) {
+        self.pending.push(Pending { at: self.effects.len(), what });
     }
 
     /// Finds a fragment's datagram, in the first zone that it comes to: what it learns of its first fragment
@@ -115,28 +143,39 @@ impl Walk<'_> {
         };
         if let Some(worker) = connections.gathers(&datagram).filter(|_| self.view.arrived) {
             self.owner = Some(worker);
+            self.over = true;
             return Err(DropReason::NoOutput);
         }
         let seen = Seen { datagram, fragment, in_port: self.in_port, first };
         self.fragment = Some(seen);
         match connections.fragments.look(&seen, self.view.now) {
-            Standing::Refused(reason) => return Err(reason),
+            Standing::Refused(reason) => {
+                self.over = true;
+                return Err(reason);
+            }
             Standing::Early => {
-                self.early = true;
+                (self.early, self.over) = (true, true);
                 return Err(DropReason::FragmentTimeout);
             }
             Standing::Follows(first) if seen.first.is_none() => {
-                let (mut value, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
-                [value.l4_src, value.l4_dst] = first.ports;
-                (value.icmp_identifier, value.tcp_flags) = (first.icmp_identifier, first.tcp_flags);
-                (mask.l4_src, mask.l4_dst) = ([0xff; 2], [0xff; 2]);
-                (mask.icmp_identifier, mask.tcp_flags) = ([0xff; 2], [0xff; 2]);
-                self.write(&value, &mask);
-                (self.contents.transport, self.contents.quoted) = (first.transport, first.quoted);
+                self.first = Some(first);
+                self.follow();
             }
             Standing::Follows(_) => {}
         }
         Ok(())
+    }
+
+    /// A later fragment has from here on what is known of its first one, if anything is.
+    pub(super) fn follow(&mut self) {
+        let Some(first) = self.first else { return };
+        let (mut value, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
+        [value.l4_src, value.l4_dst] = first.ports;
+        (value.icmp_identifier, value.tcp_flags) = (first.icmp_identifier, first.tcp_flags);
+        (mask.l4_src, mask.l4_dst) = ([0xff; 2], [0xff; 2]);
+        (mask.icmp_identifier, mask.tcp_flags) = ([0xff; 2], [0xff; 2]);
+        self.write(&value, &mask);
+        (self.contents.transport, self.contents.quoted) = (first.transport, first.quoted);
     }
 
     /// Whether it is a later fragment whose first one is known.
@@ -144,50 +183,54 @@ impl Walk<'_> {
         !self.early && self.fragment.is_some_and(|seen| seen.first.is_none())
     }
 
-    /// Whether a commit in this zone was prepared before.
-    fn begins(&self, zone: u32) -> bool {
-        self.commits.iter().any(|prepared| prepared.zone() == zone)
-    }
-
-    fn observe(&mut self, zone: u32, tuple: Option<&Tuple>) -> Observation {
+    fn observe(&mut self, zone: u32, tuple: Option<&Tuple>) -> Result<Observation, DropReason> {
         let contents = self.contents;
         let connections = match self.view.connections {
             Connected::Now(connections) => connections,
-            Connected::AsNew => return contents.as_new(tuple),
+            Connected::AsNew => return Ok(contents.as_new(tuple)),
             Connected::Again(connections) => {
                 let known = tuple.and_then(|tuple| connections.translated(zone, tuple, self.view.now));
-                return Observation { translated: known.map(|(_, leaves)| leaves), ..contents.as_new(tuple) };
+                return Ok(Observation { translated: known.map(|(_, leaves)| leaves), ..contents.as_new(tuple) });
             }
         };
         if let Some(quoted) = &contents.quoted {
             self.owner = connections.elsewhere(zone, &quoted.inverse());
-            return connections.observe_error(zone, quoted, self.view.now);
+            return Ok(connections.observe_error(zone, quoted, self.view.now));
         }
         self.owner = tuple.and_then(|tuple| connections.elsewhere(zone, tuple));
         let seen = connections.observe(zone, tuple, &contents.transport, self.view.now);
-        let Some(track) = seen.track else { return seen };
+        let Some(track) = seen.track else { return Ok(seen) };
         if connections.get(track.id).is_none_or(|record| !record.has(flag::FOLLOW_POLICY)) {
-            return seen;
+            return Ok(seen);
         }
-        if self.still_admitted(zone, connections, track.id) {
-            return seen;
+        if self.still_admitted(zone, connections, track.id)? {
+            return Ok(seen);
         }
         self.refused.push(track.id);
-        contents.as_new(tuple)
+        Ok(contents.as_new(tuple))
     }
 
-    /// Walks the first packet of a connection again, as if it were new, but translated as it was.
-    fn still_admitted(&mut self, zone: u32, connections: &Connections, id: ConnectionId) -> bool {
-        let Some(record) = connections.get(id) else { return false };
+    /// Walks the first packet of a connection again, as if it were new, but translated as it was. Connections that
+    /// several branches belong to often began with one packet, whose walk is repeated once.
+    fn still_admitted(&mut self, zone: u32, connections: &Connections, id: ConnectionId) -> Result<bool, DropReason> {
+        let Some(record) = connections.get(id) else { return Ok(false) };
         let first = record.first_key();
+        if let Some((_, committed)) = self.repeated.iter().find(|(key, _)| *key == first) {
+            return Ok(committed.contains(&zone));
+        }
+        if self.repeated.len() >= REPEATS_PER_WALK {
+            return Err(DropReason::BranchLimit);
+        }
         let view = View { connections: Connected::Again(connections), ..*self.view };
         let packet = Packet { key: &first, contents: Contents::unknown(&first) };
         let mut walk = Walk::new(&view, &packet);
-        let verdict = walk.run(&mut Unobserved);
-        let committed = walk.committed.contains(&zone);
-        let again = walk.finish(verdict);
-        self.others.extend(again.passed.into_iter().map(|passed| Passed { others: true, ..passed }));
-        again.drop.is_none() && committed
+        let verdict = walk.run(0, &mut Unobserved);
+        walk.close(verdict, 0);
+        self.others.extend(walk.passed().into_iter().map(|passed| Passed { others: true, ..passed }));
+        self.branches_repeated += walk.branches;
+        let admitted = walk.committed.contains(&zone);
+        self.repeated.push((first, walk.committed));
+        Ok(admitted)
     }
 
     /// What a connection is told apart by.

@@ -6,8 +6,9 @@
 
 use super::{renew, rule, tables, topology, view};
 use crate::drop::DropReason;
-use crate::flow::action::{Action, Instructions, SetField};
+use crate::flow::action::{Action, CloneAction, Instructions, SetField};
 use crate::flow::cache::{Cache, Found};
+use crate::flow::effect::Effect;
 use crate::flow::key::FlowKey;
 use crate::flow::program::Program;
 use crate::flow::resolve::{Resolution, Unobserved, resolve};
@@ -89,9 +90,20 @@ enum Act {
     Punt,
     Drop,
     Arp,
+    /// With how many tables further on it goes on; 0: in none.
+    Clone(Vec<Act>, u8),
 }
 
 fn act() -> impl Strategy<Value = Act> {
+    let leaf = leaf().boxed();
+    let nested = leaf.clone().prop_recursive(2, 8, 3, |inner| {
+        let clone = (prop::collection::vec(inner.clone(), 0..3), 0..3_u8);
+        prop_oneof![3 => inner, 2 => clone.prop_map(|(acts, onward)| Act::Clone(acts, onward))]
+    });
+    prop_oneof![4 => leaf, 1 => nested]
+}
+
+fn leaf() -> impl Strategy<Value = Act> {
     let ports = prop_oneof![4 => 1..10_u32, 2 => Just(20), 1 => Just(77), 1 => Just(PORT_IN_PORT)];
     prop_oneof![
         5 => ports.prop_map(Act::Output),
@@ -105,7 +117,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-fn action(act: &Act) -> Option<Action> {
+fn action(act: &Act, table: u8) -> Option<Action> {
     Some(match act {
         Act::Output(port) => Action::Output(*port),
         Act::Set(operands) => {
@@ -129,6 +141,10 @@ fn action(act: &Act) -> Option<Action> {
         Act::Punt => Action::Punt { max_length: 60, reason: 1 },
         Act::Drop => Action::Drop(DropReason::Policy),
         Act::Arp => Action::ArpReply([2, 0, 0, 0, 0, 1]),
+        Act::Clone(acts, onward) => {
+            let actions = acts.iter().filter_map(|act| action(act, table)).collect();
+            Action::Clone(Arc::new(CloneAction { actions, goto: goto(table, *onward) }))
+        }
     })
 }
 
@@ -167,6 +183,11 @@ fn plan() -> impl Strategy<Value = Plan> {
         .prop_map(|(table, matches, set, behaviour)| Plan { table, matches, set, behaviour })
 }
 
+fn goto(table: u8, onward: u8) -> Option<u8> {
+    let next = table + onward;
+    (next > table && next < TABLES).then_some(next)
+}
+
 /// The rule of a plan, with the instructions of another.
 fn build(priority: usize, plan: &Plan, behaviour: &Behaviour) -> Rule {
     let (mut value, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
@@ -186,17 +207,17 @@ fn build(priority: usize, plan: &Plan, behaviour: &Behaviour) -> Rule {
         value.field_mut(set.field).fill(0);
         mask.field_mut(set.field).fill(0);
     }
-    let next = plan.table + behaviour.onward;
+    let to_set = |act: &&Act| !matches!(act, Act::Clone(..));
     let instructions = Instructions {
-        apply: behaviour.apply.iter().filter_map(action).collect(),
+        apply: behaviour.apply.iter().filter_map(|act| action(act, plan.table)).collect(),
         clear: behaviour.clear,
-        write: behaviour.write.iter().filter_map(action).collect(),
+        write: behaviour.write.iter().filter(to_set).filter_map(|act| action(act, plan.table)).collect(),
         metadata: behaviour.metadata.map(|(which, masked)| {
             let (mut value, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
             put(&mut value, &mut mask, Field::Metadata, which, masked);
             (value.metadata, mask.metadata)
         }),
-        goto: (next > plan.table && next < TABLES).then_some(next),
+        goto: goto(plan.table, behaviour.onward),
     };
     let id = RuleId { owner: Owner::Fabric, table: plan.table, priority: priority as u16, value, mask, set };
     Rule { id, instructions, cookie: 0, created: 0, counters: Arc::default() }
@@ -351,6 +372,40 @@ proptest! {
         cache.flush();
         for (counters, packets) in counted.values() {
             prop_assert_eq!(counters.read().0, *packets);
+        }
+    }
+}
+
+/// What the packet itself goes through: without its branches, and what is done to nothing since.
+fn trunk(mut effects: Vec<Effect>) -> Vec<Effect> {
+    effects.retain(|effect| !matches!(effect, Effect::Branch(_)));
+    let to_nothing = |effect: &Effect| !effect.consumes() && !matches!(effect, Effect::Undeliverable { .. });
+    while effects.last().is_some_and(to_nothing) {
+        effects.pop();
+    }
+    effects
+}
+
+proptest! {
+    /// Whatever a branch does, who forked goes on as if there had been none.
+    #[test]
+    fn a_branch_leaves_no_trace_on_who_forked(
+        plans in prop::collection::vec(plan(), 1..24),
+        packets in prop::collection::vec(packet(), 1..20),
+    ) {
+        let with = tables(&[]);
+        let add = plans.iter().enumerate().map(|(at, plan)| build(at, plan, &plan.behaviour)).collect();
+        with.commit(Change { add, ..Change::default() }).unwrap();
+        let without = tables(&[]);
+        let add = plans.iter().enumerate().map(|(at, plan)| {
+            let mut behaviour = plan.behaviour.clone();
+            behaviour.apply.retain(|act| !matches!(act, Act::Clone(..)));
+            build(at, plan, &behaviour)
+        });
+        without.commit(Change { add: add.collect(), ..Change::default() }).unwrap();
+        for values in packets {
+            let (forked, plain) = (fresh(&with, &key(&values)), fresh(&without, &key(&values)));
+            prop_assert_eq!(trunk(forked.effects), trunk(plain.effects), "{:?}", values);
         }
     }
 }
