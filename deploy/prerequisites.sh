@@ -18,7 +18,7 @@ build_packages=(gcc libc6-dev make git)
 # ip, ethtool: links and namespaces. udhcpc, ping: the endpoints' programs.
 run_packages=(iproute2 ethtool iputils-ping udhcpc)
 # Traffic, another DHCP client, another sender of ARP.
-test_packages=(iperf3 isc-dhcp-client iputils-arping)
+test_packages=(iperf3 isc-dhcp-client iputils-arping openvswitch-switch)
 
 say() { printf '%s\n' "$*" >&2; }
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }

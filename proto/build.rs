@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "weft/v1/cloud.proto",
         "weft/v1/fault.proto",
         "weft/v1/membership.proto",
+        "weft/v1/path.proto",
     ];
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

@@ -4,18 +4,29 @@ use crate::output::Output;
 use tonic::{Code, Status};
 use weft_proto::fault::Fault;
 
-/// Why a command failed. Never empty.
+/// Why a command failed.
 #[derive(Debug)]
 pub struct Failure {
+    /// Empty: the command has said it, as what it was asked for.
     faults: Vec<Fault>,
     /// The identifier of the call that failed, by which the servers' logs have it.
     request: Option<String>,
 }
 
 impl Failure {
+    /// What the command was asked for is that something is wrong, and it has printed it.
+    pub fn told() -> Self {
+        Self { faults: Vec::new(), request: None }
+    }
+
     /// All that was found wrong at once; `None` if nothing was.
     pub fn of(faults: Vec<Fault>) -> Option<Self> {
         (!faults.is_empty()).then_some(Self { faults, request: None })
+    }
+
+    /// All faults in a line.
+    pub fn sentence(&self) -> String {
+        self.faults.iter().map(sentence).collect::<Vec<_>>().join(" ")
     }
 
     /// One line on standard error for each fault.

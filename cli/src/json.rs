@@ -117,6 +117,7 @@ pub fn switch_status(status: &v1::SwitchStatus) -> Value {
         "chunks_free": status.chunks_free,
         "runs_total": status.runs_total,
         "runs_free": status.runs_free,
+        "clock_seconds": status.clock_seconds,
     })
 }
 

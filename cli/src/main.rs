@@ -8,12 +8,14 @@ mod capture;
 mod cloud;
 mod connect;
 mod connections;
+mod doctor;
 mod documentation;
 mod failure;
 mod flows;
 mod json;
 mod output;
 mod overview;
+mod path;
 mod port_kind;
 mod ports;
 mod punts;
@@ -61,8 +63,14 @@ enum Command {
     Sets(sets::Command),
     /// What a switch would do with a packet, and why; nothing is sent. With --live: what it does with real ones.
     ///
-    /// For example: weft trace web in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
+    /// With --from and --to, what an instance would send is followed from host to host, its answer too: to whom it
+    /// gets, or to the rule that drops it, by name, and what to do about it.
+    ///
+    /// For example: weft trace --from web-1 --to 10.0.0.6:80, or for one switch: weft trace web
+    /// in_port=1,tcp,eth_src=02:00:00:00:00:01,ip_dst=10.0.0.6,tcp_dst=80
     Trace(trace::Arguments),
+    /// What is wrong with the cloud, and what to do about it: hosts, underlay, ports, addresses, security groups, drops.
+    Doctor(doctor::Arguments),
     /// The flow tables of a switch.
     Tables(switch::HostArguments),
     /// The ports of a switch.
@@ -100,6 +108,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Flows(command) => flows::run(command, &connection, output).await,
         Command::Sets(command) => sets::run(command, &connection, output).await,
         Command::Trace(arguments) => trace::run(arguments, &connection, output).await,
+        Command::Doctor(arguments) => doctor::run(arguments, &connection, output).await,
         Command::Tables(arguments) => switch::tables(arguments, &connection, output).await,
         Command::Ports(command) => ports::run(command, &connection, output).await,
         Command::Drops(arguments) => switch::drops(arguments, &connection, output).await,

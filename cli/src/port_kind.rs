@@ -1,13 +1,13 @@
 //! Kinds of ports as they are written: `tap:web-1,netns=web`, `af_xdp:eth1,queues=2,all`,
-//! `vxlan:local=192.0.2.1`, `pcap:rx=in.pcap,tx=out.pcap`.
+//! `vxlan:local=192.0.2.1`, `gre`, `pcap:rx=in.pcap,tx=out.pcap`.
 
 use weft_proto::fault::Fault;
 use weft_proto::text::{format_ip, format_mac, parse_mac};
 use weft_proto::v1::port_spec::Kind;
-use weft_proto::v1::{AfXdpMode, AfXdpPort, PcapPort, PortSpec, TapPort, TunnelPort};
+use weft_proto::v1::{AfXdpMode, AfXdpPort, GrePort, PcapPort, PortSpec, TapPort, TunnelPort};
 
 const FORMS: &str = "Write tap:NAME[,netns=N][,mac=M][,mtu=N], af_xdp:IF[,queues=N][,mode=native|generic][,all][,address=IP ...], \
-                     vxlan[:local=IP][,port=N][,underlay=N] or pcap:rx=FILE,tx=FILE.";
+                     vxlan[:local=IP][,port=N][,underlay=N], gre[:local=IP][,underlay=N] or pcap:rx=FILE,tx=FILE.";
 
 /// The longest name of a network interface, bytes.
 const INTERFACE_NAME: usize = 15;
@@ -24,6 +24,7 @@ pub fn parse(text: &str) -> Result<Kind, Fault> {
         "tap" => tap(&words),
         "af_xdp" => af_xdp(&words),
         "vxlan" => vxlan(&words),
+        "gre" => gre(&words),
         "pcap" => pcap(&words),
         _ => Err(fault(format!("\"{kind}\" is not a kind of port"), FORMS)),
     }
@@ -109,6 +110,24 @@ fn af_xdp(words: &[&str]) -> Result<Kind, Fault> {
     Ok(Kind::AfXdp(port))
 }
 
+fn local(value: &str) -> Result<Vec<u8>, Fault> {
+    let address: std::net::Ipv4Addr =
+        value.parse().map_err(|_| fault(format!("local is \"{value}\""), "Write an IPv4 address, as in 192.0.2.1."))?;
+    Ok(address.octets().to_vec())
+}
+
+fn gre(words: &[&str]) -> Result<Kind, Fault> {
+    let mut port = GrePort::default();
+    for (name, value) in settings(words) {
+        match name {
+            "local" => port.local_address = local(value)?,
+            "underlay" => port.underlay_port = number(name, value, 1..=weft_proto::PORT_MAX)?,
+            _ => return Err(unknown("gre", name)),
+        }
+    }
+    Ok(Kind::Gre(port))
+}
+
 fn vxlan(words: &[&str]) -> Result<Kind, Fault> {
     let mut port = TunnelPort::default();
     for (name, value) in settings(words) {
@@ -144,6 +163,7 @@ pub fn name(spec: &PortSpec) -> &'static str {
         Some(Kind::Tap(_)) => "tap",
         Some(Kind::AfXdp(_)) => "af_xdp",
         Some(Kind::Vxlan(_)) => "vxlan",
+        Some(Kind::Gre(_)) => "gre",
         Some(Kind::Pcap(_)) => "pcap",
     }
 }
@@ -176,6 +196,10 @@ pub fn format(spec: &PortSpec) -> String {
             words.extend((port.udp_port != 0).then(|| format!("port={}", port.udp_port)));
             words.extend((port.underlay_port != 0).then(|| format!("underlay={}", port.underlay_port)));
         }
+        Some(Kind::Gre(port)) => {
+            words.extend((!port.local_address.is_empty()).then(|| format!("local={}", format_ip(&port.local_address))));
+            words.extend((port.underlay_port != 0).then(|| format!("underlay={}", port.underlay_port)));
+        }
         Some(Kind::Pcap(port)) => {
             words.extend((!port.receive_file.is_empty()).then(|| format!("rx={}", port.receive_file)));
             words.extend((!port.transmit_file.is_empty()).then(|| format!("tx={}", port.transmit_file)));
@@ -192,6 +216,7 @@ pub fn default_name(number: u32, kind: &Kind) -> String {
         Kind::Tap(tap) => format!("{}@{}", tap.interface, tap.netns),
         Kind::AfXdp(port) => port.interface.clone(),
         Kind::Vxlan(_) => format!("vxlan{number}"),
+        Kind::Gre(_) => format!("gre{number}"),
         Kind::Pcap(_) => format!("pcap{number}"),
     }
 }
@@ -210,6 +235,8 @@ mod tests {
             "af_xdp:eth1,address=192.0.2.10,address=192.0.2.11",
             "vxlan",
             "vxlan:local=192.0.2.1,port=4790,underlay=3",
+            "gre",
+            "gre:local=192.0.2.1,underlay=3",
             "pcap:rx=a.pcap,tx=b.pcap",
         ] {
             let kind = parse(text).unwrap_or_else(|fault| panic!("{text}: {fault}"));

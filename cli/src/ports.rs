@@ -23,7 +23,7 @@ pub enum Command {
     /// `af_xdp:IF[,queues=N][,mode=native|generic][,all]`: an interface of the host; unless `all` is
     /// said, only packets of our tunnels are taken.
     ///
-    /// `vxlan[:local=IP][,port=N][,underlay=N]`: a tunnel port over an af_xdp port.
+    /// `vxlan[:local=IP][,port=N][,underlay=N]`, `gre[:local=IP][,underlay=N]`: a tunnel port over an af_xdp port.
     ///
     /// `pcap:rx=FILE,tx=FILE`: reads frames from one file, writes them to another.
     Add {

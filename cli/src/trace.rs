@@ -6,6 +6,7 @@ use crate::connect::{Connection, LOCAL};
 use crate::failure::Failure;
 use crate::json;
 use crate::output::{Output, count, write};
+use crate::path;
 use weft_proto::fault::Fault;
 use weft_proto::text;
 use weft_proto::v1::action::Action as Kind;
@@ -16,10 +17,10 @@ use weft_proto::v1::{Effect, Owner, RuleState, TraceReply, TraceRequest, TraceSt
 #[derive(clap::Args)]
 pub struct Arguments {
     /// A host's name, or unix:PATH; a live trace without it is of this machine's switch.
-    #[arg(required_unless_present = "live")]
+    #[arg(required_unless_present_any = ["live", "from"])]
     host: Option<String>,
     /// The packet's fields, as in in_port=1,tcp,ip_dst=10.0.0.5,tcp_dst=80; unnamed ones are zero.
-    #[arg(required_unless_present_any = ["frame", "live"])]
+    #[arg(required_unless_present_any = ["frame", "live", "from"])]
     packet: Vec<String>,
     /// A whole Ethernet frame in hexadecimal, instead of fields.
     #[arg(long, value_name = "HEX", requires = "in_port", conflicts_with = "packet")]
@@ -28,18 +29,24 @@ pub struct Arguments {
     #[arg(long, value_name = "NUMBER", requires = "frame")]
     in_port: Option<u32>,
     #[command(flatten)]
+    path: path::Question,
+    #[command(flatten)]
     live: live::Arguments,
 }
 
 /// Asks and prints.
 pub async fn run(arguments: Arguments, connection: &Connection, output: Output) -> Result<(), Failure> {
+    if let Some(from) = arguments.path.from.clone() {
+        return path::run(arguments.path, from, connection, output).await;
+    }
     let host = arguments.host.as_deref().unwrap_or(LOCAL);
     if let Some(filter) = &arguments.live.live {
         return live::run(filter, host, &arguments.live, connection, output).await;
     }
     let request = match &arguments.frame {
         Some(frame) => {
-            TraceRequest { packet: Vec::new(), frame: bytes(frame)?, in_port: arguments.in_port.unwrap_or_default() }
+            let in_port = arguments.in_port.unwrap_or_default();
+            TraceRequest { frame: bytes(frame)?, in_port, ..TraceRequest::default() }
         }
         None => TraceRequest { packet: text::parse_packet(&arguments.packet.join(","))?, ..TraceRequest::default() },
     };
@@ -204,7 +211,7 @@ mod tests {
             port_name: "vxlan".into(),
             tunnel_destination: vec![192, 0, 2, 1],
             tunnel_id: 100,
-            drop_reason: String::new(),
+            ..OutputEffect::default()
         };
         let reply = TraceReply {
             steps: vec![

@@ -138,6 +138,23 @@ fn deleting_everything_must_be_confirmed() {
 }
 
 #[test]
+fn a_way_that_does_not_pass_exits_with_one_and_says_so_once() {
+    let fake = Fake::start();
+    let controller = fake.host();
+    let words = |to| ["--controller", &controller, "trace", "--from", "web-1", "--to", to].map(str::to_owned);
+    let run = |to| weft(&words(to).each_ref().map(String::as_str));
+    let passes = run("10.0.0.6:80");
+    assert_eq!(
+        (passes.status.code(), out(&passes).as_str()),
+        (Some(0), "What port web-1 sends\n  => delivered to 10.0.0.6.\n")
+    );
+    let fails = run("10.0.0.6:81");
+    assert_eq!((fails.status.code(), err(&fails).as_str()), (Some(1), ""));
+    assert!(out(&fails).contains("=> delivered to 10.0.0.6."));
+    assert_eq!(weft(&["trace", "--from", "web-1", "in_port=1"]).status.code(), Some(2));
+}
+
+#[test]
 fn a_trace_shows_steps_and_verdict() {
     let fake = Fake::start();
     let shown = done(&["trace", &fake.host(), "in_port=1,tcp,ip_dst=10.0.0.5,tcp_dst=80"]);

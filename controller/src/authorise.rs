@@ -88,6 +88,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/weft.v1.Cloud/PlugPort", Rule::Admin),
     ("/weft.v1.Cloud/UnplugPort", Rule::Admin),
     ("/weft.v1.Cloud/DeletePort", Rule::Admin),
+    ("/weft.v1.Cloud/TracePath", Rule::Admin),
     ("/weft.v1.Cloud/CreateRouter", Rule::Admin),
     ("/weft.v1.Cloud/ListRouters", Rule::Admin),
     ("/weft.v1.Cloud/DeleteRouter", Rule::Admin),

@@ -15,7 +15,7 @@ use crate::store::{Store, StoreError, record, term};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tonic::Code;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
@@ -261,6 +261,7 @@ impl Controller {
             protocol: weft_proto::PROTOCOL,
             term: self.term,
             uptime_seconds: self.started.elapsed().as_secs(),
+            clock_seconds: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             ..v1::ControllerStatus::default()
         };
         let mut notes = Vec::new();

@@ -32,5 +32,6 @@ pub mod controller;
 pub mod identity;
 pub mod limits;
 pub mod model;
+pub mod path;
 pub mod private_file;
 pub mod store;

@@ -157,6 +157,9 @@ pub const RETRY_SECONDS_MOST: u64 = 30;
 /// Seconds a relayed call may take, or a streaming one be silent.
 pub const RELAY_SECONDS: u64 = 15;
 
+/// Switches that one packet is followed through, one way: more only come of rules that send it in circles.
+pub const PATH_HOPS: usize = 8;
+
 /// Seconds between two HTTP/2 keepalive pings, and until one counts as unanswered.
 pub const KEEPALIVE_SECONDS: u64 = 5;
 

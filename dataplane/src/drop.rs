@@ -64,6 +64,8 @@ reasons! {
     UnknownDestination = "unknown_destination",
     /// A tunnel packet of a network with no instance here.
     UnknownSegment = "unknown_segment",
+    /// A frame of a physical network for a station, or of a VLAN, that is not here: nothing is wrong.
+    Elsewhere = "elsewhere",
     /// The time to live was 1 or less where a rule decrements it.
     TtlExpired = "ttl_expired",
     /// The output port does not exist.

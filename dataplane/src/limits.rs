@@ -133,6 +133,9 @@ pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Connections in the answer to one request.
 pub const CONNECTIONS_LISTED: usize = 100_000;
 
+/// Connections that one trace may assume.
+pub const ASSUMED_CONNECTIONS: usize = 64;
+
 /// Replies (DHCP, ICMP) that one worker composes per batch; the excess drops under `ResponderBudget`.
 pub const REPLIES_PER_BATCH: usize = 16;
 

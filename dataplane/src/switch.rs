@@ -35,7 +35,7 @@ mod tests;
 mod underlay;
 
 pub use bundle::Parts;
-pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelFilter, Watch};
+pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelEnd, TunnelFilter, Watch};
 pub use punts::PuntHub;
 pub use underlay::{Resolve, UnderlayState, follow_underlay};
 

@@ -2,6 +2,7 @@
 //! whole by the switch when a port or a neighbour changes ([`crate::flow::tables::Tables::set_topology`]).
 
 use crate::drop::DropReason;
+use crate::packet::tunnel::Encapsulation;
 use crate::port::PortSlot;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -35,14 +36,14 @@ pub enum PortKind {
         /// Whether it can send now; otherwise packets for it drop as `PortDown`.
         up: bool,
     },
-    /// A VXLAN tunnel port.
-    Vxlan {
+    /// A tunnel port.
+    Tunnel {
         /// Its own slot, for counting only: it has no queues.
         slot: PortSlot,
         /// This host's address; `None` until the underlay has one.
         local: Option<Ipv4Addr>,
-        /// 4789 unless configured.
-        udp_port: u16,
+        /// Of which kind.
+        encapsulation: Encapsulation,
         /// The device port it runs over.
         underlay: PortSlot,
     },
@@ -53,7 +54,7 @@ impl PortKind {
     #[must_use]
     pub fn slot(&self) -> PortSlot {
         match self {
-            Self::Device { slot, .. } | Self::Vxlan { slot, .. } => *slot,
+            Self::Device { slot, .. } | Self::Tunnel { slot, .. } => *slot,
         }
     }
 }

@@ -40,7 +40,7 @@ use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, COMPARISONS_PER_WALK, HAND_O
 use crate::neighbours::Hop;
 use crate::packet::frame::Frame;
 use crate::packet::parse::{Layout, parse};
-use crate::packet::tunnel::{vxlan_outer, vxlan_pop};
+use crate::packet::tunnel::{self, Encapsulation};
 use crate::port::PortSlot;
 use crate::topology::{PortKind, Topology};
 use announcements::Announcements;
@@ -103,8 +103,8 @@ pub struct Worker {
     /// The tables' version that the current batch sees, and what goes with it.
     version: u64,
     topology: Arc<Topology>,
-    /// Our tunnel ends: address and UDP port to the tunnel port.
-    tunnels: HashMap<(Ipv4Addr, u16), (u32, PortSlot)>,
+    /// Our tunnel ends: address and kind to the tunnel port.
+    tunnels: HashMap<(Ipv4Addr, Encapsulation), (u32, PortSlot)>,
 
     cache: Cache,
     connections: Connections,
@@ -209,8 +209,8 @@ impl Worker {
         self.tunnels.clear();
         for (&number, info) in &self.topology.ports {
             self.outgoing.numbers[info.kind.slot().index()] = number;
-            if let PortKind::Vxlan { slot, local: Some(local), udp_port, .. } = info.kind {
-                self.tunnels.insert((local, udp_port), (number, slot));
+            if let PortKind::Tunnel { slot, local: Some(local), encapsulation, .. } = info.kind {
+                self.tunnels.insert((local, encapsulation), (number, slot));
             }
         }
     }
@@ -361,16 +361,16 @@ impl Worker {
         key: &mut FlowKey,
     ) -> Result<(Layout, PortSlot), DropReason> {
         if !self.tunnels.is_empty()
-            && let Some(outer) = vxlan_outer(frame.head())
-            && let Some(&(number, tunnel)) = self.tunnels.get(&(outer.destination, outer.udp_port))
-            && self.is_underlay(tunnel, number, slot)
+            && let Some(outer) = tunnel::outer(frame.head())
+            && let Some(&(number, slot_of_tunnel)) = self.tunnels.get(&(outer.destination, outer.encapsulation))
+            && self.is_underlay(slot_of_tunnel, number, slot)
         {
-            let from = vxlan_pop(frame)?;
+            let from = tunnel::pop(frame, outer.encapsulation)?;
             let layout = parse(frame, number, key)?;
             key.tun_id = from.id.to_be_bytes();
             key.tun_src = from.source.octets();
             key.tun_dst = from.destination.octets();
-            return Ok((layout, tunnel));
+            return Ok((layout, slot_of_tunnel));
         }
         Ok((parse(frame, self.outgoing.numbers[slot.index()], key)?, slot))
     }
@@ -378,7 +378,7 @@ impl Worker {
     /// Only the device a tunnel runs over may bring its packets: an instance must not speak as a VTEP.
     fn is_underlay(&self, tunnel: PortSlot, number: u32, slot: PortSlot) -> bool {
         self.topology.ports.get(&number).is_some_and(|info| {
-            matches!(info.kind, PortKind::Vxlan { slot: own, underlay, .. } if own == tunnel && underlay == slot)
+            matches!(info.kind, PortKind::Tunnel { slot: own, underlay, .. } if own == tunnel && underlay == slot)
         })
     }
 
@@ -435,8 +435,15 @@ impl Worker {
         let contents = Contents::read(frame.head(), &key, &layout);
         let arrived = origin.hops == 0;
         let walk = |connections: &Connections| {
-            let view =
-                View { state: &state, version, topology, connections: Connected::Now(connections), now, arrived };
+            let view = View {
+                state: &state,
+                version,
+                topology,
+                connections: Connected::Now(connections),
+                now,
+                arrived,
+                traced: None,
+            };
             resolve(&view, &Packet { key: &key, contents }, &mut Unobserved)
         };
         let mut resolution = walk(&self.connections);

@@ -12,6 +12,7 @@ use weft_dataplane::drop::{DropCounters, DropReason};
 use weft_dataplane::packet::frame::Frame;
 use weft_dataplane::packet::memory::{Class, Memory};
 use weft_dataplane::packet::pool::Pool;
+use weft_dataplane::packet::tunnel::Encapsulation;
 use weft_dataplane::port::af_xdp::{ADDRESSES, AfXdp, AfXdpError, AfXdpQueue, AfXdpSettings, Mode};
 use weft_dataplane::port::{PortQueue, PortSlot};
 
@@ -105,6 +106,23 @@ fn generic_forwards_between_veths() {
 }
 
 #[test]
+fn a_port_that_takes_everything_is_given_tags_and_leaves_the_interface_as_it_was() {
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    peer.veth("eth0", &host, "nic", 1);
+    let takes_off = || host.command("ethtool -k nic").contains("rx-vlan-offload: on");
+    assert!(takes_off(), "a veth's default");
+    let memory = Memory::map(1024, 0).unwrap();
+    let (port, queues) = open(&host, take_all("nic", Mode::Auto), memory).unwrap();
+    assert!(!takes_off());
+    drop(port);
+    assert!(takes_off());
+    drop(queues);
+    let settings = AfXdpSettings { interface: "nic".into(), ..AfXdpSettings::default() };
+    let (_port, _queues) = open(&host, settings, memory).unwrap();
+    assert!(takes_off(), "the host's own VLANs are not disturbed");
+}
+
+#[test]
 fn only_tunnel_packets_are_taken_and_the_hosts_tcp_survives() {
     let (peer, host) = (Namespace::new(), Namespace::new());
     peer.veth("eth0", &host, "nic", 1);
@@ -154,8 +172,8 @@ fn only_tunnel_packets_are_taken_and_the_hosts_tcp_survives() {
         echo("the start");
         kernel_gets(&kernel_vtep, "10.3.0.2:4789", b"early", "no endpoint is set yet");
 
-        let vtep = (Ipv4Addr::new(10, 3, 0, 2), 4789);
-        port.set_endpoints(&BTreeSet::from([vtep, (vtep.0, 250)])).unwrap();
+        let vtep = (Ipv4Addr::new(10, 3, 0, 2), Encapsulation::Vxlan(4789));
+        port.set_endpoints(&BTreeSet::from([vtep, (vtep.0, Encapsulation::Vxlan(250))])).unwrap();
         let mut frames: Vec<Frame> = Vec::new();
         sender.send_to(b"ours", "10.3.0.2:4789").unwrap();
         eventually("the tunnel packet arrives", || queues[0].receive(&mut pool, &mut frames, 64, &mut drops) > 0);
@@ -169,9 +187,9 @@ fn only_tunnel_packets_are_taken_and_the_hosts_tcp_survives() {
         peer.command("ping -c 1 -W 2 10.3.0.2");
         echo("running");
 
-        port.set_endpoints(&BTreeSet::from([(vtep.0, 250)])).unwrap();
+        port.set_endpoints(&BTreeSet::from([(vtep.0, Encapsulation::Vxlan(250))])).unwrap();
         kernel_gets(&kernel_vtep, "10.3.0.2:4789", b"late", "the endpoint was removed");
-        let many = (0..65).map(|port| (vtep.0, port)).collect();
+        let many = (0..65).map(|port| (vtep.0, Encapsulation::Vxlan(port))).collect();
         assert!(matches!(port.set_endpoints(&many), Err(AfXdpError::TooManyEndpoints(65))));
         assert_eq!(queues[0].receive(&mut pool, &mut frames, 64, &mut drops), 0, "nothing else came");
         port.set_endpoints(&BTreeSet::from([vtep])).unwrap();
@@ -203,7 +221,7 @@ fn tunnel_packet() -> Vec<u8> {
 fn only_whole_plain_udp_to_an_endpoint_is_taken() {
     let (peer, host) = (Namespace::new(), Namespace::new());
     let mut link = Link::between(&peer, &host);
-    link.port.set_endpoints(&BTreeSet::from([(Ipv4Addr::new(10, 3, 0, 2), 4789)])).unwrap();
+    link.port.set_endpoints(&BTreeSet::from([(Ipv4Addr::new(10, 3, 0, 2), Encapsulation::Vxlan(4789))])).unwrap();
     let plain = tunnel_packet();
     let with = |at: usize, bytes: &[u8]| {
         let mut frame = plain.clone();
@@ -541,7 +559,7 @@ fn the_program_goes_when_the_process_is_killed() {
         let memory = Memory::map(1024, 0).unwrap();
         let settings = AfXdpSettings { interface: "nic".into(), ..AfXdpSettings::default() };
         let (port, mut queues) = AfXdp::open(PortSlot::new(SLOT), &settings, memory).unwrap();
-        port.set_endpoints(&BTreeSet::from([(Ipv4Addr::new(10, 5, 0, 2), 4789)])).unwrap();
+        port.set_endpoints(&BTreeSet::from([(Ipv4Addr::new(10, 5, 0, 2), Encapsulation::Vxlan(4789))])).unwrap();
         queues[0].service(&mut Pool::new(memory));
         loop {
             std::thread::park();

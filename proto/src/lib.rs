@@ -39,8 +39,11 @@ pub const FIRST_MANUAL_PORT: u32 = 0x0080_0000;
 /// The `af_xdp` port of a host's underlay, which the fabric's tunnel runs over.
 pub const UNDERLAY_PORT: u32 = 0x00ff_0000;
 
-/// The fabric's tunnel port of a host. From here on numbers belong to ports that each host has.
+/// The fabric's VXLAN port of a host. From here on numbers belong to ports that each host has.
 pub const TUNNEL_PORT: u32 = 0x00ff_0001;
+
+/// The fabric's GRE port of a host, where one is needed.
+pub const GRE_PORT: u32 = 0x00ff_0002;
 
 /// The first `af_xdp` port of a host's physical networks: of the network that is first by name, and so on.
 pub const FIRST_PHYSICAL_PORT: u32 = 0x00ff_0100;

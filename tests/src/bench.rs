@@ -1,6 +1,6 @@
 //! Namespaces and switches of a test that programs switches by hand.
 
-use crate::{eventually, program, weft};
+use crate::{Outcome, eventually, program, weft};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -62,21 +62,17 @@ impl Bench {
     /// # Panics
     /// If it does not.
     pub fn switch(&mut self, name: &str, namespace: &str) -> Switch {
+        self.switch_with(name, namespace, "", "")
+    }
+
+    /// Likewise with more settings: lines before the sections, and sections.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn switch_with(&mut self, name: &str, namespace: &str, settings: &str, sections: &str) -> Switch {
         let socket = self.directory.join(format!("{name}.sock"));
-        let config = self.directory.join(format!("{name}.toml"));
-        std::fs::write(&config, format!("socket = {socket:?}\n\n[workers]\ncount = 2\n"))
-            .expect("the directory is ours");
-        let log = self.directory.join(format!("{name}.log"));
-        let plan = ProgramPlan {
-            name: name.to_owned(),
-            namespace: Some(namespace.to_owned()),
-            file: program("weft-switch"),
-            arguments: vec!["--config".into(), config.display().to_string()],
-            environment: Vec::new(),
-            directory: self.directory.clone(),
-            log: log.clone(),
-        };
-        let program = Program::start(plan, &mut self.record).expect("the switch can be started");
+        let text = format!("socket = {socket:?}\n{settings}\n[workers]\ncount = 2\n{sections}");
+        let program = self.server("weft-switch", name, Some(namespace), &text);
         let api = Api::new(&socket).expect("a runtime can be made");
         let mut switch = Switch { host: format!("unix:{}", socket.display()), api, program };
         eventually("the switch's first answer", Duration::from_secs(20), || {
@@ -86,6 +82,50 @@ impl Bench {
             switch.status().ok()
         });
         switch
+    }
+
+    /// Starts a controller in the tests' own namespace, and waits until it answers; switches reach it by its socket.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn controller(&mut self) -> Controller {
+        let socket = self.directory.join("controller.sock");
+        let text = format!(
+            "socket = {socket:?}\nlisten = \"none\"\nstate_directory = {:?}\ntoken_file = \"none\"\n",
+            self.directory.join("state")
+        );
+        let program = self.server("weft-controller", "controller", None, &text);
+        let controller = Controller { address: format!("unix:{}", socket.display()), _program: program };
+        eventually("the controller's first answer", Duration::from_secs(20), || {
+            (controller.run(&["status"]).code == Some(0)).then_some(())
+        });
+        controller
+    }
+
+    /// Makes a directory of this name, which goes with the test.
+    ///
+    /// # Panics
+    /// If it cannot.
+    #[must_use]
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let directory = self.directory.join(name);
+        std::fs::create_dir(&directory).expect("the name is new");
+        directory
+    }
+
+    fn server(&mut self, file: &str, name: &str, namespace: Option<&str>, settings: &str) -> Program {
+        let config = self.directory.join(format!("{name}.toml"));
+        std::fs::write(&config, settings).expect("the directory is ours");
+        let plan = ProgramPlan {
+            name: name.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            file: program(file),
+            arguments: vec!["--config".into(), config.display().to_string()],
+            environment: Vec::new(),
+            directory: self.directory.clone(),
+            log: self.directory.join(format!("{name}.log")),
+        };
+        Program::start(plan, &mut self.record).expect("the program can be started")
     }
 
     /// Starts a program in a namespace; it ends when it is dropped.
@@ -123,7 +163,31 @@ impl Drop for Bench {
     }
 }
 
-/// A switch without a controller.
+/// A controller.
+pub struct Controller {
+    /// Where it listens.
+    pub address: String,
+    _program: Program,
+}
+
+impl Controller {
+    /// Runs `weft` with these arguments on it.
+    #[must_use]
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
+        weft(&[&["--controller", &self.address], arguments].concat())
+    }
+
+    /// Likewise with arguments separated by spaces; it succeeds.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn weft(&self, arguments: &str) -> String {
+        self.run(&arguments.split(' ').collect::<Vec<_>>()).success()
+    }
+}
+
+/// A switch, without a controller unless its settings say so.
 pub struct Switch {
     /// What the CLI calls it.
     pub host: String,

@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod demo;
 pub mod machine;
+pub mod open_vswitch;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

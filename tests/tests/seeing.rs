@@ -164,11 +164,10 @@ fn a_capture_filters_counts_cuts_and_goes_down_a_pipe() {
     let piped =
         format!("{} capture {host} 2 -w - --filter icmp --seconds 20 | tshark -l -i - -c 2", program("weft").display());
     let reader = std::thread::spawn(move || run(Command::new("timeout").args(["20", "bash", "-c", &piped])));
-    let captured = eventually("two frames down the pipe", Duration::from_secs(20), || {
+    eventually("two frames down the pipe", Duration::from_secs(20), || {
         let _answered = ping();
         reader.is_finished().then_some(())
     });
-    let () = captured;
     let Outcome { stdout, stderr, .. } = reader.join().expect("it does not panic");
     assert_eq!(stdout.lines().filter(|line| line.contains("ICMP")).count(), 2, "{stdout}\n{stderr}");
 }

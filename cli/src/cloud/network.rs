@@ -29,6 +29,9 @@ pub enum Command {
         /// It leads out of the cloud; a VLAN or flat network.
         #[arg(long)]
         external: bool,
+        /// It carries frames that instances tag (802.1Q), of ports without port security.
+        #[arg(long)]
+        vlan_transparent: bool,
         /// Bytes an instance may send in one packet; as many as all hosts carry, unless given.
         #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
         mtu: Option<u32>,
@@ -77,7 +80,7 @@ pub(super) async fn all(cloud: &mut Cloud, project: String) -> Result<Vec<v1::Ne
 pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut cloud = connection.cloud().await?;
     match command {
-        Command::Create { name, segment_type, segment, physical, vlan, external, mtu, scope } => {
+        Command::Create { name, segment_type, segment, physical, vlan, external, vlan_transparent, mtu, scope } => {
             let request = v1::CreateNetworkRequest {
                 name,
                 project: scope.name(),
@@ -87,6 +90,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 physical_network: physical.unwrap_or_default(),
                 vlan_id: vlan.unwrap_or(0),
                 external,
+                vlan_transparent,
             };
             let network = cloud.create_network(request).await?.into_inner();
             let text = format!(
@@ -125,6 +129,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("number in flow tables", network.segment_id.to_string()),
                 ("mtu", network.mtu.to_string()),
                 ("external", if network.external { "yes" } else { "no" }.to_owned()),
+                ("vlan transparent", if network.vlan_transparent { "yes" } else { "no" }.to_owned()),
             ];
             output.object(&lines, &json::of(&network))
         }

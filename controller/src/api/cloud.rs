@@ -7,6 +7,7 @@ use crate::limits;
 use crate::model::{
     FloatingIp, Host, Model, Network, Object, Planned, Port, Project, Router, SecurityGroup, Stored, Subnet,
 };
+use crate::path;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -255,6 +256,11 @@ impl v1::cloud_server::Cloud for CloudService {
     async fn delete_port(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteReply> {
         self.change(request, |model, request| model.delete_port(&request.id, &request.project)).await?;
         reply(v1::DeleteReply {})
+    }
+
+    async fn trace_path(&self, request: Request<v1::TracePathRequest>) -> Reply<v1::TracePathReply> {
+        let caller = caller(&request)?;
+        reply(path::trace(&self.controller, &caller, request.get_ref()).await?)
     }
 
     async fn create_router(&self, request: Request<v1::CreateRouterRequest>) -> Reply<v1::Router> {

@@ -30,7 +30,8 @@
 //! | | from inside, any other: the router's address and a port of its choice, if it translates | 100 |
 //! | | all else: on | 0 |
 //! | neighbour | to a next hop that route has found: on to deliver | 200 |
-//! | | to the external network: the MAC of the router outside, or of the destination itself; out there | 100 |
+//! | | to the external network: the MAC of the router outside, or of the destination itself; out there | 100, 110 |
+//! | | the same, of what came by that link: back there | 105, 115 |
 //! | deliver | from outside, or by way of it, to a MAC elsewhere that the packet came from: back into the tunnel | 310 |
 //!
 //! What is sent outside travels on the instance's own segment to its gateway host, and is routed there, once: the
@@ -41,7 +42,8 @@
 //!
 //! A zone of a router's connections is its number with bit 24 set, which no port has.
 
-use super::network::{self, arp_answer};
+use super::carrier;
+use super::network::arp_answer;
 use super::physical;
 use super::pipeline::{CLASSIFY, DELIVER, DNAT, L2, NEIGHBOUR, RESPOND, ROUTE, SNAT};
 use super::router::{Interface, of_router};
@@ -147,12 +149,12 @@ impl<'a> Outside<'a> {
 }
 
 /// Routes of what comes from one of the router's interfaces: out, or to the gateway host.
-pub(super) fn lead_out(state: &mut HostState, model: &Model, outside: &Outside<'_>, from: &Interface<'_>) {
+pub(super) fn lead_out(state: &mut HostState, model: &Model, outside: &Outside<'_>, from: &Interface<'_>, here: Uuid) {
     let (router, network) = (outside.router, outside.side.network);
     let (actions, next) = match outside.way {
         Way::Here(_) => (super::router::check(from.address, network, &[set(Field::Reg0, outside.segment())]), SNAT),
         Way::There(host) => {
-            let Some(way) = network::way_to(state, model, from.network, host) else { return };
+            let Some(way) = carrier::way_to(state, model, from.network, (here, host)) else { return };
             let name = model.hosts.get(host).map_or("", |host| host.name.as_str());
             let what = format!("what network {} sends out, to gateway host {name}", from.network.name);
             let there = of_router(state, router, "to-gateway", &from.port.id.to_string(), &what);
@@ -204,9 +206,9 @@ pub(super) fn compile(state: &mut HostState, model: &Model, host: Uuid, here: &B
         inside.extend(model.networks_of_router(outside.router.id));
     }
     for network in inside.into_iter().filter_map(|network| model.networks.get(network)) {
-        network::back(state, model, network, host, FROM_OUTSIDE);
+        carrier::back(state, model, network, host, FROM_OUTSIDE);
         if !here.contains(&network.id) {
-            network::admit(state, network);
+            carrier::admit(state, model, network, host);
         }
     }
 }
@@ -248,7 +250,7 @@ fn external_network(state: &mut HostState, network: &Network, link: Link) {
     let action = action::Action::LearnNeighbour(v1::LearnNeighbour { port: link.port, vlan: link.vlan.into() });
     state.add(RuleBuilder::new(RESPOND, 150, learn).segment(network.segment).arp().apply(vec![act(action)]));
     let stray = of_network(state, network, "external-stray", "packets that are for nobody here");
-    state.add(RuleBuilder::new(L2, 100, stray).segment(network.segment).drop(DropCause::UnknownDestination));
+    state.add(RuleBuilder::new(L2, 100, stray).segment(network.segment).drop(DropCause::Elsewhere));
 }
 
 /// What comes to the router's external side, and where it sends.
@@ -316,7 +318,7 @@ fn side(state: &mut HostState, model: &Model, outside: &Outside<'_>, link: Link)
             .with(Field::Reg3, outside.number())
             .ipv4()
     };
-    let send = |hop: Option<Ipv4Addr>| {
+    let send = |hop: Option<Ipv4Addr>, by: u32| {
         let neighbour = act(action::Action::Neighbour(v1::Neighbour {
             port: link.port,
             source: address.octets().to_vec(),
@@ -329,18 +331,28 @@ fn side(state: &mut HostState, model: &Model, outside: &Outside<'_>, link: Link)
             actions.push(act(action::Action::PushVlan(v1::PushVlan { ether_type: 0x8100 })));
             actions.push(set(Field::VlanTci, (0x1000 | link.vlan).to_be_bytes()));
         }
-        actions.push(output(link.port));
+        actions.push(output(by));
         actions
+    };
+    // What came in by the link may go out there again: a VLAN network of the router's on the same physical network. An
+    // output to where it came from has to be said so.
+    let both = |state: &mut HostState, priority, cookie, prefix: Option<Ipv4Prefix>, hop| {
+        let rule = |priority| {
+            let rule = leaves(priority, cookie);
+            if let Some(prefix) = prefix { rule.within(Field::Ipv4Dst, prefix) } else { rule }
+        };
+        state.add(rule(priority).apply(send(hop, link.port)));
+        state.add(rule(priority + 5).in_port(link.port).apply(send(hop, weft_proto::PORT_IN_PORT)));
     };
     for subnet in model.subnets_of(network.id) {
         let what = format!("to {} (external network {}), whose stations are on the link", subnet.prefix, network.name);
         let direct = of_router(state, router, "outside", &subnet.id.to_string(), &what);
-        state.add(leaves(110, direct).within(Field::Ipv4Dst, subnet.prefix).apply(send(None)));
+        both(state, 110, direct, Some(subnet.prefix), None);
     }
     let hop = outside.side.subnet.gateway;
     let what = hop.map_or(String::from("out"), |hop| format!("out, by {hop} (external network {})", network.name));
     let onward = of_router(state, router, "outside", "onward", &what);
-    state.add(leaves(100, onward).apply(send(hop)));
+    both(state, 100, onward, None, hop);
 }
 
 /// Under which address the router's senders are known outside.

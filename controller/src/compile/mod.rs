@@ -4,6 +4,8 @@
 //! - [`pipeline`]: the fabric's tables, their names and meanings; and its fixed ports.
 //! - [`state`]: what one host should hold, and the bundle between two such states.
 //! - [`network`]: the rules of one network on one host. This is where packets' fates are decided.
+//! - `carrier`: what leads from one host to others: tunnels, physical networks.
+//! - `tagged`: frames that instances tag.
 //! - [`physical`]: the ports of the physical networks that the host reaches.
 //! - `gateway`: the way out of the cloud, towards a router's gateway host and on it.
 //! - `router`: the rules of routers, and what one host needs of networks that it has no ports of.
@@ -15,6 +17,7 @@
 //! there; the gateway host of a router likewise, of all the router's networks. A host that [`Model::touched`] leaves out does not change
 //! (a property test compares it with compiling everything): what a kind of object adds here, it names there.
 
+mod carrier;
 mod firewall;
 mod gateway;
 pub mod network;
@@ -23,25 +26,33 @@ pub mod pipeline;
 mod router;
 pub mod rule;
 pub mod state;
+mod tagged;
 #[cfg(test)]
 mod tests;
 
 pub use state::HostState;
 
-use crate::model::Model;
+use crate::model::{Model, SegmentType};
 use uuid::Uuid;
 
 /// What a host should hold. A host that the model does not know holds the bare pipeline.
 #[must_use]
 pub fn compile(model: &Model, host: Uuid) -> HostState {
     let mut state = HostState::default();
-    let known = model.hosts.get(host);
-    pipeline::lay(&mut state, known.is_some_and(|host| host.underlay.is_some()));
-    if let Some(host) = known {
+    pipeline::lay(&mut state);
+    let networks = model.networks_on(host);
+    if let Some(host) = model.hosts.get(host) {
         physical::lay(&mut state, host);
+        if host.underlay.is_some() {
+            pipeline::lay_tunnel(&mut state, pipeline::TUNNEL_PORT);
+            // Where there is no GRE network, its packets are the host's own.
+            let of_gre = |id: Uuid| model.networks.get(id).is_some_and(|it| it.segment_type == SegmentType::Gre);
+            if router::networks(model, &networks, host.id).into_iter().chain(networks.iter().copied()).any(of_gre) {
+                pipeline::lay_tunnel(&mut state, pipeline::GRE_PORT);
+            }
+        }
     }
     let policies = firewall::Policies::of(model, host);
-    let networks = model.networks_on(host);
     for &network in &networks {
         network::compile(&mut state, model, (network, host), &policies);
     }

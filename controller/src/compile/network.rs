@@ -1,109 +1,109 @@
-//! The rules of one VXLAN network on one host.
+//! The rules of one network on one host. What leads to other hosts is in `carrier.rs`, tagged frames of instances in
+//! `tagged.rs`.
 //!
 //! | table | what | priority |
 //! |---|---|---|
-//! | classify | from a port here; from the tunnel under the network's VNI | 100 |
-//! | port_security | tagged: dropped | 200 |
+//! | classify | from a port here | 100 |
+//! | port_security | tagged: dropped, but for networks that carry it | 200 |
 //! | | IPv4, ARP and DHCP under the port's own addresses: on | 100 |
 //! | | IPv4 and ARP under its address pairs: on | 100 |
 //! | | anything else of the port: dropped as spoofed | 10 |
 //! | | without port security, anything untagged: on | 100 |
 //! | respond | ARP for the port's own address (a probe, an announcement): on, unanswered | 300 |
 //! | | ARP for any address of the network; DHCP: answered | 200 |
-//! | l2 | from the tunnel, ARP to a group: to every port here, never back to the tunnel | 360 |
-//! | | from the tunnel, IPv4 to a group: to every port here, through its firewall if it has one | 355 |
-//! | | from the tunnel, anything else to a group: to every port here that has no port security | 350 |
-//! | | from the tunnel, to anything else: on to deliver | 300 |
-//! | | to a router's MAC: see `router.rs` | 200 |
-//! | | ARP to a group: to every port here, and one copy to each host that has ports (head-end replication) | 160 |
+//! | l2 | to a router's MAC: see `router.rs` | 200 |
+//! | | ARP to a group: to every port here, and to all other hosts | 160 |
 //! | | IPv4 to a group: likewise, through the firewalls of ports here that have one | 155 |
 //! | | anything else to a group: likewise, but only for ports that have no port security | 150 |
 //! | | to anything else: on to deliver | 0 |
 //! | deliver | to a MAC here: its port's number to reg1, on through its firewall | 400 |
-//! | | from the tunnel, to anything else: dropped | 300 |
 //! | | to a MAC elsewhere: through the tunnel to its host | 200 |
-//! | | to anything else: dropped as unknown | 0 |
+//! | | in a tunnel's network, to anything else: dropped as unknown | 0 |
 //!
 //! A broadcast or multicast branches: a copy for each guarded port passes that port's firewall, on the host where the
 //! port is. What security groups have no rules for (neither IPv4 nor ARP) is not even copied for them.
 
+use super::carrier::{self, Carrier};
 use super::firewall::{Policies, guard};
-use super::pipeline::{CLASSIFY, DELIVER, INGRESS_TRACK, L2, PORT_SECURITY, RESPOND, TUNNEL_PORT};
+use super::pipeline::{CLASSIFY, DELIVER, INGRESS_TRACK, L2, PORT_SECURITY, RESPOND};
 use super::rule::{RuleBuilder, act, branch, cookie, output, set};
 use super::state::HostState;
-use crate::model::{Host, Mac, Model, Network, Port, SegmentType, Subnet, host_label};
+use super::tagged;
+use crate::model::{Mac, Model, Network, Port, Subnet, host_label};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::v1::{self, Action, DropCause, Field, action, port_spec};
 
+/// Kinds of floods, in words.
+pub(super) const FLOOD_ARP: &str = "ARP to everybody";
+pub(super) const FLOOD_IPV4: &str = "IPv4 broadcast and multicast, through each port's firewall";
+pub(super) const FLOOD: &str =
+    "broadcast and multicast other than IPv4 and ARP, which only ports without port security take";
+
 /// Where what is sent to everybody goes.
 #[derive(Default)]
-struct Flood {
+pub(super) struct Flood {
     /// To the ports here.
-    here: Vec<Action>,
-    /// To the other hosts that have ports.
-    elsewhere: Vec<Action>,
+    pub here: Vec<Action>,
+    /// The other hosts that have ports and an underlay.
+    hosts: Vec<Ipv4Addr>,
 }
 
 impl Flood {
-    /// Out of ports, and into the tunnel; for what came from the tunnel the former alone.
-    fn actions(&self, network: &Network) -> Vec<Action> {
+    /// Out of ports, and to where there may be others; for what came from there the former alone.
+    pub fn actions(&self, network: &Network, carrier: Option<Carrier>) -> Vec<Action> {
         let mut actions = self.here.clone();
-        if !self.elsewhere.is_empty() {
-            actions.push(set(Field::TunId, u64::from(network.segment).to_be_bytes()));
-            actions.extend(self.elsewhere.iter().cloned());
-        }
+        actions.extend(carrier.map(|carrier| carrier.flood(network, &self.hosts)).unwrap_or_default());
         actions
     }
 }
 
 /// Which ports take what.
 #[derive(Default)]
-struct Floods {
+pub(super) struct Floods {
     /// All, as they are.
-    all: Flood,
+    pub all: Flood,
     /// All, those with port security through their firewalls.
-    guarded: Flood,
+    pub guarded: Flood,
     /// Those without port security.
-    open: Flood,
+    pub open: Flood,
 }
 
 /// Adds the network's part of a host's state.
 pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uuid, Uuid), policies: &Policies) {
     let Some(network) = model.networks.get(network) else { return };
-    let tunnel = network.segment_type == SegmentType::Vxlan && state.ports.contains_key(&TUNNEL_PORT);
+    let carrier = Carrier::of(state, model, network, host);
     // To all ports, whatever their firewalls say, and through these; and to those without port security.
     let mut floods = Floods::default();
     let Floods { all, guarded, open } = &mut floods;
     for place in model.hosts_of(network.id) {
         let remote = model.hosts.get(place).filter(|remote| remote.id != host);
         let underlay = remote.and_then(|remote| remote.underlay);
-        if let Some(underlay) = underlay.filter(|_| tunnel) {
-            let copy = [set(Field::TunDst, underlay.octets()), output(TUNNEL_PORT)];
+        if let Some(underlay) = underlay {
             if model.ports_plugged(network.id, place).any(|port| !port.port_security) {
-                open.elsewhere.extend(copy.clone());
+                open.hosts.push(underlay);
             }
-            guarded.elsewhere.extend(copy.clone());
-            all.elsewhere.extend(copy);
+            guarded.hosts.push(underlay);
+            all.hosts.push(underlay);
         }
         for port in model.ports_plugged(network.id, place) {
             answer_arp(state, network, port);
-            match (remote, underlay) {
-                (None, _) => {
-                    local_port(state, model, network, port);
-                    guard(state, port, policies.get(port));
-                    all.here.push(output(port.number));
-                    if port.port_security {
-                        let to = set(Field::Reg1, port.number.to_be_bytes());
-                        guarded.here.push(branch(vec![to], INGRESS_TRACK));
-                    } else {
-                        guarded.here.push(output(port.number));
-                        open.here.push(output(port.number));
-                    }
+            let Some(remote) = remote else {
+                local_port(state, model, network, port);
+                guard(state, port, policies.get(port));
+                all.here.push(output(port.number));
+                if port.port_security {
+                    let to = set(Field::Reg1, port.number.to_be_bytes());
+                    guarded.here.push(branch(vec![to], INGRESS_TRACK));
+                } else {
+                    guarded.here.push(output(port.number));
+                    open.here.push(output(port.number));
                 }
-                (Some(remote), Some(underlay)) if tunnel => remote_port(state, network, port, remote, underlay),
-                // There is no way to that host, from here or at all.
-                (Some(_), _) => {}
+                continue;
+            };
+            // Else there is no way to that host, from here or at all.
+            if let (Some(carrier), Some(underlay)) = (carrier, underlay) {
+                carrier.deliver(state, network, port, (&remote.name, underlay));
             }
         }
     }
@@ -115,130 +115,57 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
             state.add(arp_answer(cookie, network, address, subnet.dhcp_mac()));
         }
     }
-    whole_network(state, network, tunnel, &floods);
-    unknown(state, network);
+    if let Some(carrier) = carrier {
+        carrier.arrive(state, network, &floods);
+    }
+    whole_network(state, network, &floods, carrier);
+    if network.vlan_transparent {
+        tagged::compile(state, model, (network, host), &floods.open, carrier);
+    }
+    carrier::unknown(state, model, network, host, carrier);
 }
 
 /// Adds what it takes to send to the ports of a network that has none here.
 pub(super) fn reach(state: &mut HostState, model: &Model, network: &Network, host: Uuid) {
-    unknown(state, network);
-    if network.segment_type != SegmentType::Vxlan || !state.ports.contains_key(&TUNNEL_PORT) {
-        return;
-    }
+    let carrier = Carrier::of(state, model, network, host);
+    carrier::unknown(state, model, network, host, carrier);
+    let Some(carrier) = carrier else { return };
     for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {
         let Some(underlay) = remote.underlay.filter(|_| remote.id != host) else { continue };
         for port in model.ports_plugged(network.id, remote.id) {
-            remote_port(state, network, port, remote, underlay);
+            carrier.deliver(state, network, port, (&remote.name, underlay));
         }
     }
 }
 
-fn of_port(state: &mut HostState, network: &Network, port: &Port, kind: &str, what: &str) -> u64 {
+pub(super) fn of_port(state: &mut HostState, network: &Network, port: &Port, kind: &str, what: &str) -> u64 {
     let cookie = cookie(kind, &port.id.to_string());
     state.origin(cookie, format!("port {} (network {}): {what}", port.name, network.name));
     cookie
 }
 
-fn of_network(state: &mut HostState, network: &Network, kind: &str, what: &str) -> u64 {
+pub(super) fn of_network(state: &mut HostState, network: &Network, kind: &str, what: &str) -> u64 {
     let cookie = cookie(kind, &network.id.to_string());
     state.origin(cookie, format!("network {}: {what}", network.name));
     cookie
 }
 
-/// What concerns the network as a whole.
-fn whole_network(state: &mut HostState, network: &Network, tunnel: bool, floods: &Floods) {
-    let Floods { all, guarded, open } = floods;
-    let segment = network.segment;
-    let arp = of_network(state, network, "flood-arp", "ARP to everybody");
-    let ipv4 = of_network(state, network, "flood-ipv4", "IPv4 broadcast and multicast, through each port's firewall");
-    let group = of_network(
-        state,
-        network,
-        "flood",
-        "broadcast and multicast other than IPv4 and ARP, which only ports without port security take",
-    );
+/// Without anywhere to go, a policy.
+pub(super) fn or_drop(rule: RuleBuilder, actions: Vec<Action>) -> v1::Rule {
+    if actions.is_empty() { rule.drop(DropCause::Policy) } else { rule.apply(actions) }
+}
+
+/// What concerns the network as a whole: frames from here.
+fn whole_network(state: &mut HostState, network: &Network, floods: &Floods, carrier: Option<Carrier>) {
+    let arp = of_network(state, network, "flood-arp", FLOOD_ARP);
+    let ipv4 = of_network(state, network, "flood-ipv4", FLOOD_IPV4);
+    let group = of_network(state, network, "flood", FLOOD);
     let unicast = of_network(state, network, "unicast", "to one station");
-    let or_drop = |rule: RuleBuilder, actions: Vec<Action>| {
-        if actions.is_empty() { rule.drop(DropCause::Policy) } else { rule.apply(actions) }
-    };
-    if tunnel {
-        from_tunnel(state, network);
-        let from_tunnel =
-            |priority, cookie| RuleBuilder::new(L2, priority, cookie).in_port(TUNNEL_PORT).segment(segment);
-        state.add(from_tunnel(360, arp).arp().group().apply(all.here.clone()));
-        state.add(from_tunnel(355, ipv4).ipv4().group().apply(guarded.here.clone()));
-        state.add(or_drop(from_tunnel(350, group).group(), open.here.clone()));
-        state.add(from_tunnel(300, unicast).goto(DELIVER));
-        let stray = of_network(state, network, "tunnel-stray", "from other hosts, to a MAC that is not here");
-        let stray = RuleBuilder::new(DELIVER, 300, stray).in_port(TUNNEL_PORT).segment(segment);
-        state.add(stray.drop(DropCause::UnknownDestination));
-    }
-    let from_here = |priority, cookie| RuleBuilder::new(L2, priority, cookie).segment(segment);
-    state.add(from_here(160, arp).arp().group().apply(all.actions(network)));
-    state.add(from_here(155, ipv4).ipv4().group().apply(guarded.actions(network)));
-    state.add(or_drop(from_here(150, group).group(), open.actions(network)));
+    let from_here = |priority, cookie| RuleBuilder::new(L2, priority, cookie).segment(network.segment);
+    state.add(from_here(160, arp).arp().group().apply(floods.all.actions(network, carrier)));
+    state.add(from_here(155, ipv4).ipv4().group().apply(floods.guarded.actions(network, carrier)));
+    state.add(or_drop(from_here(150, group).group(), floods.open.actions(network, carrier)));
     state.add(from_here(0, unicast).goto(DELIVER));
-}
-
-/// What sends to a host on a network; `None`: there is no way to it.
-pub(super) fn way_to(state: &HostState, model: &Model, network: &Network, host: Uuid) -> Option<Vec<Action>> {
-    let underlay = model.hosts.get(host)?.underlay.filter(|_| state.ports.contains_key(&TUNNEL_PORT))?;
-    Some(through_tunnel(network, underlay, output(TUNNEL_PORT)))
-}
-
-fn through_tunnel(network: &Network, underlay: Ipv4Addr, output: Action) -> Vec<Action> {
-    vec![set(Field::TunId, u64::from(network.segment).to_be_bytes()), set(Field::TunDst, underlay.octets()), output]
-}
-
-/// Adds what lets in from other hosts a network that has no port here, for routers that it sends out by.
-pub(super) fn admit(state: &mut HostState, network: &Network) {
-    if !state.ports.contains_key(&TUNNEL_PORT) {
-        return;
-    }
-    from_tunnel(state, network);
-    let stray = of_network(state, network, "tunnel-stray", "from other hosts, to a MAC that is not here");
-    let rule = RuleBuilder::new(L2, 300, stray).in_port(TUNNEL_PORT).segment(network.segment);
-    state.add(rule.drop(DropCause::UnknownDestination));
-}
-
-/// Adds what it takes to send back into the tunnel what came from it and was routed here. `routed` is the bit of reg6
-/// that says so.
-pub(super) fn back(state: &mut HostState, model: &Model, network: &Network, host: Uuid, routed: u32) {
-    if !state.ports.contains_key(&TUNNEL_PORT) {
-        return;
-    }
-    let bit = routed.to_be_bytes();
-    for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {
-        let Some(underlay) = remote.underlay.filter(|_| remote.id != host) else { continue };
-        for port in model.ports_plugged(network.id, remote.id) {
-            let what = format!("delivery back through the tunnel to host {}", remote.name);
-            let cookie = of_port(state, network, port, "delivery-back", &what);
-            let to = RuleBuilder::new(DELIVER, 310, cookie)
-                .in_port(TUNNEL_PORT)
-                .segment(network.segment)
-                .with_mask(Field::Reg6, bit, bit)
-                .with(Field::EthDst, port.mac.0);
-            // An output to where it came from has to be said so.
-            state.add(to.apply(through_tunnel(network, underlay, output(weft_proto::PORT_IN_PORT))));
-        }
-    }
-}
-
-fn from_tunnel(state: &mut HostState, network: &Network) {
-    let cookie = of_network(state, network, "from-tunnel", "packets from the tunnel");
-    state.add(
-        RuleBuilder::new(CLASSIFY, 100, cookie)
-            .in_port(TUNNEL_PORT)
-            .with(Field::TunId, u64::from(network.segment).to_be_bytes())
-            .apply_goto(vec![set(Field::Reg0, network.segment.to_be_bytes())], L2),
-    );
-}
-
-/// What is for nobody.
-fn unknown(state: &mut HostState, network: &Network) {
-    let unknown = of_network(state, network, "unknown-unicast", "to a MAC that no port of it has");
-    let rule = RuleBuilder::new(DELIVER, 0, unknown).segment(network.segment);
-    state.add(rule.drop(DropCause::UnknownDestination));
 }
 
 pub(super) fn arp_answer(cookie: u64, network: &Network, address: Ipv4Addr, mac: Mac) -> v1::Rule {
@@ -251,13 +178,6 @@ fn answer_arp(state: &mut HostState, network: &Network, port: &Port) {
     for fixed in &port.addresses {
         state.add(arp_answer(cookie, network, fixed.address, port.mac));
     }
-}
-
-fn remote_port(state: &mut HostState, network: &Network, port: &Port, host: &Host, underlay: Ipv4Addr) {
-    let what = format!("delivery through the tunnel to host {}", host.name);
-    let cookie = of_port(state, network, port, "delivery", &what);
-    let to = RuleBuilder::new(DELIVER, 200, cookie).segment(network.segment).with(Field::EthDst, port.mac.0);
-    state.add(to.apply(through_tunnel(network, underlay, output(TUNNEL_PORT))));
 }
 
 /// The port as the switch should have it; `None` if it is not plugged.
@@ -289,8 +209,7 @@ fn local_port(state: &mut HostState, model: &Model, network: &Network, port: &Po
             .in_port(port.number)
             .apply_goto(vec![set(Field::Reg0, network.segment.to_be_bytes())], PORT_SECURITY),
     );
-    let tagged = of_port(state, network, port, "tagged", "tagged frames, which the network does not carry");
-    state.add(RuleBuilder::new(PORT_SECURITY, 200, tagged).in_port(port.number).tagged().drop(DropCause::Policy));
+    tagged::leave(state, network, port);
     if port.port_security {
         secure(state, network, port);
     } else {

@@ -31,7 +31,7 @@ pub(super) fn lay(state: &mut HostState, host: &Host) {
         let nobody = cookie("physical-unknown", name);
         let text = format!("physical network {name}: frames of VLANs whose network has no port on this host");
         state.origin(nobody, text);
-        state.add(RuleBuilder::new(CLASSIFY, 50, nobody).in_port(port.number).drop(DropCause::UnknownSegment));
+        state.add(RuleBuilder::new(CLASSIFY, 50, nobody).in_port(port.number).drop(DropCause::Elsewhere));
         state.ports.insert(port.number, port);
     }
 }

@@ -52,7 +52,7 @@ pub(super) mod ct_state {
     pub const INVALID: u8 = 0x10;
 }
 
-pub use weft_proto::TUNNEL_PORT;
+pub use weft_proto::{GRE_PORT, TUNNEL_PORT};
 
 /// The tables as the switch shows them.
 #[must_use]
@@ -106,8 +106,8 @@ pub fn tables() -> Vec<v1::TableConfig> {
     ]
 }
 
-/// Lays what every host has. The tunnel's port exists only where there is an underlay for it.
-pub(super) fn lay(state: &mut HostState, underlay: bool) {
+/// Lays what every host has, whatever its instances.
+pub(super) fn lay(state: &mut HostState) {
     state.tables = tables();
     let onward = cookie("respond-miss", "");
     state.origin(onward, "fabric: neither ARP nor DHCP to answer".to_owned());
@@ -126,27 +126,24 @@ pub(super) fn lay(state: &mut HostState, underlay: bool) {
         let bit = [ct_state::INVALID];
         state.add(RuleBuilder::new(table, 200, invalid).with_mask(Field::CtState, bit, bit).drop(DropCause::Policy));
     }
-    if !underlay {
-        return;
-    }
-    state.ports.insert(
-        TUNNEL_PORT,
-        v1::PortSpec {
-            number: TUNNEL_PORT,
-            name: "vxlan".into(),
-            owner: v1::Owner::Fabric.into(),
-            kind: Some(port_spec::Kind::Vxlan(v1::TunnelPort {
-                // Named, so that an interface added by hand does not make it ambiguous.
-                underlay_port: UNDERLAY_PORT,
-                ..Default::default()
-            })),
-        },
-    );
+}
+
+/// Lays the port of a kind of tunnel, of a host that has an underlay.
+pub(super) fn lay_tunnel(state: &mut HostState, number: u32) {
+    // Named, so that an interface added by hand does not make it ambiguous.
+    let underlay_port = UNDERLAY_PORT;
+    let (name, kind) = if number == GRE_PORT {
+        ("gre", port_spec::Kind::Gre(v1::GrePort { underlay_port, ..Default::default() }))
+    } else {
+        ("vxlan", port_spec::Kind::Vxlan(v1::TunnelPort { underlay_port, ..Default::default() }))
+    };
+    let owner = v1::Owner::Fabric.into();
+    state.ports.insert(number, v1::PortSpec { number, name: name.into(), owner, kind: Some(kind) });
     let segment = cookie("unknown-segment", "");
     state.origin(segment, "fabric: tunnel packets of networks without a port on this host".to_owned());
-    state.add(RuleBuilder::new(CLASSIFY, 50, segment).in_port(TUNNEL_PORT).drop(DropCause::UnknownSegment));
+    state.add(RuleBuilder::new(CLASSIFY, 50, segment).in_port(number).drop(DropCause::UnknownSegment));
     // RFC 7348, section 6.1: a decapsulated frame with a VLAN tag is discarded.
     let tagged = cookie("tunnel-tagged", "");
     state.origin(tagged, "fabric: tagged frames from the tunnel".to_owned());
-    state.add(RuleBuilder::new(CLASSIFY, 110, tagged).in_port(TUNNEL_PORT).tagged().drop(DropCause::Policy));
+    state.add(RuleBuilder::new(CLASSIFY, 110, tagged).in_port(number).tagged().drop(DropCause::Policy));
 }

@@ -52,14 +52,10 @@ pub(super) struct Interface<'a> {
 
 /// Adds the routers of the networks that have ports on the host, and those whose gateway host it is.
 pub(super) fn compile(state: &mut HostState, model: &Model, here: &BTreeSet<Uuid>, host: Uuid) {
-    let joined = here.iter().flat_map(|&network| model.routers_of(network));
-    let routers: BTreeSet<Uuid> = joined.chain(model.routers_leaving_at(host).map(|router| router.id)).collect();
-    let mut networks = BTreeSet::new();
-    for router in routers.iter().filter_map(|&router| model.routers.get(router)) {
+    for router in routers(model, here, host).iter().filter_map(|&router| model.routers.get(router)) {
         route(state, model, router, (host, here));
-        networks.extend(model.networks_of_router(router.id));
     }
-    for network in networks.iter().filter_map(|&network| model.networks.get(network)) {
+    for network in networks(model, here, host).iter().filter_map(|&network| model.networks.get(network)) {
         for port in model.ports_of(network.id).filter(|port| port.plug.is_some()) {
             neighbour(state, network, port);
         }
@@ -67,6 +63,16 @@ pub(super) fn compile(state: &mut HostState, model: &Model, here: &BTreeSet<Uuid
             network::reach(state, model, network, host);
         }
     }
+}
+
+fn routers(model: &Model, here: &BTreeSet<Uuid>, host: Uuid) -> BTreeSet<Uuid> {
+    let joined = here.iter().flat_map(|&network| model.routers_of(network));
+    joined.chain(model.routers_leaving_at(host).map(|router| router.id)).collect()
+}
+
+/// The networks that the host's routers lead to; `here`: those that have ports on it.
+pub(super) fn networks(model: &Model, here: &BTreeSet<Uuid>, host: Uuid) -> BTreeSet<Uuid> {
+    routers(model, here, host).into_iter().flat_map(|router| model.networks_of_router(router)).collect()
 }
 
 pub(super) fn of_router(state: &mut HostState, router: &Router, kind: &str, part: &str, what: &str) -> u64 {
@@ -172,7 +178,7 @@ fn route(state: &mut HostState, model: &Model, router: &Router, (host, here): (U
         nowhere(state, router, from);
         routes(state, model, router, from, &interfaces, false);
         if let Some(outside) = &outside {
-            lead_out(state, model, outside, from);
+            lead_out(state, model, outside, from, host);
         }
     }
     if let Some(outside) = leaves_here {

@@ -9,6 +9,7 @@ mod firewall;
 mod gateway;
 mod incremental;
 mod routing;
+mod segments;
 
 use super::rule::output;
 use super::state::{HostState, is_empty, matched};
@@ -30,6 +31,8 @@ enum Fate {
         segment: u64,
         host: Ipv4Addr,
     },
+    /// Onto a physical network, with these tags (outer first), from this MAC: as tests of segments tell it.
+    Wire(Vec<u16>, Mac),
     Arp(Mac),
     Dhcp(Box<v1::DhcpReply>),
     Dropped(DropCause),
@@ -126,10 +129,15 @@ fn journey_from(state: &HostState, packet: &Packet, mut table: u32) -> (Vec<Fate
                 action::Action::PopVlan(_) => {
                     let tag = packet.remove(&(Field::VlanTci as i32));
                     assert!(tag.is_some_and(|tag| tag[0] & 0x10 != 0), "a tag is taken that is there");
+                    if let Some(inner) = packet.remove(&(Field::VlanInnerTci as i32)) {
+                        packet.insert(Field::VlanTci as i32, inner);
+                    }
                 }
                 action::Action::PushVlan(push) => {
                     assert_eq!(push.ether_type, 0x8100);
-                    assert_eq!(packet.insert(Field::VlanTci as i32, vec![0x10, 0]), None);
+                    if let Some(outer) = packet.insert(Field::VlanTci as i32, vec![0x10, 0]) {
+                        packet.insert(Field::VlanInnerTci as i32, outer);
+                    }
                 }
                 action::Action::LearnNeighbour(learn) => fates.push(Fate::Learnt(learn.port, learn.vlan)),
                 action::Action::Neighbour(neighbour) => {
@@ -270,8 +278,12 @@ impl Cloud {
     }
 
     fn network(&mut self, name: &str) -> u32 {
-        let request = v1::CreateNetworkRequest { name: name.into(), ..Default::default() };
-        let segment = self.make(|model, id| model.create_network(&request, id)).segment;
+        self.network_of(&v1::CreateNetworkRequest { name: name.into(), ..Default::default() })
+    }
+
+    fn network_of(&mut self, request: &v1::CreateNetworkRequest) -> u32 {
+        let name = request.name.as_str();
+        let segment = self.make(|model, id| model.create_network(request, id)).segment;
         let request = v1::CreateSubnetRequest {
             name: name.into(),
             network: name.into(),

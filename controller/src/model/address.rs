@@ -40,6 +40,14 @@ impl Mac {
         Self([family[0], family[1], family[2], hash[0], hash[1], hash[2]])
     }
 
+    /// Under which a host sends on a physical network what a router has sent on: of the router's port there, and the
+    /// host. The port's own MAC is on every host, and switches would see it wander.
+    #[must_use]
+    pub fn of_router_at(port: Uuid, host: Uuid) -> Self {
+        let hash = digest::of(&v1::Origin { cookie: 0, text: format!("{port}/{host}") }).to_be_bytes();
+        Self([0x02, 0x52, hash[0], hash[1], hash[2], hash[3]])
+    }
+
     /// A port's.
     pub const PORTS: [u8; 3] = [0x02, 0x57, 0x46];
     /// A router's on the wire, towards its gateway host.

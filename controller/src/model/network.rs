@@ -22,6 +22,8 @@ pub struct Network {
     pub segment_type: SegmentType,
     /// Leads out of the cloud; on a physical network only.
     pub external: bool,
+    /// Carries frames that instances tag.
+    pub vlan_transparent: bool,
     /// Bytes of an IP packet that an instance may send.
     pub mtu: u32,
 }
@@ -64,6 +66,7 @@ impl Object for Network {
             physical_network: self.segment_type.physical().unwrap_or_default().to_owned(),
             vlan_id: self.segment_type.vlan().into(),
             external: self.external,
+            vlan_transparent: self.vlan_transparent,
         }
     }
 
@@ -72,6 +75,7 @@ impl Object for Network {
             id: record::uuid(&record.id)?,
             segment_type: SegmentType::of_record(&record)?,
             external: record.external,
+            vlan_transparent: record.vlan_transparent,
             name: record.name,
             project: record::uuid(&record.project_id)?,
             segment: record.segment_id,
@@ -99,11 +103,12 @@ impl Model {
         self.admit::<Network>(project.id, &request.name)?;
         let before = self.next();
         let (segment_type, counters) = self.choose_segment_type(request, before)?;
-        let mtu = self.choose_mtu(request.mtu, &segment_type)?;
+        let vlan_transparent = request.vlan_transparent;
+        let mtu = self.choose_mtu(request.mtu, &segment_type, vlan_transparent)?;
         let (segment, counters) = self.choose_segment(request.segment_id, counters)?;
         let external = request.external;
         let name = request.name.clone();
-        let network = Network { id, name, project: project.id, segment, segment_type, external, mtu };
+        let network = Network { id, name, project: project.id, segment, segment_type, external, vlan_transparent, mtu };
         let mut changes = vec![Change::put(network.clone())];
         changes.extend((counters != before).then(|| Change::put(counters)));
         Ok((changes, network))

@@ -66,13 +66,15 @@ impl SegmentType {
     }
 
     /// Bytes that it adds to an IP packet, of the MTU of what carries it: outer IPv4, the tunnel's headers and the
-    /// inner Ethernet header. A VLAN tag takes none: a link's MTU does not count it.
+    /// inner Ethernet header; and the tag of an instance, if there may be one. The tag of a VLAN network takes none: a
+    /// link's MTU does not count a frame's only tag.
     #[must_use]
-    pub fn overhead(&self) -> u32 {
+    pub fn overhead(&self, vlan_transparent: bool) -> u32 {
+        let tag = if vlan_transparent { 4 } else { 0 };
         match self {
-            Self::Vxlan => 20 + 8 + 8 + 14,
-            Self::Gre => 20 + 8 + 14,
-            Self::Vlan { .. } | Self::Flat { .. } => 0,
+            Self::Vxlan => 20 + 8 + 8 + 14 + tag,
+            Self::Gre => 20 + 8 + 14 + tag,
+            Self::Vlan { .. } | Self::Flat { .. } => tag,
         }
     }
 
@@ -146,6 +148,10 @@ impl Model {
         }
         let physical = self.physical_network(&request.physical_network)?;
         if word == "flat" {
+            if request.vlan_transparent {
+                let problem = "frames that instances tag would be those of VLAN networks".to_owned();
+                return invalid("vlan_transparent", problem, "Leave it out, or give segment_type vlan, vxlan or gre.");
+            }
             if let Some(other) = self.network_on(&physical, 0) {
                 let problem = format!("physical network {physical:?} carries flat network {:?}", other.name);
                 let remedy = "Untagged frames belong to one network: give a VLAN (segment_type vlan), or another physical network.";
@@ -232,8 +238,13 @@ impl Model {
     }
 
     /// The MTU asked for, if what carries the network takes it at every host that has said so; or the largest one.
-    pub(super) fn choose_mtu(&self, asked: u32, segment_type: &SegmentType) -> Result<u32, Fault> {
-        let overhead = segment_type.overhead();
+    pub(super) fn choose_mtu(
+        &self,
+        asked: u32,
+        segment_type: &SegmentType,
+        vlan_transparent: bool,
+    ) -> Result<u32, Fault> {
+        let overhead = segment_type.overhead(vlan_transparent);
         let smallest = self.hosts.iter().filter_map(|host| Some((segment_type.carrier_mtu(host)?, host)));
         let smallest = smallest.min_by_key(|(mtu, host)| (*mtu, host.id));
         let largest = smallest.map_or(65_535, |(mtu, _)| mtu).saturating_sub(overhead);
@@ -271,7 +282,7 @@ impl Model {
                 "Choose a host that reaches it (`weft host list`), or add it to the host's settings ([physical]).";
             return refuse("physical_network_unreachable", problem, remedy);
         }
-        let (mtu, overhead) = (network.mtu, kind.overhead());
+        let (mtu, overhead) = (network.mtu, kind.overhead(network.vlan_transparent));
         let Some(carries) = kind.carrier_mtu(host).filter(|&carries| mtu + overhead > carries) else { return Ok(()) };
         let problem = format!(
             "network {:?} has an MTU of {mtu}, and host {:?} carries {carries} bytes, {overhead} of them for {}",

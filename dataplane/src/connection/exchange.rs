@@ -179,6 +179,18 @@ impl Prepared {
         self.zone
     }
 
+    /// The first packet's tuple, and that of its answers.
+    #[must_use]
+    pub fn tuples(&self) -> (&Tuple, &Tuple) {
+        (&self.original, &self.reply)
+    }
+
+    /// Of the new connection.
+    #[must_use]
+    pub fn mark(&self) -> u32 {
+        self.mark
+    }
+
     /// The first packet's tuple after NAT.
     #[must_use]
     pub fn translated(&self) -> Tuple {

@@ -50,6 +50,7 @@
 //! | `table`, `exchange` | [`Connections`], and what goes in and comes out |
 //! | `directory` | who owns what, among workers |
 
+mod assumed;
 mod contents;
 mod directory;
 mod exchange;
@@ -66,6 +67,7 @@ mod tuple;
 #[cfg(test)]
 mod tests;
 
+pub use assumed::Assumed;
 pub use contents::{Contents, is_icmp_error};
 pub use directory::{Directory, Refusal};
 pub use exchange::{

@@ -514,6 +514,7 @@ fn drop_reason(cause: i32) -> Result<DropReason, Fault> {
         Ok(v1::DropCause::Spoofed) => Ok(DropReason::Spoofed),
         Ok(v1::DropCause::UnknownDestination) => Ok(DropReason::UnknownDestination),
         Ok(v1::DropCause::UnknownSegment) => Ok(DropReason::UnknownSegment),
+        Ok(v1::DropCause::Elsewhere) => Ok(DropReason::Elsewhere),
         Err(_) => Err(Fault::invalid(
             "unknown_drop_cause",
             "drop.cause",
@@ -529,6 +530,7 @@ fn drop_cause(reason: DropReason) -> v1::DropCause {
         DropReason::Spoofed => v1::DropCause::Spoofed,
         DropReason::UnknownDestination => v1::DropCause::UnknownDestination,
         DropReason::UnknownSegment => v1::DropCause::UnknownSegment,
+        DropReason::Elsewhere => v1::DropCause::Elsewhere,
         _ => v1::DropCause::Policy,
     }
 }

@@ -5,7 +5,7 @@ use super::action::{Action, action_to_message};
 use super::translate::Translation;
 use crate::drop::DropReason;
 use crate::neighbours::Hop;
-use crate::packet::tunnel::VxlanHeader;
+use crate::packet::tunnel::Header;
 use crate::port::PortSlot;
 use crate::topology::Topology;
 use std::net::Ipv4Addr;
@@ -81,7 +81,7 @@ pub struct TunnelOutput {
     /// The key.
     pub id: u64,
     /// Ready-made.
-    pub header: VxlanHeader,
+    pub header: Header,
 }
 
 impl Effect {

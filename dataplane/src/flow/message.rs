@@ -10,6 +10,7 @@
 //!
 //! Called by the switch (`switch`), by `Tables::trace` and by dumps of the cache.
 
+pub mod connection;
 #[cfg(test)]
 mod tests;
 
@@ -175,6 +176,15 @@ pub fn fields(key: &FlowKey) -> Vec<v1::FieldMatch> {
     // What rules made of it is no field of its own.
     mask.words_mut()[super::key::PACKET_WORDS..].fill(0);
     matches(key, &mask)
+}
+
+/// A packet described by its fields, as a trace of it elsewhere takes them: without the port it came in by, and tunnels.
+#[must_use]
+pub fn packet(key: &FlowKey) -> Vec<v1::FieldMatch> {
+    let mut fields = fields(key);
+    let here = |field: Field| matches!(field, Field::InPort | Field::TunId | Field::TunSrc | Field::TunDst);
+    fields.retain(|one| !here(one.field()));
+    fields
 }
 
 /// The key of a packet described by its fields, for traces: each given exactly.

@@ -35,7 +35,7 @@ use super::log::{Passed, partition};
 use super::rule::Rule;
 use super::state::FlowState;
 use crate::connection::fragments::{First, Seen};
-use crate::connection::{ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
+use crate::connection::{Assumed, ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
 use crate::drop::DropReason;
 use crate::topology::Topology;
 use action_set::ActionSet;
@@ -70,6 +70,8 @@ pub struct View<'a> {
     pub now: u64,
     /// Whether no other worker handed the packet over.
     pub arrived: bool,
+    /// Of a trace: connections to be taken for committed.
+    pub traced: Option<&'a [Assumed]>,
 }
 
 /// What a walk sees of connections.
@@ -158,6 +160,8 @@ pub struct Resolution {
     pub branches: usize,
     /// Next hops.
     pub hops: Hops,
+    /// Of a trace: the packet as it is at each output, in order, whether it can leave there or not.
+    pub copies: Vec<FlowKey>,
 }
 
 /// Walks the tables from table 0.
@@ -235,6 +239,7 @@ struct Walk<'a> {
     /// Whether an output was left out, because it names the port that the packet came in by.
     suppressed: bool,
     hops: Hops,
+    copies: Vec<FlowKey>,
 }
 
 impl<'a> Walk<'a> {
@@ -283,6 +288,7 @@ impl<'a> Walk<'a> {
             depth: 0,
             suppressed: false,
             hops: Hops::default(),
+            copies: Vec::new(),
         }
     }
 

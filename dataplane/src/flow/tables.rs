@@ -19,6 +19,7 @@ use super::resolve::{Connected, Packet, View, resolve};
 use super::rule::{Owner, Rule, RuleId};
 use super::state::{FlowState, Remains, mask_of};
 use super::trace::Trace;
+use crate::connection::Assumed;
 use crate::limits;
 use crate::neighbours::Neighbours;
 use crate::topology::Topology;
@@ -410,20 +411,32 @@ impl Tables {
     /// several workers, ask by [`Tables::trace_here`].
     #[must_use]
     pub fn trace(&self, packet: &Packet<'_>, connections: Connected<'_>) -> v1::TraceReply {
-        self.trace_here(packet, connections).unwrap_or_default()
+        self.trace_here(packet, connections, &[]).unwrap_or_default()
     }
 
-    /// Likewise.
+    /// Likewise, taking these connections for committed.
     ///
     /// # Errors
     /// The worker that is to be asked instead, because it has a connection of the packet.
-    pub fn trace_here(&self, packet: &Packet<'_>, connections: Connected<'_>) -> Result<v1::TraceReply, u16> {
+    pub fn trace_here(
+        &self,
+        packet: &Packet<'_>,
+        connections: Connected<'_>,
+        assumed: &[Assumed],
+    ) -> Result<v1::TraceReply, u16> {
         let state = self.read();
         let version = self.version();
         let topology = state.topology(version);
         let mut trace = Trace::default();
-        let view =
-            View { state: &state, version, topology: &topology, connections, now: crate::clock::now(), arrived: false };
+        let view = View {
+            state: &state,
+            version,
+            topology: &topology,
+            connections,
+            now: crate::clock::now(),
+            arrived: false,
+            traced: Some(assumed),
+        };
         let resolution = resolve(&view, packet, &mut trace);
         match resolution.owner {
             Some(worker) => Err(worker),

@@ -2,6 +2,7 @@
 
 use super::action::Action;
 use super::effect::{Branch, Effect};
+use super::key::FlowKey;
 use super::message;
 use super::resolve::{Back, Observer, Packet, Resolution};
 use super::rule::Rule;
@@ -75,7 +76,7 @@ impl Trace {
             let drop_reason = step.drop.map(|reason| reason.word().to_owned()).unwrap_or_default();
             v1::TraceStep { table: step.table.into(), table_name, rule, depth: step.depth, drop_reason }
         });
-        let shown = Shown { packet, topology, resolution };
+        let mut shown = Shown { packet, topology, resolution, copies: resolution.copies.iter() };
         let (effects, drop) = shown.effects(&resolution.effects, resolution.drop, key.ip_ttl);
         v1::TraceReply {
             steps: steps.collect(),
@@ -83,6 +84,11 @@ impl Trace {
             drop_reason: drop.map(|reason| reason.word().to_owned()).unwrap_or_default(),
             drop_meaning: drop.map(|reason| reason.meaning().to_owned()).unwrap_or_default(),
             consulted: message::matches(key, &resolution.consulted),
+            // A packet that is dropped begins nothing.
+            begins: match drop {
+                None => resolution.commits.iter().map(message::connection::begun).collect(),
+                Some(_) => Vec::new(),
+            },
         }
     }
 }
@@ -92,14 +98,31 @@ struct Shown<'a> {
     packet: &'a Packet<'a>,
     topology: &'a Topology,
     resolution: &'a Resolution,
+    /// Of outputs that are not shown yet.
+    copies: std::slice::Iter<'a, FlowKey>,
+}
+
+/// How many outputs there are, in branches too.
+fn outputs(effects: &[Effect]) -> usize {
+    let each = effects.iter().map(|effect| match effect {
+        Effect::Branch(branch) => outputs(&branch.effects),
+        Effect::Output { .. } | Effect::Tunnel(_) | Effect::Undeliverable { .. } => 1,
+        Effect::Action { .. } | Effect::Translate(_) | Effect::Neighbour(_) | Effect::HandOver(_) => 0,
+    });
+    each.sum()
 }
 
 impl Shown<'_> {
     /// The effects of one way, up to where a packet with this TTL is found to be dropped; and why it is.
-    fn effects(&self, all: &[Effect], drop: Option<DropReason>, mut ttl: u8) -> (Vec<v1::Effect>, Option<DropReason>) {
+    fn effects(
+        &mut self,
+        all: &[Effect],
+        drop: Option<DropReason>,
+        mut ttl: u8,
+    ) -> (Vec<v1::Effect>, Option<DropReason>) {
         let mut effects = Vec::new();
         let mut sent = false;
-        for effect in all {
+        for (index, effect) in all.iter().enumerate() {
             let action = match effect {
                 Effect::Branch(branch) => {
                     let (inner, lost) = self.effects(&branch.effects, branch.drop, ttl);
@@ -111,6 +134,9 @@ impl Shown<'_> {
                 other => {
                     sent |= other.sends();
                     effects.extend(other.to_messages(self.topology));
+                    if let Some(v1::Effect { effect: Some(v1::effect::Effect::Output(output)) }) = effects.last_mut() {
+                        output.packet = self.copies.next().map(message::packet).unwrap_or_default();
+                    }
                     continue;
                 }
             };
@@ -120,6 +146,9 @@ impl Shown<'_> {
                 effects.extend(way_back(self.resolution, self.packet.key.port(), self.topology, action));
             }
             if let Some((reason, _)) = failed {
+                // What comes after it does not happen.
+                let skipped = outputs(&all[index + 1..]);
+                self.copies = self.copies.as_slice().get(skipped..).unwrap_or_default().iter();
                 return (effects, (!sent).then_some(reason));
             }
             sent |= effect.sends();

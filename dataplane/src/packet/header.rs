@@ -40,6 +40,8 @@ pub mod protocol {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// GRE.
+    pub const GRE: u8 = 47;
     /// Authentication header.
     pub const AUTHENTICATION: u8 = 51;
     /// ICMPv6.
@@ -237,6 +239,16 @@ headers! {
         rest: [u8; 4],
     }
 
+    /// GRE with a key and nothing else that is optional (RFC 2784, 2; RFC 2890, 2), 8 bytes.
+    Gre {
+        /// Which optional fields follow, and the version, 0: see the constants.
+        flags_version: U16,
+        /// EtherType of what is carried.
+        protocol: U16,
+        /// Tells streams of one peer apart.
+        key: U32,
+    }
+
     /// VXLAN (RFC 7348, 5), 8 bytes.
     Vxlan {
         /// 0x08: the VNI counts.
@@ -273,6 +285,17 @@ impl Tcp {
     }
 }
 
+impl Gre {
+    /// A checksum and two reserved bytes follow the first four bytes.
+    pub const CHECKSUM: u16 = 0x8000;
+    /// A key follows.
+    pub const KEY: u16 = 0x2000;
+    /// Bits that the receiver may ignore (RFC 2784, 2.3).
+    pub const IGNORED: u16 = 0x03f8;
+    /// Ethernet ("transparent Ethernet bridging").
+    pub const ETHERNET: u16 = 0x6558;
+}
+
 impl Vxlan {
     /// The I flag.
     pub const VNI_VALID: u8 = 0x08;
@@ -306,6 +329,7 @@ mod tests {
             (Udp::BYTES, 8),
             (Sctp::BYTES, 12),
             (Icmp::BYTES, 8),
+            (Gre::BYTES, 8),
             (Vxlan::BYTES, 8),
         ];
         assert!(bytes.iter().all(|(found, expected)| found == expected), "{bytes:?}");

@@ -132,7 +132,7 @@ impl Plan {
         let head = frame.head();
         let tunnel = usize::from(gso.tunnel);
         let size = usize::from(gso.size);
-        if size == 0 || (tunnel > 0 && !(tunnel == tunnel::VXLAN_OVERHEAD && tunnel::is_outer(head))) {
+        if size == 0 || (tunnel > 0 && !tunnel::is_outer(head, tunnel)) {
             return Err(Malformed);
         }
         let mut key = FlowKey::ZERO;
@@ -257,7 +257,7 @@ impl Plan {
             ip.payload_length = ((ip_length - Ipv6::BYTES) as u16).into();
         }
         if self.tunnel > 0 {
-            tunnel::patch_outer(bytes, ip_length + self.l3 - self.tunnel);
+            tunnel::patch_outer(bytes, self.tunnel, ip_length + self.l3 - self.tunnel);
         }
     }
 }

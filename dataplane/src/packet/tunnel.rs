@@ -1,7 +1,7 @@
-//! VXLAN (RFC 7348) over IPv4: putting a frame into a tunnel packet and taking it out.
+//! VXLAN (RFC 7348) and GRE (`gre.rs`) over IPv4: putting a frame into a tunnel packet and taking it out.
 //!
-//! A [`VxlanHeader`] is the whole outer header, made once when a flow is resolved; per packet only the
-//! lengths, the ECN bits, the source port and with them the IPv4 checksum are written. The outer UDP
+//! A [`Header`] is the whole outer header, made once when a flow is resolved; per packet only the
+//! lengths, the ECN bits, VXLAN's source port and with them the IPv4 checksum are written. The outer UDP
 //! checksum is sent as 0 (RFC 7348, 4.1), hence a `Partial` checksum within stays the only one to
 //! complete, and a large frame stays large: `segment.rs` writes the outer lengths per segment.
 //!
@@ -14,13 +14,82 @@
 
 use super::checksum;
 use super::frame::{Checksum, Frame};
-use super::header::{Ethernet, Ipv4, Udp, VlanTag, Vxlan, eth_type, protocol, view, view_mut};
+use super::header::{Ethernet, Gre, Ipv4, Udp, VlanTag, Vxlan, eth_type, protocol, view, view_mut};
 use crate::drop::DropReason::{self, BadAction, BadTunnel, Malformed, NoHeadroom, TooBig, Truncated};
 use std::net::Ipv4Addr;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+mod gre;
 #[cfg(test)]
 mod tests;
+
+pub use gre::{GRE_OVERHEAD, GreHeader};
+
+/// A kind of tunnel: by what packets to its address are known, and how frames are wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Encapsulation {
+    /// VXLAN, at this UDP port.
+    Vxlan(u16),
+    /// Ethernet in GRE, with a key.
+    Gre,
+}
+
+impl std::fmt::Display for Encapsulation {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vxlan(port) => write!(formatter, "UDP port {port}"),
+            Self::Gre => formatter.write_str("GRE"),
+        }
+    }
+}
+
+/// The way of tunnel packets on the underlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// MAC of our interface.
+    pub source_mac: [u8; 6],
+    /// MAC of the remote end, or of the router towards it.
+    pub destination_mac: [u8; 6],
+    /// Our address.
+    pub source: Ipv4Addr,
+    /// The remote end.
+    pub destination: Ipv4Addr,
+}
+
+/// An outer header, ready but for what differs per packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// Of VXLAN.
+    Vxlan(VxlanHeader),
+    /// Of GRE.
+    Gre(GreHeader),
+}
+
+impl Header {
+    /// A header of this kind of tunnel, with TTL 64 and DSCP 0. Of the id 24 bits count in VXLAN, 32 in GRE.
+    #[must_use]
+    pub fn new(encapsulation: Encapsulation, way: Way, id: u64) -> Self {
+        let Way { source_mac, destination_mac, source, destination } = way;
+        match encapsulation {
+            Encapsulation::Vxlan(port) => {
+                let vni = (id & 0x00ff_ffff) as u32;
+                Self::Vxlan(VxlanHeader::new(source_mac, destination_mac, source, destination, port, vni, 64, 0))
+            }
+            Encapsulation::Gre => Self::Gre(GreHeader::new(way, (id & 0xffff_ffff) as u32)),
+        }
+    }
+
+    /// Puts the frame into the tunnel. Of one flow packets stay in order: `flow_hash` says which are of one.
+    ///
+    /// # Errors
+    /// See [`VxlanHeader::push`].
+    pub fn push(&self, frame: &mut Frame, flow_hash: u32) -> Result<(), DropReason> {
+        match self {
+            Self::Vxlan(header) => header.push(frame, flow_hash),
+            Self::Gre(header) => header.push(frame),
+        }
+    }
+}
 
 /// Bytes that VXLAN puts before a frame: Ethernet, IPv4, UDP and its own header.
 pub const VXLAN_OVERHEAD: usize = size_of::<Outermost>();
@@ -144,8 +213,16 @@ impl Outermost {
     }
 }
 
-/// Whether a large frame's outer header is one that [`patch_outer`] can finish.
-pub(super) fn is_outer(head: &[u8]) -> bool {
+/// Whether a large frame's outer header of so many bytes is one that [`patch_outer`] can finish.
+pub(super) fn is_outer(head: &[u8], overhead: usize) -> bool {
+    match overhead {
+        VXLAN_OVERHEAD => is_vxlan(head),
+        GRE_OVERHEAD => gre::is_outer(head),
+        _ => false,
+    }
+}
+
+fn is_vxlan(head: &[u8]) -> bool {
     view::<Outermost>(head, 0).is_some_and(|outer| {
         outer.ethernet.eth_type.get() == eth_type::IPV4
             && outer.ip.version_ihl == 0x45
@@ -156,7 +233,10 @@ pub(super) fn is_outer(head: &[u8]) -> bool {
 
 /// Finishes the outer header before an inner frame of `inner` bytes, which was cut from a larger one.
 /// The outer identification stays 0, which DF allows (RFC 6864, 4.1).
-pub(super) fn patch_outer(head: &mut [u8], inner: usize) {
+pub(super) fn patch_outer(head: &mut [u8], overhead: usize, inner: usize) {
+    if overhead == GRE_OVERHEAD {
+        return gre::patch_outer(head, inner);
+    }
     let Some(outer) = view_mut::<Outermost>(head, 0) else { return };
     outer.ip.total_length = 0.into();
     outer.ip.checksum = [0; 2];
@@ -171,25 +251,40 @@ pub struct Outer {
     pub source: Ipv4Addr,
     /// The VTEP it goes to.
     pub destination: Ipv4Addr,
-    /// Destination port: the caller knows which one is a tunnel's.
-    pub udp_port: u16,
+    /// The caller knows which UDP port is a tunnel's.
+    pub encapsulation: Encapsulation,
 }
 
-/// Whether the frame is an unfragmented, untagged IPv4/UDP packet that could be for a tunnel, and
-/// whose. Only looks; [`vxlan_pop`] verifies.
+/// Whether the frame is an unfragmented, untagged IPv4 packet of UDP, or of Ethernet in GRE, that could be for a
+/// tunnel, and whose. Only looks; [`pop`] verifies.
 #[must_use]
-pub fn vxlan_outer(head: &[u8]) -> Option<Outer> {
+pub fn outer(head: &[u8]) -> Option<Outer> {
     let ip: &Ipv4 = view(head, L3)?;
     // The two bytes before are Ethernet's type, at a place that the view has shown to exist.
     if head[L3 - 2..L3] != eth_type::IPV4.to_be_bytes()
         || ip.version_ihl >> 4 != 4
-        || ip.protocol != protocol::UDP
         || ip.fragment.get() & (Ipv4::MORE_FRAGMENTS | Ipv4::OFFSET_MASK) != 0
     {
         return None;
     }
-    let udp: &Udp = view(head, L3 + ip.header_bytes())?;
-    Some(Outer { source: ip.source.into(), destination: ip.destination.into(), udp_port: udp.destination.get() })
+    let l4 = L3 + ip.header_bytes();
+    let encapsulation = match ip.protocol {
+        protocol::UDP => Encapsulation::Vxlan(view::<Udp>(head, l4)?.destination.get()),
+        protocol::GRE if head.get(l4 + 2..l4 + 4)? == Gre::ETHERNET.to_be_bytes() => Encapsulation::Gre,
+        _ => return None,
+    };
+    Some(Outer { source: ip.source.into(), destination: ip.destination.into(), encapsulation })
+}
+
+/// Takes a frame out of the tunnel packet that [`outer`] has seen.
+///
+/// # Errors
+/// See [`vxlan_pop`] and `gre::pop`. The frame is to be dropped.
+pub fn pop(frame: &mut Frame, encapsulation: Encapsulation) -> Result<Tunnel, DropReason> {
+    match encapsulation {
+        Encapsulation::Vxlan(_) => vxlan_pop(frame),
+        Encapsulation::Gre => gre::pop(frame),
+    }
 }
 
 /// Where a frame came from that was in a tunnel.
@@ -199,7 +294,7 @@ pub struct Tunnel {
     pub source: Ipv4Addr,
     /// Our own address it was sent to.
     pub destination: Ipv4Addr,
-    /// The VNI.
+    /// The VNI or key.
     pub id: u64,
     /// The outer ECN field as it arrived, 0 to 3; what it means for the inner packet is done.
     pub ecn: u8,
@@ -216,26 +311,8 @@ pub fn vxlan_pop(frame: &mut Frame) -> Result<Tunnel, DropReason> {
     if frame.gso.is_some() {
         return Err(BadTunnel);
     }
-    let total = frame.len();
+    let (ip, l4, end) = outer_ip(frame, protocol::UDP)?;
     let head = frame.head();
-    let ethernet: &Ethernet = view(head, 0).ok_or(Truncated)?;
-    if ethernet.eth_type.get() != eth_type::IPV4 {
-        return Err(BadTunnel);
-    }
-    let ip: &Ipv4 = view(head, L3).ok_or(Truncated)?;
-    let header = ip.header_bytes();
-    let end = L3 + usize::from(ip.total_length.get());
-    if ip.version_ihl >> 4 != 4 || header < Ipv4::BYTES {
-        return Err(Malformed);
-    }
-    let header_bytes = head.get(L3..L3 + header).ok_or(Truncated)?;
-    if end > total || checksum::finish(checksum::sum(header_bytes)) != 0 {
-        return Err(Malformed);
-    }
-    if ip.protocol != protocol::UDP || ip.fragment.get() & (Ipv4::MORE_FRAGMENTS | Ipv4::OFFSET_MASK) != 0 {
-        return Err(BadTunnel);
-    }
-    let l4 = L3 + header;
     let inner = l4 + Udp::BYTES + Vxlan::BYTES;
     let udp: &Udp = view(head, l4).ok_or(Truncated)?;
     let udp_length = usize::from(udp.length.get());
@@ -269,7 +346,13 @@ pub fn vxlan_pop(frame: &mut Frame) -> Result<Tunnel, DropReason> {
         id: u64::from(u32::from_be_bytes([0, first, second, third])),
         ecn: ip.tos & ECN_MASK,
     };
-    if !frame.truncate(l4 + udp_length) {
+    strip(frame, inner, l4 + udp_length, tunnel.ecn)?;
+    Ok(tunnel)
+}
+
+/// Leaves of a tunnel packet the frame from `inner` to `end`.
+fn strip(frame: &mut Frame, inner: usize, end: usize, ecn: u8) -> Result<(), DropReason> {
+    if !frame.truncate(end) {
         return Err(Malformed);
     }
     if !frame.pull_front(inner) {
@@ -278,8 +361,30 @@ pub fn vxlan_pop(frame: &mut Frame) -> Result<Tunnel, DropReason> {
     if frame.checksum == Checksum::Complete {
         frame.checksum = Checksum::Unverified;
     }
-    carry_congestion(frame.head_mut(), tunnel.ecn)?;
-    Ok(tunnel)
+    carry_congestion(frame.head_mut(), ecn)
+}
+
+/// The verified outer IPv4 header of an unfragmented packet of this protocol; where its payload begins, and ends.
+fn outer_ip(frame: &Frame, wanted: u8) -> Result<(Ipv4, usize, usize), DropReason> {
+    let (total, head) = (frame.len(), frame.head());
+    let ethernet: &Ethernet = view(head, 0).ok_or(Truncated)?;
+    if ethernet.eth_type.get() != eth_type::IPV4 {
+        return Err(BadTunnel);
+    }
+    let ip: &Ipv4 = view(head, L3).ok_or(Truncated)?;
+    let header = ip.header_bytes();
+    let end = L3 + usize::from(ip.total_length.get());
+    if ip.version_ihl >> 4 != 4 || header < Ipv4::BYTES {
+        return Err(Malformed);
+    }
+    let header_bytes = head.get(L3..L3 + header).ok_or(Truncated)?;
+    if end > total || end < L3 + header || checksum::finish(checksum::sum(header_bytes)) != 0 {
+        return Err(Malformed);
+    }
+    if ip.protocol != wanted || ip.fragment.get() & (Ipv4::MORE_FRAGMENTS | Ipv4::OFFSET_MASK) != 0 {
+        return Err(BadTunnel);
+    }
+    Ok((*ip, L3 + header, end))
 }
 
 /// The ECN field's bits in IPv4's TOS byte.

@@ -17,8 +17,19 @@ struct Channels {
     combined: u32,
 }
 
+/// `ethtool -k`: linux/ethtool.h, `struct ethtool_value`.
+#[repr(C)]
+struct Value {
+    command: u32,
+    data: u32,
+}
+
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
+/// ETH_FLAG_RXVLAN.
+const TAKES_TAGS_OFF: u32 = 1 << 8;
 
 /// Whether the kernel could have an interface of this name.
 #[must_use]
@@ -136,6 +147,25 @@ impl Interface {
         let flags = unsafe { request.ifr_ifru.ifru_flags };
         request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
         self.ask(libc::SIOCSIFFLAGS as _, &mut request)
+    }
+
+    /// Sets whether it takes VLAN tags off received frames, for the kernel's stack to find beside them (`rxvlan`); gives
+    /// whether it did before.
+    ///
+    /// # Errors
+    /// The driver does not say, or cannot do otherwise.
+    pub fn take_tags_off(&self, on: bool) -> Result<bool> {
+        let mut value = Value { command: ETHTOOL_GFLAGS, data: 0 };
+        let mut request = self.request();
+        request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
+        self.ask(SIOCETHTOOL, &mut request)?;
+        let before = value.data & TAKES_TAGS_OFF != 0;
+        if before != on {
+            value = Value { command: ETHTOOL_SFLAGS, data: value.data ^ TAKES_TAGS_OFF };
+            request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
+            self.ask(SIOCETHTOOL, &mut request)?;
+        }
+        Ok(before)
     }
 
     /// How many receive and transmit queues it uses; one each if the driver does not say.

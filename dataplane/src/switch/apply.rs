@@ -11,7 +11,7 @@
 //! refused whole.
 
 use super::bundle::{self, Plan};
-use super::open::Device;
+use super::open::{Device, TunnelSettings};
 use super::ports::{Port, Ports, Totals};
 use super::queues::QueueSet;
 use super::{State, Switch};
@@ -22,7 +22,7 @@ use crate::port::{PortQueue, PortSlot};
 use std::sync::Arc;
 use tonic::Code;
 use weft_proto::fault::Fault;
-use weft_proto::v1::{self, port_spec::Kind};
+use weft_proto::v1;
 
 /// A port's queues.
 pub(super) type Queues = Vec<Box<dyn PortQueue>>;
@@ -155,7 +155,7 @@ impl Switch {
     fn open_all(&self, plan: &Plan, next: &mut Ports, new: &mut Vec<NewQueues>) -> Result<(), Fault> {
         for (index, spec) in &plan.open {
             let slot = reserve(next)?;
-            let device = if let Some(Kind::Vxlan(_)) = spec.kind {
+            let device = if TunnelSettings::of(spec).is_some() {
                 None
             } else {
                 let place = |fault: Fault| fault.within(&format!("add_ports[{index}]"));

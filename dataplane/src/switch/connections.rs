@@ -2,6 +2,7 @@
 
 use super::Switch;
 use crate::connection::{Direction, Filter, Record, flag};
+use crate::flow::message::connection::tuple_to_message;
 use crate::limits::CONNECTIONS_LISTED;
 use crate::worker::Listed;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -91,19 +92,6 @@ fn seconds(microseconds: u64) -> u32 {
 
 fn tuple(record: &Record, direction: Direction) -> v1::ConnectionTuple {
     let tuple = record.tuple(direction);
-    let octets = |address| match address {
-        IpAddr::V4(address) => Ipv4Addr::octets(&address).to_vec(),
-        IpAddr::V6(address) => Ipv6Addr::octets(&address).to_vec(),
-    };
-    let ((source, source_port), (destination, destination_port)) = (tuple.from(), tuple.to());
     let counter = record.counters[direction as usize];
-    v1::ConnectionTuple {
-        source: octets(source),
-        destination: octets(destination),
-        source_port: source_port.into(),
-        destination_port: destination_port.into(),
-        icmp_type: tuple.kind.into(),
-        packets: counter.packets,
-        bytes: counter.bytes,
-    }
+    v1::ConnectionTuple { packets: counter.packets, bytes: counter.bytes, ..tuple_to_message(&tuple) }
 }

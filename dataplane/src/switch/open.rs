@@ -2,6 +2,7 @@
 //! it ports of their own.
 
 use crate::packet::memory::Memory;
+use crate::packet::tunnel::Encapsulation;
 use crate::port::af_xdp::{AfXdp, AfXdpError, AfXdpSettings, Mode};
 use crate::port::pcap::PcapQueue;
 use crate::port::tap::{Tap, TapError, TapSettings};
@@ -13,14 +14,46 @@ use std::sync::Mutex;
 use weft_proto::fault::Fault;
 use weft_proto::v1::{self, port_spec::Kind};
 
+/// By what packets on the underlay are known to be for a tunnel of ours.
+pub type TunnelEnd = (Ipv4Addr, Encapsulation);
+
+/// The UDP port of VXLAN (RFC 7348).
+const VXLAN: u16 = 4789;
+
+/// What a specification says of a tunnel port, which has no device.
+pub(super) struct TunnelSettings {
+    /// `None`: the address of the interface below.
+    pub local: Option<Ipv4Addr>,
+    /// The port it runs over; 0: the only `af_xdp` port there is.
+    pub underlay_port: u32,
+    /// Its kind.
+    pub encapsulation: Encapsulation,
+}
+
+impl TunnelSettings {
+    /// Of a specification; `None`: it is no tunnel.
+    pub fn of(spec: &v1::PortSpec) -> Option<Self> {
+        let (local, underlay_port, encapsulation) = match &spec.kind {
+            Some(Kind::Vxlan(port)) => {
+                let udp_port = u16::try_from(port.udp_port).ok().filter(|&port| port != 0).unwrap_or(VXLAN);
+                (&port.local_address, port.underlay_port, Encapsulation::Vxlan(udp_port))
+            }
+            Some(Kind::Gre(port)) => (&port.local_address, port.underlay_port, Encapsulation::Gre),
+            _ => return None,
+        };
+        let local = <[u8; 4]>::try_from(local.as_slice()).ok().map(Ipv4Addr::from);
+        Some(Self { local, underlay_port, encapsulation })
+    }
+}
+
 /// Tells an interface of the host which packets are the switch's: those of tunnels that end at these
-/// addresses and UDP ports, and what is for addresses of ours. Dropping it leaves every frame to the host.
+/// addresses, and what is for addresses of ours. Dropping it leaves every frame to the host.
 pub trait TunnelFilter: Send + Sync {
     /// From now on, exactly these.
     ///
     /// # Errors
     /// A sentence for people.
-    fn set(&self, ends: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), String>;
+    fn set(&self, ends: &BTreeSet<TunnelEnd>) -> Result<(), String>;
 
     /// From now on, exactly these addresses.
     ///
@@ -88,11 +121,7 @@ impl Device {
     }
 
     /// Sets the filter, if it has one.
-    pub(super) fn filter(
-        &self,
-        ends: &BTreeSet<(Ipv4Addr, u16)>,
-        addresses: &BTreeSet<Ipv4Addr>,
-    ) -> Result<(), String> {
+    pub(super) fn filter(&self, ends: &BTreeSet<TunnelEnd>, addresses: &BTreeSet<Ipv4Addr>) -> Result<(), String> {
         match &*self.filter.lock().expect("no panic under this lock") {
             Some(filter) => filter.set(ends).and_then(|()| filter.set_addresses(addresses)),
             None => Ok(()),
@@ -183,7 +212,7 @@ impl OpenPort for KernelPorts {
                     .map_err(|error| failed("pcap", &error.to_string()))?;
                 Ok(Opened { device: Device::new(String::new(), "recording".to_owned()), queues: boxed(vec![queue]) })
             }
-            Some(Kind::Vxlan(_)) | None => {
+            Some(Kind::Vxlan(_) | Kind::Gre(_)) | None => {
                 Err(failed("kind", "a port of this kind has no device. Report this: it is a defect of the switch."))
             }
         }
@@ -191,7 +220,7 @@ impl OpenPort for KernelPorts {
 }
 
 impl TunnelFilter for AfXdp {
-    fn set(&self, ends: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), String> {
+    fn set(&self, ends: &BTreeSet<TunnelEnd>) -> Result<(), String> {
         self.set_endpoints(ends).map_err(|error: AfXdpError| error.to_string())
     }
 

@@ -1,7 +1,7 @@
 //! The register of ports: which exist, at which slot of the workers, and what the walk of a packet must
 //! know of them ([`Topology`]).
 
-use super::open::Device;
+use super::open::{Device, TunnelEnd, TunnelSettings};
 use super::underlay::UnderlayState;
 use crate::drop::DropReason;
 use crate::flow::rule::Owner;
@@ -13,9 +13,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use weft_proto::v1::{self, port_spec::Kind};
-
-/// The UDP port of VXLAN (RFC 7348).
-const VXLAN: u16 = 4789;
 
 /// One port.
 #[derive(Clone)]
@@ -39,8 +36,8 @@ impl Port {
             .filter(|name| !name.is_empty())
     }
 
-    fn tunnel(&self) -> Option<&v1::TunnelPort> {
-        if let Some(Kind::Vxlan(tunnel)) = &self.spec.kind { Some(tunnel) } else { None }
+    fn tunnel(&self) -> Option<TunnelSettings> {
+        TunnelSettings::of(&self.spec)
     }
 }
 
@@ -110,7 +107,7 @@ impl Ports {
     }
 
     /// The device port that a tunnel runs over.
-    pub fn underlay_of(&self, tunnel: &v1::TunnelPort) -> Option<&Port> {
+    pub fn underlay_of(&self, tunnel: &TunnelSettings) -> Option<&Port> {
         if tunnel.underlay_port != 0 {
             return self.get(tunnel.underlay_port).filter(|port| port.device.is_some());
         }
@@ -120,20 +117,20 @@ impl Ports {
     }
 
     /// The tunnel's own address: as it was given, or that of the interface it runs over.
-    fn local_address(&self, tunnel: &v1::TunnelPort, underlay: &UnderlayState) -> Option<Ipv4Addr> {
-        if let Ok(octets) = <[u8; 4]>::try_from(tunnel.local_address.as_slice()) {
-            return Some(octets.into());
+    fn local_address(&self, tunnel: &TunnelSettings, underlay: &UnderlayState) -> Option<Ipv4Addr> {
+        if tunnel.local.is_some() {
+            return tunnel.local;
         }
         underlay.interface(self.underlay_of(tunnel)?.underlay_interface()?)?.addresses.first().copied()
     }
 
-    /// The tunnel that gets the packets meant for this one, if another one has its address and UDP port: the
+    /// The tunnel that gets the packets meant for this one, if another one of its kind has its address: the
     /// one of the highest number, as in the worker.
-    fn rival(&self, own: &Port, tunnel: &v1::TunnelPort, underlay: &UnderlayState) -> Option<&Port> {
+    fn rival(&self, own: &Port, tunnel: &TunnelSettings, underlay: &UnderlayState) -> Option<&Port> {
         let local = self.local_address(tunnel, underlay)?;
         let same = |port: &Port| {
             port.tunnel().is_some_and(|other| {
-                udp_port(other) == udp_port(tunnel) && self.local_address(other, underlay) == Some(local)
+                other.encapsulation == tunnel.encapsulation && self.local_address(&other, underlay) == Some(local)
             })
         };
         self.by_number.range(own.spec.number + 1..).map(|(_, port)| port).rfind(|port| same(port))
@@ -175,14 +172,14 @@ impl Ports {
                 None => PortKind::Device { slot: port.slot, up: Self::is_up(port, underlay) },
                 Some(tunnel) => {
                     // Checked when the port was added, and kept while it exists.
-                    let Some(below) = self.underlay_of(tunnel) else { continue };
-                    PortKind::Vxlan {
+                    let Some(below) = self.underlay_of(&tunnel) else { continue };
+                    PortKind::Tunnel {
                         slot: port.slot,
-                        local: match self.rival(port, tunnel, underlay) {
-                            None => self.local_address(tunnel, underlay),
+                        local: match self.rival(port, &tunnel, underlay) {
+                            None => self.local_address(&tunnel, underlay),
                             Some(_) => None,
                         },
-                        udp_port: udp_port(tunnel),
+                        encapsulation: tunnel.encapsulation,
                         underlay: below.slot,
                     }
                 }
@@ -206,10 +203,10 @@ impl Ports {
 
     /// Tells each interface of the host which packets are ours.
     pub fn set_tunnel_filters(&self, underlay: &UnderlayState) {
-        let mut ends: BTreeMap<u32, BTreeSet<(Ipv4Addr, u16)>> = BTreeMap::new();
+        let mut ends: BTreeMap<u32, BTreeSet<TunnelEnd>> = BTreeMap::new();
         for tunnel in self.iter().filter_map(Port::tunnel) {
-            if let (Some(below), Some(local)) = (self.underlay_of(tunnel), self.local_address(tunnel, underlay)) {
-                ends.entry(below.spec.number).or_default().insert((local, udp_port(tunnel)));
+            if let (Some(below), Some(local)) = (self.underlay_of(&tunnel), self.local_address(&tunnel, underlay)) {
+                ends.entry(below.spec.number).or_default().insert((local, tunnel.encapsulation));
             }
         }
         for port in self.iter() {
@@ -234,14 +231,14 @@ impl Ports {
                 let state = if Self::is_up(port, underlay) { "up" } else { "down" };
                 (state, port.device.as_ref().map(|device| device.detail.clone()).unwrap_or_default())
             }
-            Some(tunnel) => match (self.local_address(tunnel, underlay), self.underlay_of(tunnel)) {
-                (Some(local), Some(_)) if let Some(rival) = self.rival(port, tunnel, underlay) => {
-                    let udp_port = udp_port(tunnel);
-                    ("down", format!("{local}, UDP port {udp_port} is that of {}: use another", rival.spec.name))
+            Some(tunnel) => match (self.local_address(&tunnel, underlay), self.underlay_of(&tunnel)) {
+                (Some(local), Some(_)) if let Some(rival) = self.rival(port, &tunnel, underlay) => {
+                    let kind = tunnel.encapsulation;
+                    ("down", format!("{local}, {kind} is that of {}: use another", rival.spec.name))
                 }
                 (Some(local), Some(below)) => {
                     let state = if Self::is_up(below, underlay) { "up" } else { "down" };
-                    (state, format!("{local}, UDP port {}, over {}", udp_port(tunnel), below.spec.name))
+                    (state, format!("{local}, {}, over {}", tunnel.encapsulation, below.spec.name))
                 }
                 _ => ("down", "the underlay has no address yet".to_owned()),
             },
@@ -259,11 +256,6 @@ impl Ports {
             sent_dropped: of_port(&totals.unsent),
         }
     }
-}
-
-/// The UDP port of a tunnel.
-pub(super) fn udp_port(tunnel: &v1::TunnelPort) -> u16 {
-    u16::try_from(tunnel.udp_port).ok().filter(|&port| port != 0).unwrap_or(VXLAN)
 }
 
 #[cfg(test)]

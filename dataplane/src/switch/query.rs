@@ -2,7 +2,7 @@
 //! [`Switch::remove_rules`], which is a bundle made from a filter.
 
 use super::Switch;
-use crate::connection::Contents;
+use crate::connection::{Assumed, Contents};
 use crate::flow::key::FlowKey;
 use crate::flow::message::{self, owner_from_message};
 use crate::flow::resolve::{Connected, Packet};
@@ -12,6 +12,8 @@ use crate::packet::memory::Class;
 use crate::worker::Traced;
 use prost::Message as _;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tonic::Code;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
@@ -65,6 +67,7 @@ impl Switch {
             chunks_free: chunks_free as u32,
             runs_total: self.memory.total(Class::Run) as u32,
             runs_free: runs_free as u32,
+            clock_seconds: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         }
     }
 
@@ -124,7 +127,7 @@ impl Switch {
     /// # Errors
     /// A packet that is described wrongly.
     pub fn trace(&self, request: &v1::TraceRequest) -> Result<v1::TraceReply, Fault> {
-        let mut reply = self.walk(&traced(request)?);
+        let mut reply = self.walk(&traced(request)?, &message::connection::assumed(&request.assume)?);
         let state = self.state();
         for rule in reply.steps.iter_mut().filter_map(|step| step.rule.as_mut()) {
             let cookie = rule.rule.as_ref().map_or(0, |rule| rule.cookie);
@@ -135,11 +138,11 @@ impl Switch {
 
     /// Connections are the workers' own, tunnels are taken off by them: one of them looks, and says who should,
     /// should it be another.
-    fn walk(&self, traced: &Traced) -> v1::TraceReply {
+    fn walk(&self, traced: &Traced, assumed: &Arc<[Assumed]>) -> v1::TraceReply {
         let workers = self.workers.read().expect("no panic under this lock");
         let mut asked = 0;
         for _ in 0..workers.len() {
-            match workers.get(asked).map(|worker| worker.trace(traced.clone())) {
+            match workers.get(asked).map(|worker| worker.trace(traced.clone(), assumed.clone())) {
                 Some(Ok(reply)) => return reply,
                 Some(Err(other)) => asked = other.into(),
                 None => break,
@@ -147,7 +150,10 @@ impl Switch {
         }
         // Stopped; or records of several workers, which a packet would bring together and a trace does not.
         match traced.parse() {
-            Ok((key, contents)) => self.tables.trace(&Packet { key: &key, contents }, Connected::AsNew),
+            Ok((key, contents)) => {
+                let packet = Packet { key: &key, contents };
+                self.tables.trace_here(&packet, Connected::AsNew, assumed).unwrap_or_default()
+            }
             Err(reason) => Traced::dropped(reason),
         }
     }
@@ -251,7 +257,12 @@ fn traced(request: &v1::TraceRequest) -> Result<Traced, Fault> {
             if key.port() == 0 {
                 return refuse("packet", "the packet comes in by no port".to_owned(), "Give in_port=NUMBER.");
             }
-            Ok(Traced::Fields(Box::new((key, Contents::unknown(&key)))))
+            let size = u16::try_from(request.bytes).map_err(|_| {
+                let problem = format!("a packet of {} bytes", request.bytes);
+                Fault::invalid("bad_trace", "bytes", problem, "Give at most 65535 bytes.")
+            })?;
+            let contents = Contents { size: (size > 0).then_some((size, true)), ..Contents::unknown(&key) };
+            Ok(Traced::Fields(Box::new((key, contents))))
         }
     }
 }

@@ -24,7 +24,7 @@ use weft_proto::v1::{self, Field, port_spec::Kind};
 const UNDERLAY: u32 = weft_proto::UNDERLAY_PORT;
 
 /// Of tunnels.
-type Ends = BTreeSet<(Ipv4Addr, u16)>;
+type Ends = BTreeSet<TunnelEnd>;
 
 #[derive(Clone, Default)]
 struct TestPorts {

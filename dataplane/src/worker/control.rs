@@ -8,7 +8,7 @@ use super::neighbours::WaitingForHops;
 use crate::capture::Capture;
 use crate::clock;
 use crate::connection::fragments::Waiting;
-use crate::connection::{ConnectionId, Connections, Contents, EndReason, Filter, Options, Record, Start};
+use crate::connection::{Assumed, ConnectionId, Connections, Contents, EndReason, Filter, Options, Record, Start};
 use crate::drop::DropReason;
 use crate::egress::{Outgoing, PuntSink};
 use crate::flow::cache::Cache;
@@ -128,7 +128,7 @@ pub(super) enum Command {
     RemoveQueues(PortSlot, Sender<()>),
     Report(Sender<WorkerReport>),
     Cache(usize, Sender<Vec<v1::CacheEntry>>),
-    Trace(Traced, Sender<Result<v1::TraceReply, u16>>),
+    Trace(Traced, Arc<[Assumed]>, Sender<Result<v1::TraceReply, u16>>),
     /// Send a frame by a port.
     Send(u32, Vec<u8>, Sender<Result<(), DropReason>>),
     Announce(Vec<Announcement>),
@@ -170,8 +170,8 @@ impl Worker {
             Command::Cache(limit, reply) => {
                 let _ = reply.send(self.busiest(limit));
             }
-            Command::Trace(traced, reply) => {
-                let _ = reply.send(self.trace(&traced));
+            Command::Trace(traced, assumed, reply) => {
+                let _ = reply.send(self.trace(&traced, &assumed));
             }
             Command::Send(port, frame, reply) => {
                 self.look_at_version();
@@ -196,7 +196,7 @@ impl Worker {
         }
     }
 
-    fn trace(&mut self, traced: &Traced) -> Result<v1::TraceReply, u16> {
+    fn trace(&mut self, traced: &Traced, assumed: &[Assumed]) -> Result<v1::TraceReply, u16> {
         self.look_at_version();
         let parsed = match traced {
             Traced::Fields(packet) => Ok(**packet),
@@ -207,10 +207,10 @@ impl Worker {
             Err(reason) => return Ok(Traced::dropped(reason)),
         };
         let packet = Packet { key: &key, contents };
-        match self.tables.trace_here(&packet, Connected::Now(&self.connections)) {
+        match self.tables.trace_here(&packet, Connected::Now(&self.connections), assumed) {
             Err(worker) if worker == self.number => {
                 self.connections.adopt();
-                self.tables.trace_here(&packet, Connected::Now(&self.connections))
+                self.tables.trace_here(&packet, Connected::Now(&self.connections), assumed)
             }
             traced => traced,
         }
@@ -407,13 +407,13 @@ impl WorkerHandle {
         self.tell(Command::Announce(all));
     }
 
-    /// Walks the tables for a packet, among this worker's connections, and writes the walk down; nothing is
-    /// counted, sent or remembered.
+    /// Walks the tables for a packet, among this worker's connections and the assumed, and writes the walk down;
+    /// nothing is counted, sent or remembered.
     ///
     /// # Errors
     /// The worker that is to be asked instead, because it has a connection of the packet.
-    pub fn trace(&self, traced: Traced) -> Result<v1::TraceReply, u16> {
-        self.ask(|reply| Command::Trace(traced, reply))
+    pub fn trace(&self, traced: Traced, assumed: Arc<[Assumed]>) -> Result<v1::TraceReply, u16> {
+        self.ask(|reply| Command::Trace(traced, assumed, reply))
     }
 
     /// Begins a capture: frames received after this are seen.

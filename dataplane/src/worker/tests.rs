@@ -18,6 +18,7 @@ use crate::handover::Links;
 use crate::packet::frame::{Checksum, Gso, GsoKind};
 use crate::packet::memory::{Class, Memory};
 use crate::packet::sample::{self, verify};
+use crate::packet::tunnel::Encapsulation;
 use crate::port::memory::{MemoryFrame, MemoryPeer, RING, pair, pair_with};
 use crate::port::{Offloads, PortSlot};
 use crate::topology::{Path, PortInfo, PortKind, Topology};
@@ -77,7 +78,12 @@ fn bench(rules: &[&str]) -> Bench {
     }
     let underlay = PortSlot::new(4);
     let local = Some(Ipv4Addr::new(10, 99, 0, 1));
-    let kind = PortKind::Vxlan { slot: PortSlot::new(TUNNEL as usize), local, udp_port: 4789, underlay };
+    let kind = PortKind::Tunnel {
+        slot: PortSlot::new(TUNNEL as usize),
+        local,
+        encapsulation: Encapsulation::Vxlan(4789),
+        underlay,
+    };
     topology.ports.insert(TUNNEL, PortInfo { name: "vxlan".into(), kind });
     for last in [1, 2] {
         let path = Path::Resolved {

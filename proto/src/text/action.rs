@@ -11,11 +11,12 @@ use crate::v1::{self, DropCause, Field, FieldMatch, Instructions, action::Action
 use crate::{PORT_IN_PORT, PORT_MAX};
 
 /// The causes of `drop(…)`.
-const CAUSES: [(&str, DropCause); 4] = [
+const CAUSES: [(&str, DropCause); 5] = [
     ("policy", DropCause::Policy),
     ("spoofed", DropCause::Spoofed),
     ("unknown_destination", DropCause::UnknownDestination),
     ("unknown_segment", DropCause::UnknownSegment),
+    ("elsewhere", DropCause::Elsewhere),
 ];
 
 /// Every action and instruction that is understood.

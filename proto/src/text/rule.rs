@@ -60,7 +60,7 @@ pub fn parse_rule(text: &str) -> Result<Rule, Fault> {
             format!("Go to a table of {} to 254.", table.saturating_add(1)),
         ));
     }
-    let clones = instructions.apply_actions.iter().filter_map(|action| action::leads_to(action));
+    let clones = instructions.apply_actions.iter().filter_map(action::leads_to);
     if let (Some(next), Some(word)) = (clones.min().filter(|&next| next <= table), actions.first()) {
         return Err(word.fault(
             "bad_goto",

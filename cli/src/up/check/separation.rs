@@ -164,7 +164,6 @@ pub fn trace(cloud: &mut Cloud, _: bool) -> Result<String> {
     let from = &cloud.instances[TRACED];
     let (to, _) = traffic::blue_pair(cloud);
     let request = v1::TraceRequest {
-        packet: Vec::new(),
         frame: frame::udp(
             End { address: TRACED_SOURCE, ..from.end() },
             to.end(),
@@ -172,6 +171,7 @@ pub fn trace(cloud: &mut Cloud, _: bool) -> Result<String> {
             b"traced",
         ),
         in_port: from.number,
+        ..v1::TraceRequest::default()
     };
     let request = api::for_host(&from.host, request)?;
     let reply = cloud.controller.switch(|mut switch| async move { switch.trace(request).await })?;

@@ -104,7 +104,7 @@ fn a_port_that_changes_goes_before_it_comes_again() {
 #[test]
 fn large_bundles_are_cut_and_lose_nothing() {
     let mut whole = HostState::default();
-    pipeline::lay(&mut whole, true);
+    pipeline::lay(&mut whole);
     for index in 0..20_000_u32 {
         let cookie = rule::cookie("test", &index.to_string());
         whole.origin(cookie, format!("rule {index}"));

@@ -220,10 +220,10 @@ fn nothing_enters_that_was_not_asked_for() {
     assert_eq!(fates(&three, &gateway.received(FAR, FLOATING)), [Fate::Dropped(DropCause::Policy)]);
     let mut stray = gateway.received(FAR, EXTERNAL);
     stray.insert(Field::EthDst as i32, vec![2, 9, 9, 9, 9, 9]);
-    assert_eq!(fates(&three, &stray), [Fate::Dropped(DropCause::UnknownDestination)]);
+    assert_eq!(fates(&three, &stray), [Fate::Dropped(DropCause::Elsewhere)]);
     let mut tagged = gateway.received(FAR, EXTERNAL);
     tagged.insert(Field::VlanTci as i32, vec![0x10, 9]);
-    assert_eq!(fates(&three, &tagged), [Fate::Dropped(DropCause::UnknownSegment)]);
+    assert_eq!(fates(&three, &tagged), [Fate::Dropped(DropCause::Elsewhere)]);
     // From the tunnel nothing is taken for blue but what is to leave.
     let other = from_tunnel(gateway.scene.blue, web.mac.0);
     assert_eq!(fates(&three, &other), [Fate::Dropped(DropCause::UnknownDestination)]);
@@ -425,7 +425,7 @@ fn an_external_vlan_is_tagged_outside_and_nowhere_else() {
     let (fates, _, packet) = journey(&three, &tagged(gateway.received(FAR, FLOATING)));
     assert_eq!(fates.last(), Some(&to_one(&gateway)));
     assert_eq!(packet.get(&(Field::VlanTci as i32)), None);
-    assert_eq!(super::fates(&three, &gateway.received(FAR, FLOATING)), [Fate::Dropped(DropCause::UnknownSegment)]);
+    assert_eq!(super::fates(&three, &gateway.received(FAR, FLOATING)), [Fate::Dropped(DropCause::Elsewhere)]);
     // An answer in place keeps the tag that the question had.
     let mut ping = tagged(gateway.received(FAR, EXTERNAL));
     ping.insert(Field::IpProto as i32, vec![1]);

@@ -61,7 +61,17 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
             model.create_security_group_rule(&request, id).map(|(changes, _)| (changes, ()))
         }
         0 | 1 => {
-            let request = v1::CreateNetworkRequest { name: network.clone(), ..Default::default() };
+            let (segment_type, physical) = [("gre", ""), ("vlan", "provider"), ("flat", "provider")]
+                .get(random.below(8))
+                .copied()
+                .unwrap_or_default();
+            let request = v1::CreateNetworkRequest {
+                name: network.clone(),
+                segment_type: segment_type.into(),
+                physical_network: physical.into(),
+                vlan_transparent: segment_type != "flat" && random.below(3) == 0,
+                ..Default::default()
+            };
             model.create_network(&request, id).map(|(changes, _)| (changes, ()))
         }
         2 | 3 => {
@@ -87,11 +97,10 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
             let report = HostReport {
                 underlay,
                 underlay_mtu: 1500,
-                physical: if random.below(3) > 0 {
-                    [("provider".to_owned(), PhysicalInterface { interface: "eth1".into(), mtu: 1500 })].into()
-                } else {
-                    BTreeMap::new()
-                },
+                physical: ["provider", "lab"][..random.below(5).min(2)]
+                    .iter()
+                    .map(|&name| (name.to_owned(), PhysicalInterface { interface: name.to_owned(), mtu: 1500 }))
+                    .collect(),
                 version: "1".into(),
             };
             let host = model.find::<Host>(&host, "", "")?.id;

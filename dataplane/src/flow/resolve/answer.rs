@@ -47,7 +47,7 @@ impl Walk<'_> {
         }
         self.pass_topology(&self.in_port.to_be_bytes());
         let back = match self.view.topology.ports.get(&self.in_port).map(|info| &info.kind) {
-            Some(tunnel @ PortKind::Vxlan { .. }) => {
+            Some(tunnel @ PortKind::Tunnel { .. }) => {
                 (self.consulted.tun_src, self.consulted.tun_id) = ([0xff; 4], [0xff; 8]);
                 let (remote, id) = (Ipv4Addr::from(self.packet.key.tun_src), self.packet.key.tun_id);
                 match self.encapsulation(self.in_port, tunnel, remote, u64::from_be_bytes(id), None) {

@@ -4,7 +4,7 @@ use super::Walk;
 use crate::drop::DropReason;
 use crate::flow::effect::{Effect, TunnelOutput};
 use crate::flow::log::{Passed, TOPOLOGY, partition};
-use crate::packet::tunnel::VxlanHeader;
+use crate::packet::tunnel::{Header, Way};
 use crate::topology::{Path, PortKind};
 use std::net::Ipv4Addr;
 use weft_proto::PORT_IN_PORT;
@@ -34,11 +34,14 @@ impl Walk<'_> {
             Some(PortKind::Device { up: false, .. }) => Err(DropReason::PortDown),
             // Every result depends on the ingress port, so its slot may stand in it too.
             Some(PortKind::Device { slot, .. }) => Ok(Effect::Output { port: number, slot: *slot }),
-            Some(tunnel @ PortKind::Vxlan { .. }) => {
+            Some(tunnel @ PortKind::Tunnel { .. }) => {
                 self.tunnel(number, tunnel).map(|output| Effect::Tunnel(Box::new(output)))
             }
         };
         self.effects.push(effect.unwrap_or_else(|reason| Effect::Undeliverable { port: number, reason }));
+        if self.view.traced.is_some() {
+            self.copies.push(self.key);
+        }
     }
 
     pub(super) fn tunnel(&mut self, port: u32, tunnel: &PortKind) -> Result<TunnelOutput, DropReason> {
@@ -59,7 +62,7 @@ impl Walk<'_> {
         id: u64,
         own: Option<Ipv4Addr>,
     ) -> Result<TunnelOutput, DropReason> {
-        let PortKind::Vxlan { slot, local, udp_port, .. } = tunnel else { return Err(DropReason::NoSuchPort) };
+        let PortKind::Tunnel { slot, local, encapsulation, .. } = tunnel else { return Err(DropReason::NoSuchPort) };
         self.pass_topology(&destination.octets());
         let path = self.view.topology.paths.get(&destination);
         let (underlay, source_mac, destination_mac, source) = match path {
@@ -71,16 +74,7 @@ impl Walk<'_> {
         };
         let source = own.or(*local).unwrap_or(source);
         // Of the outer TOS, ECN is each packet's own (RFC 6040) and DSCP stays 0.
-        let header = VxlanHeader::new(
-            source_mac,
-            destination_mac,
-            source,
-            destination,
-            *udp_port,
-            (id & 0x00ff_ffff) as u32,
-            64,
-            0,
-        );
+        let header = Header::new(*encapsulation, Way { source_mac, destination_mac, source, destination }, id);
         Ok(TunnelOutput { port, slot: *slot, underlay, destination, id, header })
     }
 }

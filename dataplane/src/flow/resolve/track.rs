@@ -185,6 +185,10 @@ impl Walk<'_> {
 
     fn observe(&mut self, zone: u32, tuple: Option<&Tuple>) -> Result<Observation, DropReason> {
         let contents = self.contents;
+        let assumed = self.view.traced.unwrap_or_default().iter();
+        if let Some(seen) = tuple.and_then(|tuple| assumed.clone().find_map(|one| one.observe(zone, tuple))) {
+            return Ok(seen);
+        }
         let connections = match self.view.connections {
             Connected::Now(connections) => connections,
             Connected::AsNew => return Ok(contents.as_new(tuple)),
@@ -221,7 +225,7 @@ impl Walk<'_> {
         if self.repeated.len() >= REPEATS_PER_WALK {
             return Err(DropReason::BranchLimit);
         }
-        let view = View { connections: Connected::Again(connections), ..*self.view };
+        let view = View { connections: Connected::Again(connections), traced: None, ..*self.view };
         let packet = Packet { key: &first, contents: Contents::unknown(&first) };
         let mut walk = Walk::new(&view, &packet);
         let verdict = walk.run(0, &mut Unobserved);

@@ -13,6 +13,7 @@ use super::resolve::{Connected, Unobserved, View, resolve};
 use super::rule::Rule;
 use super::state::FlowState;
 use super::tables::{Change, Tables};
+use crate::packet::tunnel::Encapsulation;
 use crate::port::PortSlot;
 use crate::topology::{Path, PortInfo, PortKind, Topology};
 use std::sync::Arc;
@@ -41,7 +42,7 @@ pub(super) fn topology() -> Topology {
     }
     let underlay = PortSlot::new(8);
     let local = Some([10, 99, 0, 1].into());
-    let kind = PortKind::Vxlan { slot: PortSlot::new(20), local, udp_port: 4789, underlay };
+    let kind = PortKind::Tunnel { slot: PortSlot::new(20), local, encapsulation: Encapsulation::Vxlan(4789), underlay };
     topology.ports.insert(20, PortInfo { name: "vxlan".into(), kind });
     topology.paths.insert(
         [10, 99, 0, 2].into(),
@@ -57,7 +58,7 @@ pub(super) fn topology() -> Topology {
 
 /// A view without connections.
 pub(super) fn view<'a>(state: &'a FlowState, version: u64, topology: &'a Topology) -> View<'a> {
-    View { state, version, topology, connections: Connected::AsNew, now: 0, arrived: true }
+    View { state, version, topology, connections: Connected::AsNew, now: 0, arrived: true, traced: None }
 }
 
 /// What a worker does with a packet that found no good entry.

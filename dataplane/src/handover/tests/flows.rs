@@ -170,7 +170,9 @@ fn a_trace_says_whom_to_ask() {
     bench.passes(1, 0, 2, udp((1, 2), (2000, 53), 1));
     let packet = "in_port=2,udp,ip_src=10.0.0.2,ip_dst=10.0.0.1,udp_src=53,udp_dst=2000";
     let key = message::key_from_packet(&text::parse_packet(packet).unwrap()).unwrap();
-    let ask = |worker: usize| bench.workers[worker].trace(Traced::Fields(Box::new((key, Contents::unknown(&key)))));
+    let ask = |worker: usize| {
+        bench.workers[worker].trace(Traced::Fields(Box::new((key, Contents::unknown(&key)))), [].into())
+    };
     assert_eq!(ask(1).unwrap_err(), 0);
     assert_eq!(ask(0).unwrap().drop_reason, "");
     bench.finish();

@@ -448,7 +448,7 @@ proptest! {
         large in larges(),
         kind in prop_oneof![Just(GsoKind::Tcp4), Just(GsoKind::Tcp6), Just(GsoKind::Udp)],
         size: u16,
-        tunnel in prop_oneof![Just(0_u16), Just(50), any::<u16>()],
+        tunnel in prop_oneof![Just(0_u16), Just(50), Just(42), any::<u16>()],
         flips in proptest::collection::vec((0_usize..150, 0..8_u32), 0..4),
         (start, offset) in any::<(u16, u16)>(),
         offloads in any::<[bool; 4]>(),

@@ -55,7 +55,10 @@ fn the_outer_header_is_what_the_specifications_say() {
     let Some(etherparse::TransportHeader::Udp(udp)) = packet.transport else { panic!("not UDP") };
     assert_eq!((udp.source_port, udp.destination_port, udp.checksum), (49_159, 4789, 0));
     assert_eq!(bytes[42..50], [8, 0, 0, 0, 0xab, 0xcd, 0xef, 0]);
-    assert_eq!(vxlan_outer(&bytes), Some(Outer { source: HERE, destination: THERE, udp_port: 4789 }));
+    assert_eq!(
+        outer(&bytes),
+        Some(Outer { source: HERE, destination: THERE, encapsulation: Encapsulation::Vxlan(4789) })
+    );
 }
 
 #[test]
@@ -158,7 +161,7 @@ fn what_is_wrong_is_found() {
     assert_eq!(popped(&bad).unwrap_err(), Malformed, "IPv4 checksum");
     for length in 0..good.len() {
         assert!(popped(&good[..length]).is_err(), "cut to {length}");
-        let _ = vxlan_outer(&good[..length]);
+        let _ = outer(&good[..length]);
     }
 }
 
@@ -253,7 +256,7 @@ proptest! {
         if first % 2 == 0 {
             repair(&mut bytes);
         }
-        let _ = vxlan_outer(&bytes);
+        let _ = outer(&bytes);
         let _ = popped(&bytes);
         let _ = popped(&bytes[..length.index(bytes.len())]);
     }

@@ -6,8 +6,9 @@
 //! that are not its own. The program is held by a
 //! descriptor in [`AfXdp`]: it is gone when that is dropped or the process ends, however.
 //!
-//! [`AfXdp`] belongs to the thread that opens ports; each [`AfXdpQueue`] to a worker. Nothing of the
-//! host's configuration is changed. Two things are up to the operator:
+//! [`AfXdp`] belongs to the thread that opens ports; each [`AfXdpQueue`] to a worker. Of the host's
+//! configuration one thing is changed while a port takes everything: VLAN tags stay in received frames (`rxvlan off`).
+//! Two things are up to the operator:
 //! - Frames that a veth's other end sends with offloaded checksums arrive with partial ones, and
 //!   AF_XDP says nothing about it: switch them off there (`ethtool -K DEV tx off`). Every received frame
 //!   counts as `Unverified`.
@@ -25,6 +26,7 @@ use super::PortSlot;
 use super::interface::Interface;
 use crate::limits::BUFFERS_PER_PORT;
 use crate::packet::memory::{Class, Memory};
+use crate::packet::tunnel::Encapsulation;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use socket::{Copying, RING, Socket};
 use std::collections::BTreeSet;
@@ -41,7 +43,7 @@ pub const LARGEST_MTU: u32 = 3500;
 /// Ethernet header and one VLAN tag: what a link carries beyond its MTU, as in the kernel.
 const LINK_HEADER: usize = 18;
 
-/// (address, UDP port) pairs whose packets a port can take.
+/// Tunnel ends whose packets a port can take.
 pub const ENDPOINTS: usize = 64;
 
 /// Addresses that a port can take packets for.
@@ -173,10 +175,16 @@ pub struct AfXdp {
     /// Hold the program on the interface and the interface promiscuous.
     link: OwnedFd,
     promiscuous: Mutex<Option<OwnedFd>>,
+    /// The interface, if it took VLAN tags off before.
+    took_tags_off: Option<Interface>,
 }
 
 impl Drop for AfXdp {
     fn drop(&mut self) {
+        if let Some(interface) = &self.took_tags_off {
+            // It fails only if the interface is gone.
+            let _ = interface.take_tags_off(true);
+        }
         // It fails only if the interface is gone, and the program with it.
         let _ = bpf::detach(&self.link);
     }
@@ -211,7 +219,7 @@ impl<T: Ord + Copy> Held<T> {
 }
 
 struct Ours {
-    endpoints: Held<(Ipv4Addr, u16)>,
+    endpoints: Held<(Ipv4Addr, Encapsulation)>,
     addresses: Held<Ipv4Addr>,
 }
 
@@ -286,6 +294,9 @@ impl AfXdp {
         } else {
             None
         };
+        // AF_XDP does not see a tag that lies beside the frame. What a driver cannot do otherwise, or does not say, is not
+        // in our hands: then untagged frames arrive all the same.
+        let took_tags_off = settings.take_all && interface.take_tags_off(false).unwrap_or(false);
         let detail = format!(
             "{}, {}{} queue{}, {}",
             if native { "native" } else { "generic" },
@@ -304,6 +315,7 @@ impl AfXdp {
             watched,
             link,
             promiscuous: Mutex::new(promiscuous),
+            took_tags_off: took_tags_off.then_some(interface),
         };
         Ok((port, queues))
     }
@@ -315,18 +327,18 @@ impl AfXdp {
         socket::missed(&self.watched)
     }
 
-    /// Changes which UDP packets are ours, while it runs: those to one of these (local address, port)
-    /// pairs, at most [`ENDPOINTS`]. Nothing at first. Without effect on a port that takes everything.
+    /// Changes which tunnel packets are ours, while it runs: those to one of these local addresses, of this kind, at most
+    /// [`ENDPOINTS`]. Nothing at first. Without effect on a port that takes everything.
     ///
     /// # Errors
     /// There are too many (then nothing changed), or the kernel refuses.
-    pub fn set_endpoints(&self, wanted: &BTreeSet<(Ipv4Addr, u16)>) -> Result<(), AfXdpError> {
+    pub fn set_endpoints(&self, wanted: &BTreeSet<(Ipv4Addr, Encapsulation)>) -> Result<(), AfXdpError> {
         let Some(ours) = &self.ours else { return Ok(()) };
         if wanted.len() > ENDPOINTS {
             return Err(AfXdpError::TooManyEndpoints(wanted.len()));
         }
         let mut ours = ours.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = ours.endpoints.change(wanted, |(address, port)| program::endpoint(address, port));
+        let changed = ours.endpoints.change(wanted, |(address, kind)| program::endpoint(address, kind));
         changed.map_err(|source| self.failed("changing the tunnel endpoints", source))
     }
 

@@ -5,6 +5,8 @@
 //! ours when no socket serves the queue.
 
 use super::bpf::Instruction;
+use crate::packet::header::{Gre, protocol};
+use crate::packet::tunnel::Encapsulation;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -13,7 +15,6 @@ const LOAD_HALF: u8 = 0x69;
 const LOAD_BYTE: u8 = 0x71;
 const STORE_WORD: u8 = 0x63;
 const STORE_HALF: u8 = 0x6b;
-const STORE_HALF_IMMEDIATE: u8 = 0x6a;
 const LOAD_MAP: u8 = 0x18;
 const MOVE: u8 = 0xbf;
 const MOVE_IMMEDIATE: u8 = 0xb7;
@@ -37,7 +38,7 @@ const QUEUE: i16 = 16;
 
 /// Ethernet and IPv4 without options: what must be there to be ours.
 const HEADERS: i32 = 14 + 20;
-/// With UDP; or Ethernet and ARP.
+/// With UDP, or GRE with a key; or Ethernet and ARP.
 const LONGER_HEADERS: i32 = 14 + 28;
 
 /// The frame pointer; other registers go by number.
@@ -145,11 +146,17 @@ pub(super) fn take_all(sockets: &OwnedFd) -> Vec<Instruction> {
 /// Bytes of a key in the map of endpoints.
 pub(super) const ENDPOINT: usize = 8;
 
-/// What unfragmented UDP to this address and port looks up.
-pub(super) fn endpoint(address: Ipv4Addr, port: u16) -> [u8; ENDPOINT] {
+/// What an unfragmented packet to this address looks up: address, the second half of the first word behind the IP header
+/// (UDP's destination port, GRE's protocol type), and the IP protocol.
+pub(super) fn endpoint(address: Ipv4Addr, encapsulation: Encapsulation) -> [u8; ENDPOINT] {
+    let (kind, protocol) = match encapsulation {
+        Encapsulation::Vxlan(port) => (port, protocol::UDP),
+        Encapsulation::Gre => (Gre::ETHERNET, protocol::GRE),
+    };
     let mut key = [0; ENDPOINT];
     key[..4].copy_from_slice(&address.octets());
-    key[4..6].copy_from_slice(&port.to_be_bytes());
+    key[4..6].copy_from_slice(&kind.to_be_bytes());
+    key[6..].copy_from_slice(&u16::from(protocol).to_ne_bytes());
     key
 }
 
@@ -157,7 +164,7 @@ pub(super) fn endpoint(address: Ipv4Addr, port: u16) -> [u8; ENDPOINT] {
 pub(super) const ADDRESS: usize = 4;
 
 /// Ours is
-/// - unfragmented UDP over IPv4 without options, untagged, to one of the endpoints;
+/// - unfragmented UDP or GRE over IPv4 without options, untagged, to one of the endpoints;
 /// - IPv4 to one of the addresses, and ARP that asks for one of them, with one VLAN tag at most.
 ///
 /// The rest is the host's: fragments of tunnels' packets too, which only its stack can put together.
@@ -187,19 +194,18 @@ pub(super) fn take_ours(sockets: &OwnedFd, endpoints: &OwnedFd, addresses: &Owne
         .label(Plain)
         .load(LOAD_BYTE, 4, 2, 14)
         .go(Destination, JUMP_UNLESS_EQUAL, 4, 0, 0x45)
-        .load(LOAD_BYTE, 4, 2, 14 + 9)
-        .go(Destination, JUMP_UNLESS_EQUAL, 4, 0, 17)
         // More fragments, or an offset.
         .load(LOAD_HALF, 4, 2, 14 + 6)
         .immediate(AND_IMMEDIATE, 4, network([0x3f, 0xff]))
         .go(Destination, JUMP_UNLESS_EQUAL, 4, 0, 0)
         .reach(LONGER_HEADERS, Destination)
-        // The key on the stack: address, port, two zeroes.
+        // The key on the stack: address, port or type, protocol.
         .load(LOAD_WORD, 4, 2, 14 + 16)
         .store(STORE_WORD, -8, 4)
         .load(LOAD_HALF, 4, 2, 14 + 20 + 2)
         .store(STORE_HALF, -4, 4)
-        .emit(STORE_HALF_IMMEDIATE, STACK, 0, -2, 0)
+        .load(LOAD_BYTE, 4, 2, 14 + 9)
+        .store(STORE_HALF, -2, 4)
         .copy(7, 2)
         .look_up(endpoints, -8)
         .go(Take, JUMP_UNLESS_EQUAL, 0, 0, 0)

@@ -1,13 +1,14 @@
 //! The ports of a bundle: each specification by itself, then all ports as they would be afterwards.
 
 use super::super::State;
-use super::super::open::contend;
-use super::super::ports::{Port, udp_port};
+use super::super::open::{TunnelSettings, contend};
+use super::super::ports::Port;
 use super::{Plan, own};
 use crate::flow::action::host;
 use crate::flow::message;
 use crate::flow::rule::Owner;
 use crate::limits::PORTS;
+use crate::packet::tunnel::Encapsulation;
 use crate::port::af_xdp;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -167,8 +168,8 @@ fn check_afterwards(state: &State, plan: &Plan) -> Result<(), Fault> {
         }
     }
     for spec in after.values() {
-        if let Some(Kind::Vxlan(tunnel)) = &spec.kind {
-            check_underlay(spec, tunnel, &after)?;
+        if let Some(tunnel) = TunnelSettings::of(spec) {
+            check_underlay(spec, &tunnel, &after)?;
         }
     }
     let tunnels: Vec<_> = after.values().filter_map(|spec| Some((*spec, end(spec, &after, state)?))).collect();
@@ -178,10 +179,10 @@ fn check_afterwards(state: &State, plan: &Plan) -> Result<(), Fault> {
                 "tunnel_taken",
                 "add_ports",
                 format!(
-                    "the tunnels {} (port {}) and {} (port {}) would have the same address and UDP port {}",
-                    other.name, other.number, spec.name, spec.number, own.udp_port
+                    "the tunnels {} (port {}) and {} (port {}) would have the same address and {}",
+                    other.name, other.number, spec.name, spec.number, own.encapsulation
                 ),
-                "One tunnel port carries every VNI; or give the other one another local_address or udp_port.",
+                "One tunnel port carries every VNI or key; or give the other one another local_address or udp_port.",
             )
             .with_status(Code::AlreadyExists));
         }
@@ -198,7 +199,7 @@ struct End {
     address: Option<Ipv4Addr>,
     /// Port number of the interface below.
     below: u32,
-    udp_port: u16,
+    encapsulation: Encapsulation,
 }
 
 impl End {
@@ -208,13 +209,13 @@ impl End {
             (None, None) => self.below == other.below,
             (one, other) => one == other,
         };
-        same && self.udp_port == other.udp_port
+        same && self.encapsulation == other.encapsulation
     }
 }
 
 /// The end of a tunnel; `None`: it is no tunnel.
 fn end(spec: &v1::PortSpec, after: &After<'_>, state: &State) -> Option<End> {
-    let Some(Kind::Vxlan(tunnel)) = &spec.kind else { return None };
+    let tunnel = TunnelSettings::of(spec)?;
     let below = match tunnel.underlay_port {
         0 => after.values().find(|below| matches!(below.kind, Some(Kind::AfXdp(_))))?,
         number => after.get(&number)?,
@@ -226,8 +227,8 @@ fn end(spec: &v1::PortSpec, after: &After<'_>, state: &State) -> Option<End> {
         };
         state.underlay.interface(name)?.addresses.first().copied()
     };
-    let given = <[u8; 4]>::try_from(tunnel.local_address.as_slice()).ok().map(Ipv4Addr::from);
-    Some(End { address: given.or_else(of_interface), below: below.number, udp_port: udp_port(tunnel) })
+    let encapsulation = tunnel.encapsulation;
+    Some(End { address: tunnel.local.or_else(of_interface), below: below.number, encapsulation })
 }
 
 /// Of the new ports the first whose interface the kernel does not have: of all complaints that it would
@@ -247,7 +248,7 @@ fn missing_interface(state: &State, plan: &Plan) -> Option<Fault> {
     })
 }
 
-fn check_underlay(spec: &v1::PortSpec, tunnel: &v1::TunnelPort, after: &After<'_>) -> Result<(), Fault> {
+fn check_underlay(spec: &v1::PortSpec, tunnel: &TunnelSettings, after: &After<'_>) -> Result<(), Fault> {
     let refuse = |problem: String, remedy| {
         let fault = Fault::invalid("no_underlay", format!("port {}", spec.name), problem, remedy);
         Err(fault.with_status(Code::FailedPrecondition))
@@ -255,7 +256,7 @@ fn check_underlay(spec: &v1::PortSpec, tunnel: &v1::TunnelPort, after: &After<'_
     if tunnel.underlay_port != 0 {
         let below = after.get(&tunnel.underlay_port).and_then(|below| below.kind.as_ref());
         return match below {
-            Some(Kind::Vxlan(_)) | None => refuse(
+            Some(Kind::Vxlan(_) | Kind::Gre(_)) | None => refuse(
                 format!("port {}, which the tunnel runs over, is no interface", tunnel.underlay_port),
                 "Add the af_xdp port in the same bundle or before, and remove it after the tunnel.",
             ),
@@ -299,6 +300,13 @@ pub(in crate::switch) fn check_spec(spec: &v1::PortSpec) -> Result<(), Fault> {
             return invalid(field, problem, "Use 1 to 15 bytes without spaces, slashes and per cent signs.");
         }
         Ok(())
+    };
+    let local_address = |field: &str, bytes: &[u8]| {
+        if matches!(bytes.len(), 0 | 4) {
+            return Ok(());
+        }
+        let problem = format!("an address of {} bytes", bytes.len());
+        invalid(field, problem, "Give 4 bytes, or none for the underlay's own address.")
     };
     match &spec.kind {
         Some(Kind::Tap(tap)) => {
@@ -346,14 +354,7 @@ pub(in crate::switch) fn check_spec(spec: &v1::PortSpec) -> Result<(), Fault> {
             Ok(())
         }
         Some(Kind::Vxlan(tunnel)) => {
-            if !matches!(tunnel.local_address.len(), 0 | 4) {
-                let problem = format!("an address of {} bytes", tunnel.local_address.len());
-                return invalid(
-                    "vxlan.local_address",
-                    problem,
-                    "Give 4 bytes, or none for the underlay's own address.",
-                );
-            }
+            local_address("vxlan.local_address", &tunnel.local_address)?;
             if tunnel.udp_port > 65_535 {
                 return invalid(
                     "vxlan.udp_port",
@@ -363,9 +364,12 @@ pub(in crate::switch) fn check_spec(spec: &v1::PortSpec) -> Result<(), Fault> {
             }
             Ok(())
         }
+        Some(Kind::Gre(tunnel)) => local_address("gre.local_address", &tunnel.local_address),
         Some(Kind::Pcap(_)) => Ok(()),
-        None => {
-            invalid("kind", "the port's kind is missing or not known".to_owned(), "Say tap, af_xdp, vxlan or pcap.")
-        }
+        None => invalid(
+            "kind",
+            "the port's kind is missing or not known".to_owned(),
+            "Say tap, af_xdp, vxlan, gre or pcap.",
+        ),
     }
 }

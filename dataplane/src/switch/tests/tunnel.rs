@@ -1,6 +1,7 @@
 //! Two switches and a tunnel between them, with kernels that the test plays.
 
 use super::*;
+use crate::packet::tunnel::Encapsulation;
 use crate::underlay::{Interface, NextHop};
 
 /// A kernel that knows one interface and the way to one tunnel end.
@@ -37,7 +38,7 @@ impl Resolve for Wanted {
 }
 
 /// A switch with an instance at port 1 and a tunnel over the underlay to the other one.
-fn host(address: u8, remote: u8) -> (Bench, Wanted) {
+fn host(address: u8, remote: u8, tunnel: v1::PortSpec) -> (Bench, Wanted) {
     let bench = bench();
     let wanted = Wanted::default();
     bench.switch.set_resolver(Box::new(wanted.clone()));
@@ -48,7 +49,7 @@ fn host(address: u8, remote: u8) -> (Bench, Wanted) {
         .fabric(v1::Bundle {
             term: 1,
             generation: 1,
-            add_ports: vec![port(1), port(UNDERLAY), vxlan(0x00ff_0001, UNDERLAY)],
+            add_ports: vec![port(1), port(UNDERLAY), tunnel],
             add_rules: vec![rule(10, vec![from_port(1)], to_remote), rule(9, from_tunnel, vec![output(1)])],
             ..Default::default()
         })
@@ -61,9 +62,16 @@ fn host(address: u8, remote: u8) -> (Bench, Wanted) {
 
 #[test]
 fn two_switches_talk_through_a_tunnel_once_the_kernel_knows_the_way() {
-    let ((one, wanted), (two, _)) = (host(1, 2), host(2, 1));
+    let gre = v1::GrePort { underlay_port: UNDERLAY, ..Default::default() };
+    let gre = v1::PortSpec { kind: Some(Kind::Gre(gre)), ..vxlan(0x00ff_0001, UNDERLAY) };
+    talk(&vxlan(0x00ff_0001, UNDERLAY), Encapsulation::Vxlan(4789), 50, "192.168.0.1, UDP port 4789, over mem16711680");
+    talk(&gre, Encapsulation::Gre, 42, "192.168.0.1, GRE, over mem16711680");
+}
+
+fn talk(spec: &v1::PortSpec, encapsulation: Encapsulation, overhead: usize, detail: &str) {
+    let ((one, wanted), (two, _)) = (host(1, 2, spec.clone()), host(2, 1, spec.clone()));
     assert_eq!(one.switch.underlay_address(), Some((Ipv4Addr::new(192, 168, 0, 1), 1500)));
-    let own = BTreeSet::from([(Ipv4Addr::new(192, 168, 0, 1), 4789)]);
+    let own = BTreeSet::from([(Ipv4Addr::new(192, 168, 0, 1), encapsulation)]);
     assert_eq!(one.ports.filters.lock().unwrap()[&UNDERLAY], own);
     one.peer(1).send(frame(3)).unwrap();
     eventually("the neighbour is not known", || one.dropped(DropReason::NeighbourUnresolved) == [(1, 1)]);
@@ -71,7 +79,7 @@ fn two_switches_talk_through_a_tunnel_once_the_kernel_knows_the_way() {
     assert_eq!(one.switch.neighbours().neighbours[0].state, "reachable");
     one.peer(1).send(frame(3)).unwrap();
     let outer = one.peer(UNDERLAY).wait(PATIENCE).expect("it leaves in a tunnel");
-    assert_eq!(outer.bytes.len(), frame(3).len() + 50);
+    assert_eq!(outer.bytes.len(), frame(3).len() + overhead);
     two.peer(UNDERLAY).send(outer).unwrap();
     assert_eq!(two.peer(1).wait(PATIENCE).expect("it arrives").bytes, frame(3));
     let tunnel = |bench: &Bench| {
@@ -79,10 +87,7 @@ fn two_switches_talk_through_a_tunnel_once_the_kernel_knows_the_way() {
         ports.into_iter().find(|port| port.spec.as_ref().unwrap().name == "vxlan").unwrap()
     };
     assert_eq!((tunnel(&one).sent_packets, tunnel(&two).received_packets), (1, 1));
-    assert_eq!(
-        (tunnel(&one).state.as_str(), tunnel(&one).detail.as_str()),
-        ("up", "192.168.0.1, UDP port 4789, over mem16711680")
-    );
+    assert_eq!((tunnel(&one).state.as_str(), tunnel(&one).detail.as_str()), ("up", detail));
 
     let mut down = kernel(1, 2, true);
     Arc::make_mut(&mut down.interfaces)[0].up = false;

@@ -283,7 +283,7 @@ fn a_trace_shows_branches_within_what_forks() {
     let line = "in_port=1,udp,ip_src=10.0.0.1,ip_dst=10.0.0.255,udp_src=5000,udp_dst=53";
     let key = crate::flow::message::key_from_packet(&text::parse_packet(line).unwrap()).unwrap();
     let packet = Traced::Fields(Box::new((key, crate::connection::Contents::unknown(&key))));
-    let reply = bench.worker.trace(packet).unwrap();
+    let reply = bench.worker.trace(packet, [].into()).unwrap();
     let steps: Vec<(u32, u32, &str)> =
         reply.steps.iter().map(|step| (step.depth, step.table, step.drop_reason.as_str())).collect();
     let branch = [(1, 70, ""), (1, 71, ""), (1, 80, "")];

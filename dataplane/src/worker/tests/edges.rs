@@ -59,7 +59,9 @@ fn a_traced_frame_is_taken_out_of_its_tunnel_as_a_received_one() {
     ]);
     bench.send(1, tcp_frame());
     let outer = bench.receive(4);
-    let trace = |in_port, bytes: &[u8]| bench.worker.trace(Traced::Frame { in_port, bytes: bytes.to_vec() }).unwrap();
+    let trace = |in_port, bytes: &[u8]| {
+        bench.worker.trace(Traced::Frame { in_port, bytes: bytes.to_vec() }, [].into()).unwrap()
+    };
     let reply = trace(4, &outer);
     assert_eq!((reply.drop_reason.as_str(), reply.effects.len()), ("", 1), "{reply:?}");
     assert_eq!(trace(3, &outer).drop_reason, "table_miss", "an instance does not speak as a tunnel end");

@@ -254,7 +254,7 @@ fn a_connection_begins_when_its_packet_goes_on() {
 fn a_trace_tells_the_hop_and_asks_nobody() {
     let bench = bench(RULES);
     let traced = || {
-        let reply = bench.worker.trace(Traced::Frame { in_port: 1, bytes: udp_frame() }).unwrap();
+        let reply = bench.worker.trace(Traced::Frame { in_port: 1, bytes: udp_frame() }, [].into()).unwrap();
         let words: Vec<String> = reply.effects.iter().map(weft_proto::text::format_effect).collect();
         (words, reply.drop_reason)
     };

@@ -266,7 +266,8 @@ fn who_came_through_a_tunnel_is_answered_through_it() {
 
 /// Bytes of a trace: its verdict's reason and what it says would be done.
 fn trace(bench: &Bench, frame: &[u8]) -> (String, Vec<String>) {
-    let reply = bench.worker.trace(crate::worker::Traced::Frame { in_port: 1, bytes: frame.to_vec() }).unwrap();
+    let reply =
+        bench.worker.trace(crate::worker::Traced::Frame { in_port: 1, bytes: frame.to_vec() }, [].into()).unwrap();
     (reply.drop_reason, reply.effects.iter().map(text::format_effect).collect())
 }
 

@@ -176,7 +176,7 @@ fn a_trace_sees_the_connections_and_changes_none() {
     let trace = |line: &str| {
         let key = key(line);
         let packet = Traced::Fields(Box::new((key, crate::connection::Contents::unknown(&key))));
-        bench.worker.trace(packet).unwrap()
+        bench.worker.trace(packet, [].into()).unwrap()
     };
     assert_eq!(trace(reply).drop_reason, "policy");
     handshake(&bench);

@@ -10,7 +10,7 @@ use crate::worker::Traced;
 use etherparse::icmpv4::DestUnreachableHeader;
 use etherparse::{Icmpv4Type, PacketBuilder, PacketBuilderStep};
 use proptest::prelude::*;
-use weft_proto::text;
+use weft_proto::{text, v1};
 
 pub(super) type End = ([u8; 4], u16);
 
@@ -147,16 +147,28 @@ fn conversations_are_translated_both_ways() {
 #[test]
 fn a_trace_tells_what_is_translated() {
     let bench = bench(MASQUERADE);
-    let effects = |line: &str| {
+    let trace = |line: &str, assumed: &[v1::Connection]| {
         let key = crate::flow::message::key_from_packet(&text::parse_packet(line).unwrap()).unwrap();
         let packet = Traced::Fields(Box::new((key, crate::connection::Contents::unknown(&key))));
-        let traced = bench.worker.trace(packet).unwrap();
-        traced.effects.iter().map(text::format_effect).collect::<Vec<_>>()
+        bench.worker.trace(packet, crate::flow::message::connection::assumed(assumed).unwrap()).unwrap()
     };
+    let shown = |traced: v1::TraceReply| traced.effects.iter().map(text::format_effect).collect::<Vec<_>>();
+    let effects = |line: &str| shown(trace(line, &[]));
     let out = "in_port=1,udp,ip_src=10.0.0.1,ip_dst=198.51.100.9,udp_src=5000,udp_dst=443";
     let back = "in_port=2,udp,ip_src=198.51.100.9,ip_dst=192.0.2.1,udp_src=443,udp_dst=5000";
     assert_eq!(effects(out), ["nat(src=192.0.2.1)", "output:2 (port2)"]);
     assert!(effects(back).is_empty());
+    // As if it had begun.
+    let begins = trace(out, &[]).begins;
+    assert_eq!(begins.len(), 1, "{begins:?}");
+    assert_eq!(shown(trace(back, &begins)), ["nat(dst=10.0.0.1)", "output:1 (port1)"]);
+    let Some(v1::effect::Effect::Output(output)) = &trace(back, &begins).effects[1].effect else { panic!("no output") };
+    let expected = "udp,ip_src=198.51.100.9,ip_dst=10.0.0.1,udp_src=443,udp_dst=5000";
+    assert_eq!(text::format_match(&output.packet), expected);
+    assert_eq!(effects(back), [""; 0], "nothing is remembered");
+    let ping = "in_port=1,icmp,icmp_type=8,ip_src=10.0.0.1,ip_dst=198.51.100.9";
+    let pong = "in_port=2,icmp,ip_src=198.51.100.9,ip_dst=192.0.2.1";
+    assert_eq!(shown(trace(pong, &trace(ping, &[]).begins)).last().unwrap(), "output:1 (port1)");
     leaves(&bench, Kind::Udp, CLIENT, SERVER, b"");
     assert_eq!(effects(back), ["nat(dst=10.0.0.1)", "output:1 (port1)"]);
     bench.finish();
