@@ -24,8 +24,8 @@ impl Failure {
         (!faults.is_empty()).then_some(Self { faults, request: None })
     }
 
-    /// All faults in a line.
-    pub fn sentence(&self) -> String {
+    /// What is wrong, in sentences.
+    pub fn sentences(&self) -> String {
         self.faults.iter().map(sentence).collect::<Vec<_>>().join(" ")
     }
 

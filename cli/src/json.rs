@@ -145,6 +145,9 @@ pub fn drop_count(count: &v1::DropCount) -> Value {
         "packets": count.packets,
         "ports": by_port(&count.ports),
         "unsent": by_port(&count.unsent),
+        "rules": count.rules.iter().map(rule_state).collect::<Vec<_>>(),
+        "other_rules": count.other_rules,
+        "other_rule_packets": count.other_rule_packets,
         "branches": by_port(&count.branches),
     })
 }

@@ -10,8 +10,10 @@ mod connect;
 mod connections;
 mod doctor;
 mod documentation;
+mod drops;
 mod failure;
 mod flows;
+mod groups;
 mod json;
 mod output;
 mod overview;
@@ -19,8 +21,10 @@ mod path;
 mod port_kind;
 mod ports;
 mod punts;
+mod screen;
 mod sets;
 mod switch;
+mod top;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -58,6 +62,9 @@ enum Command {
     /// Rules of a switch, in the syntax of ovs-ofctl.
     #[command(subcommand)]
     Flows(flows::Command),
+    /// Groups of a switch: what rules send to together, in the syntax of ovs-ofctl.
+    #[command(subcommand)]
+    Groups(groups::Command),
     /// Address sets of a switch, which rules match as ip_src=@NAME.
     #[command(subcommand)]
     Sets(sets::Command),
@@ -76,8 +83,12 @@ enum Command {
     /// The ports of a switch.
     #[command(subcommand)]
     Ports(ports::Command),
-    /// Frames that went nowhere, by reason.
-    Drops(switch::DropsArguments),
+    /// Frames that went nowhere, by reason, port and rule; with --watch how many a second.
+    Drops(drops::Arguments),
+    /// What moves: hosts, ports and flows by rate, anew every second.
+    ///
+    /// For example: weft top, weft top host-a --sort bits, weft top --once --json
+    Top(top::Arguments),
     /// How a switch's underlay reaches other hosts.
     Neighbours(switch::HostArguments),
     /// Entries of a switch's flow caches, the busiest first.
@@ -106,12 +117,14 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Cloud(command) => cloud::run(command, &connection, output).await,
         Command::Status(arguments) => switch::status(arguments, &connection, output).await,
         Command::Flows(command) => flows::run(command, &connection, output).await,
+        Command::Groups(command) => groups::run(command, &connection, output).await,
         Command::Sets(command) => sets::run(command, &connection, output).await,
         Command::Trace(arguments) => trace::run(arguments, &connection, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, &connection, output).await,
         Command::Tables(arguments) => switch::tables(arguments, &connection, output).await,
         Command::Ports(command) => ports::run(command, &connection, output).await,
-        Command::Drops(arguments) => switch::drops(arguments, &connection, output).await,
+        Command::Drops(arguments) => drops::run(arguments, &connection, output).await,
+        Command::Top(arguments) => top::run(arguments, &connection, output).await,
         Command::Neighbours(arguments) => switch::neighbours(arguments, &connection, output).await,
         Command::Cache(arguments) => switch::cache(arguments, &connection, output).await,
         Command::Connections(arguments) => connections::run(arguments, &connection, output).await,

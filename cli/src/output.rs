@@ -91,9 +91,7 @@ impl Table {
     /// The lines of the table, and of its notes after an empty one.
     pub fn render(&self) -> String {
         let shown = |cell: &str| if cell.is_empty() { "-".to_owned() } else { cell.to_owned() };
-        let numeric = |column: usize| {
-            self.rows.iter().all(|row| row[column].is_empty() || row[column].bytes().all(|byte| byte.is_ascii_digit()))
-        };
+        let numeric = |column: usize| self.rows.iter().all(|row| row[column].is_empty() || is_number(&row[column]));
         let right: Vec<bool> = (0..self.heads.len()).map(numeric).collect();
         let widths: Vec<usize> = (0..self.heads.len())
             .map(|column| {
@@ -121,6 +119,14 @@ impl Table {
     }
 }
 
+/// A count, or a rate: "12", "0.5", "1.2k".
+fn is_number(cell: &str) -> bool {
+    let digits = cell.trim_end_matches(['k', 'M', 'G', 'T', '%']);
+    let mut parts = digits.split('.');
+    let are_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    parts.next().is_some_and(are_digits) && parts.next().is_none_or(are_digits) && parts.next().is_none()
+}
+
 /// "1 rule", "2 rules".
 pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
@@ -143,6 +149,8 @@ mod tests {
         let mut table = Table::new(&["name", "packets", "note"]);
         table.row(vec!["web".into(), "7".into(), "ü".into()]);
         table.row(vec!["database".into(), "1234567890".into(), String::new()]);
+        assert!(["7", "0.5", "1.2k", "99%"].into_iter().all(is_number));
+        assert!(!["", "k", ".", "1.2.3", "192.0.2.1", "7a"].into_iter().any(is_number));
         assert_eq!(table.render(), "NAME         PACKETS  NOTE\nweb                7  ü\ndatabase  1234567890  -\n");
     }
 

@@ -1,17 +1,11 @@
-//! What a switch tells about itself: status, tables, drops, neighbours, cache.
+//! What a switch tells about itself: status, tables, neighbours, cache.
 
 use crate::connect::Connection;
 use crate::failure::Failure;
 use crate::output::{Output, Table, count, duration, properties, write};
 use crate::{json, overview};
 use weft_proto::text::{format_ip, format_mac, format_match};
-use weft_proto::v1::{
-    DumpCacheRequest, GetStatusRequest, ListDropsRequest, ListNeighboursRequest, ListTablesRequest, PortDrops,
-    SwitchStatus,
-};
-
-/// Ports that `weft drops` names of each reason, unless all are asked for.
-const DROP_PORTS: usize = 4;
+use weft_proto::v1::{DumpCacheRequest, GetStatusRequest, ListNeighboursRequest, ListTablesRequest, SwitchStatus};
 
 /// Arguments of commands that need a host only.
 #[derive(clap::Args)]
@@ -25,16 +19,6 @@ pub struct HostArguments {
 pub struct StatusArguments {
     /// A host's name, or unix:PATH; without it, the controller.
     host: Option<String>,
-}
-
-/// Arguments of `weft drops`.
-#[derive(clap::Args)]
-pub struct DropsArguments {
-    /// A host's name, or unix:PATH.
-    host: String,
-    /// Also reasons that never occurred, and every port.
-    #[arg(long)]
-    all: bool,
 }
 
 /// Arguments of `weft cache`.
@@ -108,35 +92,6 @@ pub async fn tables(arguments: HostArguments, connection: &Connection, output: O
     output.table(&table, &empty, tables.iter().map(json::table).collect())
 }
 
-/// `weft drops`.
-pub async fn drops(arguments: DropsArguments, connection: &Connection, output: Output) -> Result<(), Failure> {
-    let mut switch = connection.switch(&arguments.host).await?;
-    let drops = switch.list_drops(ListDropsRequest { all: arguments.all }).await?.into_inner().drops;
-    let mut table = Table::new(&["packets", "reason", "meaning", "by port", "not sent by", "branches by port"]);
-    for drop in &drops {
-        let by_port = |ports: &[PortDrops]| by_port(ports, if arguments.all { ports.len() } else { DROP_PORTS });
-        let [received, unsent, branches] = [&drop.ports, &drop.unsent, &drop.branches].map(|ports| by_port(ports));
-        let (reason, meaning) = (drop.reason.clone(), drop.meaning.clone());
-        table.row(vec![drop.packets.to_string(), reason, meaning, received, unsent, branches]);
-    }
-    let empty = "Nothing was dropped. The reasons there are: --all";
-    output.table(&table, empty, drops.iter().map(json::drop_count).collect())
-}
-
-/// The ports with the most drops, and how many others there are.
-fn by_port(ports: &[PortDrops], shown: usize) -> String {
-    let port = |port: &PortDrops| match (port.port, port.name.as_str()) {
-        (0, _) => format!("no port: {}", port.packets),
-        (number, "") => format!("{number}: {}", port.packets),
-        (number, name) => format!("{number} ({name}): {}", port.packets),
-    };
-    let text = ports.iter().take(shown).map(port).collect::<Vec<_>>().join(", ");
-    match ports.len().saturating_sub(shown) {
-        0 => text,
-        others => format!("{text} and {others} more"),
-    }
-}
-
 /// `weft neighbours`.
 pub async fn neighbours(arguments: HostArguments, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut switch = connection.switch(&arguments.host).await?;
@@ -184,15 +139,6 @@ pub async fn cache(arguments: CacheArguments, connection: &Connection, output: O
 mod tests {
     use super::*;
     use weft_proto::v1::WorkerStatus;
-
-    #[test]
-    fn only_the_ports_with_the_most_drops_are_named() {
-        let port = |port| PortDrops { port, packets: 9, ..PortDrops::default() };
-        let drops = |ports: u32| (0..ports).map(port).collect::<Vec<_>>();
-        assert_eq!(by_port(&drops(3), 4), "no port: 9, 1: 9, 2: 9");
-        assert_eq!(by_port(&drops(6), 4), "no port: 9, 1: 9, 2: 9, 3: 9 and 2 more");
-        assert_eq!(by_port(&drops(0), 4), "");
-    }
 
     #[test]
     fn an_idle_worker_has_no_hit_rate() {

@@ -60,6 +60,21 @@ fn json(words: &[&str]) -> serde_json::Value {
     serde_json::from_str(&done(words)).expect("--json prints JSON")
 }
 
+/// Without a host, ports are the cloud's and views are of all hosts.
+#[test]
+fn a_port_of_the_cloud_is_found_on_its_host() {
+    let fake = Fake::start();
+    let controller = fake.host();
+    let of_cloud = |words: &[&'static str]| [&["--controller", &controller], words].concat();
+    let captured = weft(&of_cloud(&["capture", "web-1", "-w", "-", "--count", "1"]));
+    assert_eq!(captured.status.code(), Some(0), "{}", err(&captured));
+    assert!(captured.stdout.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]));
+    assert_eq!(fake.hosts_named(), ["web"]);
+    assert!(failed(&of_cloud(&["capture", "web-2", "-w", "-"]), 1).contains("no port \"web-2\""));
+    let top = json(&of_cloud(&["top", "--once", "--interval", "0.1", "--json"]));
+    assert_eq!((&top["hosts"][0]["host"], &top["ports"][0]["name"]), (&"web".into(), &"web-1".into()));
+}
+
 #[test]
 fn rules_of_a_file_arrive_as_one_manual_bundle() {
     let fake = Fake::start();
@@ -189,6 +204,12 @@ fn switches_tell_about_themselves() {
     let punts = done(&["punts", &host, "--count", "2"]);
     assert_eq!(punts.lines().count(), 2, "{punts}");
     assert!(punts.starts_with("in_port=1 table=0 reason=3 cookie=0x0 length=14 eth_src=02:"), "{punts}");
+    let file = fake.directory().join("web.pcapng");
+    let captured = weft(&["capture", &host, "web-1", "-w", &file.display().to_string(), "--count", "2"]);
+    assert_eq!(err(&captured), "Capturing. End it with Ctrl-C.\n2 frames captured.\n");
+    assert!(std::fs::read(&file).unwrap().starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]));
+    assert!(failed(&["capture", &host, "web-2", "-w", "-"], 1).contains("no port \"web-2\""));
+    assert!(done(&["top", &host, "--once", "--interval", "0.1"]).contains("1 web-1"));
     let added = done(&["ports", "add", &host, "5", "tap:web-5,netns=web", "--name", "web-5"]);
     assert_eq!(added, "Port 5 (tap:web-5,netns=web) added and up, interface web-5.\n");
     let sets = done(&["sets", "list", &host]);
@@ -215,6 +236,26 @@ fn switches_tell_about_themselves() {
     assert_eq!(bundles.iter().flat_map(|bundle| bundle.remove_address_sets.clone()).collect::<Vec<_>>(), ["web"]);
     let failure = failed(&["ports", "add", &host, "5", "tap:broken"], 1);
     assert!(failure.contains("no such device") && failure.contains("weft ports del"), "{failure}");
+}
+
+#[test]
+fn groups_are_set_shown_and_removed() {
+    let fake = Fake::start();
+    let host = fake.host();
+    let dumped = done(&["groups", "dump", &host]);
+    assert!(dumped.starts_with("group_id=7,owner=manual,type=all,bucket=actions=output:2\n    3 packets"), "{dumped}");
+    assert_eq!(json(&["groups", "dump", &host, "7", "--json"])[0]["buckets"][0]["actions"], "output:2");
+    assert!(failed(&["groups", "dump", &host, "8"], 1).contains("there is no group 8"));
+    let add = "group_id=1,type=select,bucket=weight:10,actions=output:2,bucket=weight:20,actions=output:3";
+    assert!(done(&["groups", "add", &host, add]).starts_with("1 group set"));
+    assert!(failed(&["groups", "add", &host, "group_id=1,type=al"], 1).contains("Did you mean \"all\"?"));
+    assert!(done(&["groups", "del", &host, "group_id=7"]).starts_with("1 group removed"));
+    assert!(failed(&["groups", "del", &host, "8"], 1).contains("there is no group 8 made by hand"));
+    assert!(done(&["groups", "del", &host, "--all"]).starts_with("1 group removed"));
+    let bundles = fake.bundles();
+    let set: Vec<_> = bundles.iter().flat_map(|bundle| &bundle.set_groups).collect();
+    assert_eq!((set.len(), set[0].buckets[1].weight), (1, 20));
+    assert_eq!(bundles.iter().flat_map(|bundle| bundle.remove_groups.clone()).collect::<Vec<_>>(), [7, 7]);
 }
 
 #[test]

@@ -115,6 +115,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/weft.v1.Switch/Trace", Rule::Admin),
     ("/weft.v1.Switch/ListTables", Rule::Admin),
     ("/weft.v1.Switch/DumpAddressSets", Rule::Admin),
+    ("/weft.v1.Switch/DumpGroups", Rule::Admin),
     ("/weft.v1.Switch/ListPorts", Rule::Admin),
     ("/weft.v1.Switch/ListDrops", Rule::Admin),
     ("/weft.v1.Switch/ListNeighbours", Rule::Admin),

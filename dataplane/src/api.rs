@@ -110,6 +110,7 @@ impl Api {
             "Trace" => once!(trace),
             "ListTables" => once!(list_tables),
             "DumpAddressSets" => stream!(dump_address_sets),
+            "DumpGroups" => stream!(dump_groups),
             "ListPorts" => once!(list_ports),
             "ListDrops" => once!(list_drops),
             "ListNeighbours" => once!(list_neighbours),
@@ -193,6 +194,16 @@ impl switch_server::Switch for Api {
     ) -> Result<Response<Self::DumpAddressSetsStream>, Status> {
         let sets = self.blocking(move |switch| switch.address_sets(request.get_ref())).await?.into_inner();
         Ok(Response::new(Box::pin(tokio_stream::iter(sets.into_iter().map(Ok)))))
+    }
+
+    type DumpGroupsStream = Replies<v1::GroupState>;
+
+    async fn dump_groups(
+        &self,
+        request: Request<v1::DumpGroupsRequest>,
+    ) -> Result<Response<Self::DumpGroupsStream>, Status> {
+        let groups = self.blocking(move |switch| switch.groups(request.get_ref())).await?.into_inner();
+        Ok(Response::new(Box::pin(tokio_stream::iter(groups.into_iter().map(Ok)))))
     }
 
     async fn list_ports(&self, _: Request<v1::ListPortsRequest>) -> Result<Response<v1::ListPortsReply>, Status> {

@@ -70,7 +70,7 @@ impl Walk {
         let asks = |action: &Action| match reason {
             DropReason::TtlExpired => matches!(action, Action::DecTtl { .. }),
             DropReason::TooBig => matches!(action, Action::CheckMtu { .. }),
-            _ => false,
+            _ => action.drops() == Some(reason),
         };
         let mut rules = self.rules.iter().rev();
         let asked = rules.find(|rule| {
@@ -78,6 +78,18 @@ impl Walk {
             instructions.apply.iter().chain(&instructions.write).any(asks)
         });
         asked.or(self.rules.last())
+    }
+
+    /// The table that had no rule for the frame, if that is why it was dropped: one that a rule sends it to, and no
+    /// rule of which follows.
+    #[must_use]
+    pub fn missed_table(&self) -> u8 {
+        let missed = self.rules.iter().enumerate().find_map(|(index, rule)| {
+            let next = rule.instructions.goto?;
+            let found = self.rules[index + 1..].iter().any(|later| later.id.table == next);
+            (!found).then_some(next)
+        });
+        missed.unwrap_or(0)
     }
 }
 
@@ -100,6 +112,8 @@ pub struct Seen {
     pub shown: bool,
     /// Why it went nowhere, or was not sent.
     pub reason: Option<DropReason>,
+    /// That holds of one of its ways, or one copy: it left by another.
+    pub partly: bool,
     /// Of received frames: what they were parsed to.
     pub key: Option<FlowKey>,
     /// Of received frames that rules have seen.
@@ -272,7 +286,9 @@ impl Captures {
             *of_port = 0;
             for mut one in staged.drain(..) {
                 if let Some(outcome) = one.outcome {
-                    one.seen.reason = outcomes.dropped(outcome);
+                    let trouble = outcomes.trouble(outcome);
+                    (one.seen.reason, one.seen.partly) =
+                        (trouble.map(|(reason, _)| reason), trouble.is_some_and(|(_, partly)| partly));
                 }
                 // There is room: nothing is staged without.
                 let _ = ring.push(one.seen);
@@ -332,6 +348,7 @@ impl Capture {
             segment_size: frame.gso.map_or(0, |gso| gso.size),
             shown: true,
             reason: None,
+            partly: false,
             key,
             walk: None,
         };

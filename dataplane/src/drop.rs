@@ -96,6 +96,8 @@ reasons! {
     NoHeadroom = "no_headroom",
     /// It would branch (clone, groups) more often, or deeper, than a packet may.
     BranchLimit = "branch_limit",
+    /// A group has no bucket whose port is up.
+    NoLiveBucket = "no_live_bucket",
     /// A rule's action does not fit the packet, such as popping a VLAN tag it does not have.
     BadAction = "bad_action",
     /// A rule hands it to a program, and none is listening.

@@ -34,6 +34,11 @@
 //! that changed. Then (2) brings them together, once. If one zone's record ends before the other's, the packet
 //! goes to where the rest is, and what is missing begins anew there.
 //!
+//! *Several branches* are several zones: all records that a packet's branches met so far move to the worker of
+//! the next one that is another's, and that one decides. Connections that branches of one packet begin are claimed in
+//! one step (3), so as a rule they lie together; where they do not, each packet brings together at least as many as there
+//! are hand-overs, and what drops under `HandOverLimit` has done its part.
+//!
 //! *While a record moves.* It is put into the new owner's mailbox and re-owned in the directory under the same
 //! locks. So whoever reads there that it owns a tuple of which it has no record finds it in its mailbox
 //! (`Connections::adopt`), and walks again. Two packets that move the same two records in opposite directions at

@@ -71,6 +71,12 @@ pub const BRANCH_DEPTH: usize = 16;
 /// each packet with which some of them began. The way that needs more drops under `BranchLimit`.
 pub const REPEATS_PER_WALK: usize = 16;
 
+/// Groups of one switch.
+pub const GROUPS: usize = 4096;
+
+/// Buckets of one group.
+pub const BUCKETS_PER_GROUP: usize = 256;
+
 /// Partitions that a table's changes are told apart by; one more for rules that leave the field wild.
 pub const PARTITIONS: usize = 256;
 

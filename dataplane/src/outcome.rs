@@ -56,10 +56,11 @@ impl Outcomes {
         self.batch.get(received as usize).map_or(PortSlot::NONE, |outcome| outcome.ingress)
     }
 
-    /// Why a frame of the batch went nowhere, unless it went somewhere.
+    /// What went wrong first with a frame of the batch, and whether it went somewhere all the same.
     #[must_use]
-    pub fn dropped(&self, received: u32) -> Option<DropReason> {
-        self.batch.get(received as usize).filter(|outcome| outcome.taken == 0).and_then(|outcome| outcome.reason)
+    pub fn trouble(&self, received: u32) -> Option<(DropReason, bool)> {
+        let outcome = self.batch.get(received as usize)?;
+        Some((outcome.reason?, outcome.taken > 0))
     }
 
     /// What a frame carries that leaves on behalf of the frame that entered last.

@@ -501,6 +501,7 @@ impl Worker {
         } else {
             resolution.rules.iter().for_each(|rule| rule.counters.add(1, frame.len() as u64));
             resolution.hops.used.iter().for_each(|used| used.mark(self.now));
+            resolution.counted.iter().for_each(|counters| counters.add(1, frame.len() as u64));
             let program = Arc::new(Program::compile(&resolution));
             self.outgoing.capture_walk(|| Walk {
                 rules: resolution.rules.into(),

@@ -44,7 +44,8 @@ pub fn canonical(mut rule: v1::Rule) -> v1::Rule {
     rule
 }
 
-fn canonical_action(action: &mut v1::Action) {
+/// Likewise one action, of a rule or of a group's bucket.
+pub fn canonical_action(action: &mut v1::Action) {
     match &mut action.action {
         Some(v1::action::Action::SetField(set)) if is_full(set.field(), &set.mask) => set.mask.clear(),
         Some(v1::action::Action::Punt(punt)) if punt.max_length == u32::MAX => punt.max_length = 0,

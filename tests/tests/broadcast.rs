@@ -6,7 +6,7 @@ use std::time::Duration;
 use weft_tests::bench::{Bench, address};
 use weft_tests::demo::Demo;
 use weft_tests::serial;
-use weft_up::namespace;
+use weft_up::namespace::{self, ip};
 
 const PORT: &str = "5353";
 
@@ -20,12 +20,13 @@ impl Listener {
     fn plug(demo: &Demo, bench: &mut Bench, (name, host, last): (&'static str, &str, u8), guard: &[&str]) -> Self {
         let netns = bench.namespace(name);
         let own = format!("10.0.0.{last}");
-        let create = ["port", "create", name, "--network", "net", "--project", "blue", "--address", &own];
+        let create = ["port", "create", name, "--network", "office", "--project", "blue", "--address", &own];
         let _port = demo.weft(&[&create, guard].concat()).success();
         let plug =
             ["port", "plug", name, "--project", "blue", "--host", host, "--netns", &netns, "--interface", "eth0"];
         let _plugged = demo.weft(&plug).success();
         address(&netns, &format!("{own}/24"));
+        ip(&format!("-n {netns} route add default dev eth0")).expect("the network is there");
         let socket = namespace::inside(&netns, || Ok(UdpSocket::bind(format!("0.0.0.0:{PORT}"))?)).expect("it is free");
         socket.join_multicast_v4(&[224, 0, 0, 251].into(), &own.parse().expect("an address")).expect("it may");
         Self { name, socket }
@@ -53,7 +54,7 @@ fn a_broadcast_reaches_the_ports_whose_groups_allow_it_on_both_hosts() {
     let mut bench = Bench::new();
     let _group = demo.weft(&["group", "create", "hears", "--project", "blue"]).success();
     let rule = ["group", "rule", "add", "hears", "--project", "blue", "--ingress", "--protocol", "udp", "--port", PORT];
-    let added = demo.weft(&[&rule[..], &["--output", "json"]].concat()).success();
+    let added = demo.weft(&[&rule[..], &["--json"]].concat()).success();
     let _deaf = demo.weft(&["group", "create", "deaf", "--project", "blue"]).success();
     let mut listener = |port, guard: &[&str]| Listener::plug(&demo, &mut bench, port, guard);
     let hearing = [

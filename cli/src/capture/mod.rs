@@ -255,7 +255,11 @@ fn direction(frame: &CapturedFrame) -> Direction {
 fn comments(frame: &CapturedFrame) -> Vec<String> {
     let mut comments = Vec::new();
     if !frame.drop_reason.is_empty() {
-        let what = if frame.direction() == FrameDirection::Sent { "not sent" } else { "dropped" };
+        let what = match (frame.direction(), frame.partly) {
+            (FrameDirection::Sent, _) => "not sent",
+            (_, true) => "one of its ways ended",
+            (_, false) => "dropped",
+        };
         let mut text = format!("{what}: {} - {}", frame.drop_reason, frame.drop_meaning);
         let step = frame.walk.as_ref().and_then(|walk| walk.trace.as_ref()).and_then(|trace| trace.steps.last());
         if let Some(step) = step {

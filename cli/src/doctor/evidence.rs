@@ -151,8 +151,8 @@ fn growth(before: &BTreeMap<DropKey, (u64, String)>, now: &BTreeMap<DropKey, (u6
 }
 
 async fn look(connection: &Connection, host: &str) -> Result<Switch, String> {
-    let mut client = connection.switch(host).await.map_err(|failure| failure.sentence())?;
-    examine(&mut client).await.map_err(|status| Failure::from(status).sentence())
+    let mut client = connection.switch(host).await.map_err(|failure| failure.sentences())?;
+    examine(&mut client).await.map_err(|status| Failure::from(status).sentences())
 }
 
 async fn examine(client: &mut SwitchClient<Transport>) -> Result<Switch, tonic::Status> {

@@ -12,6 +12,7 @@ use weft_proto::v1::{CaptureFramesRequest, CapturedFrame, FrameDirection};
 
 /// Arguments of a live trace.
 #[derive(clap::Args)]
+#[group(skip)]
 pub struct Arguments {
     /// Real packets that match, as they come, as in tcp,ip_dst=10.0.0.0/24; "" matches all.
     #[arg(long, value_name = "MATCH", conflicts_with_all = ["packet", "frame"])]

@@ -178,6 +178,8 @@ impl Switch for Service {
             bundle.extend_address_sets.extend(message.extend_address_sets);
             bundle.shrink_address_sets.extend(message.shrink_address_sets);
             bundle.remove_address_sets.extend(message.remove_address_sets);
+            bundle.set_groups.extend(message.set_groups);
+            bundle.remove_groups.extend(message.remove_groups);
         }
         for (index, rule) in bundle.add_rules.iter().enumerate() {
             if text::format_rule(rule).contains("output:666") {
@@ -246,6 +248,20 @@ impl Switch for Service {
         let set = AddressSet { name: "web".into(), members: vec![Prefix { address: vec![10, 1, 0, 0], length: 16 }] };
         let state = AddressSetState { set: Some(set), owner: Owner::Manual.into() };
         let found = [state].into_iter().filter(|_| name.is_empty() || name == "web").map(Ok);
+        Ok(Response::new(tokio_stream::iter(found.collect::<Vec<_>>())))
+    }
+
+    type DumpGroupsStream = Stream<GroupState>;
+
+    async fn dump_groups(
+        &self,
+        request: Request<DumpGroupsRequest>,
+    ) -> Result<Response<Self::DumpGroupsStream>, Status> {
+        let asked = self.note(request).group;
+        let group = text::parse_group("group_id=7,owner=manual,type=all,bucket=actions=output:2").unwrap();
+        let state =
+            GroupState { group: Some(group), packets: 3, buckets: vec![Default::default()], ..Default::default() };
+        let found = [state].into_iter().filter(|_| asked.is_none_or(|number| number == 7)).map(Ok);
         Ok(Response::new(tokio_stream::iter(found.collect::<Vec<_>>())))
     }
 

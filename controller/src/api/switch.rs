@@ -165,6 +165,12 @@ impl v1::switch_server::Switch for SwitchService {
         self.streamed(request, "DumpAddressSets", true).await
     }
 
+    type DumpGroupsStream = BoxStream<'static, Result<v1::GroupState, Status>>;
+
+    async fn dump_groups(&self, request: Request<v1::DumpGroupsRequest>) -> Reply<Self::DumpGroupsStream> {
+        self.streamed(request, "DumpGroups", true).await
+    }
+
     async fn list_ports(&self, request: Request<v1::ListPortsRequest>) -> Reply<v1::ListPortsReply> {
         self.unary(request, "ListPorts").await
     }

@@ -68,6 +68,8 @@ pub enum Action {
     DhcpReply(Arc<DhcpOffer>),
     /// A copy of the packet goes its own way.
     Clone(Arc<CloneAction>),
+    /// Copies of the packet go to buckets of this group.
+    Group(u32),
     /// Answers an ICMP echo request.
     IcmpReply,
     /// Drops an IPv4 packet, and tells its sender why.
@@ -96,13 +98,24 @@ pub enum Action {
 }
 
 impl Action {
+    /// Why it drops the packet, if that is what it does.
+    #[must_use]
+    pub fn drops(&self) -> Option<DropReason> {
+        match self {
+            Self::Drop(reason) => Some(*reason),
+            Self::IcmpUnreachable { why, .. } => Some(why.reason()),
+            _ => None,
+        }
+    }
+
     /// Whether the packet, or a copy of it, ends its way here; all others leave it to what follows.
     #[must_use]
     pub fn consumes(&self) -> bool {
         match self {
             Self::Output(_) | Self::Punt { .. } | Self::Drop(_) => true,
             Self::ArpReply(_) | Self::DhcpReply(_) | Self::IcmpReply | Self::IcmpUnreachable { .. } => true,
-            Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::Track(_) | Self::Clone(_) => false,
+            Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::Track(_) => false,
+            Self::Clone(_) | Self::Group(_) => false,
             Self::DecTtl { .. } | Self::CheckMtu { .. } => false,
             Self::Neighbour(_) | Self::LearnNeighbour { .. } | Self::Translate { .. } => false,
         }
@@ -200,6 +213,17 @@ pub fn tunnel_destinations<'a>(actions: impl Iterator<Item = &'a Action>, all: &
                 all.insert(set.value.tun_dst.into());
             }
             Action::Clone(clone) => tunnel_destinations(clone.actions.iter(), all),
+            _ => {}
+        }
+    }
+}
+
+/// Adds the numbers of the groups that actions name.
+pub fn groups_of<'a>(actions: impl Iterator<Item = &'a Action>, all: &mut Vec<u32>) {
+    for action in actions {
+        match action {
+            Action::Group(number) => all.push(*number),
+            Action::Clone(clone) => groups_of(clone.actions.iter(), all),
             _ => {}
         }
     }
@@ -316,6 +340,7 @@ pub fn action_to_message(action: &Action) -> Vec<v1::Action> {
         }
         Action::Drop(reason) => Wire::Drop(v1::Drop { cause: drop_cause(*reason).into() }),
         Action::Track(track) => Wire::Ct(track::to_message(track)),
+        Action::Group(number) => Wire::Group(v1::GroupAction { group: *number }),
         Action::Clone(clone) => Wire::Clone(v1::Clone {
             actions: clone.actions.iter().flat_map(action_to_message).collect(),
             goto_table: clone.goto.map(u32::from),
@@ -338,7 +363,7 @@ pub fn action_to_message(action: &Action) -> Vec<v1::Action> {
 fn actions(list: &[v1::Action], place: &str, id: &RuleId) -> Result<Vec<Action>, Fault> {
     let mut all: Vec<Action> = Vec::with_capacity(list.len());
     for (index, message) in list.iter().enumerate() {
-        let action = action(message, id).map_err(|fault| fault.within(&format!("{place}[{index}]")))?;
+        let action = action(message, Some(id)).map_err(|fault| fault.within(&format!("{place}[{index}]")))?;
         if let (Action::SetField(next), Some(Action::SetField(last))) = (&action, all.last_mut())
             && !last.mask.words().iter().zip(next.mask.words()).any(|(last, next)| last & next != 0)
             && !last.fields.contains(&next.fields[0])
@@ -370,7 +395,33 @@ fn action_set(list: &[v1::Action], id: &RuleId) -> Result<Vec<Action>, Fault> {
     }
 }
 
-fn action(message: &v1::Action, id: &RuleId) -> Result<Action, Fault> {
+/// An action of a group's bucket: packets of any kind may come to it, and what does not fit one is found out then.
+///
+/// # Errors
+/// As for actions of rules; also what a bucket cannot do.
+pub fn plain_action(message: &v1::Action) -> Result<Action, Fault> {
+    let action = action(message, None)?;
+    match action {
+        Action::Track(_) => Err(not_in_bucket("ct")),
+        Action::Group(_) => Err(not_in_bucket("group")),
+        Action::Neighbour(_) => Err(not_in_bucket("neighbour")),
+        Action::LearnNeighbour { .. } => Err(not_in_bucket("learn_neighbour")),
+        Action::Translate { .. } => Err(not_in_bucket("translate")),
+        plain => Ok(plain),
+    }
+}
+
+fn not_in_bucket(name: &str) -> Fault {
+    Fault::invalid(
+        "bad_action",
+        name,
+        "a bucket cannot track connections, translate, deal with neighbours, branch, or lead to a group",
+        "Do it in a rule, before or after the group.",
+    )
+}
+
+/// `id`: of the rule; `None`: it stands in a bucket.
+fn action(message: &v1::Action, id: Option<&RuleId>) -> Result<Action, Fault> {
     let Some(wire) = &message.action else {
         return Err(Fault::invalid(
             "unknown_action",
@@ -438,7 +489,11 @@ fn action(message: &v1::Action, id: &RuleId) -> Result<Action, Fault> {
         },
         Wire::Drop(dropped) => Action::Drop(drop_reason(dropped.cause)?),
         Wire::Ct(track) => Action::Track(track::from_message(track).map_err(|fault| fault.within("ct"))?),
-        Wire::Clone(clone) => Action::Clone(Arc::new(clone_action(clone, id).map_err(|fault| fault.within("clone"))?)),
+        Wire::Group(group) => Action::Group(group.group),
+        Wire::Clone(clone) => {
+            let Some(id) = id else { return Err(not_in_bucket("clone")) };
+            Action::Clone(Arc::new(clone_action(clone, id).map_err(|fault| fault.within("clone"))?))
+        }
         Wire::ArpReply(reply) => Action::ArpReply(mac(&reply.mac, "arp_reply.mac")?),
         Wire::DhcpReply(reply) => {
             Action::DhcpReply(Arc::new(dhcp::from_message(reply).map_err(|fault| fault.within("dhcp_reply"))?))
@@ -468,7 +523,7 @@ fn clone_action(message: &v1::Clone, id: &RuleId) -> Result<CloneAction, Fault> 
     Ok(CloneAction { actions: actions(&message.actions, "actions", id)?, goto })
 }
 
-fn set_field(message: &v1::SetField, id: &RuleId) -> Result<SetField, Fault> {
+fn set_field(message: &v1::SetField, id: Option<&RuleId>) -> Result<SetField, Fault> {
     let row = field_row(message.field, "set_field.field")?;
     if !row.writable {
         return Err(Fault::invalid(
@@ -479,7 +534,9 @@ fn set_field(message: &v1::SetField, id: &RuleId) -> Result<SetField, Fault> {
         ));
     }
     let (bits, counted) = operand(row, &message.value, &message.mask, "set_field")?;
-    prerequisites(row, &id.value, &id.mask, "set_field.field")?;
+    if let Some(id) = id {
+        prerequisites(row, &id.value, &id.mask, "set_field.field")?;
+    }
     let (mut value, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
     value.field_mut(row.field).copy_from_slice(&bits);
     mask.field_mut(row.field).copy_from_slice(&counted);

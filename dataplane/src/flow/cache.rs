@@ -24,7 +24,7 @@ use super::key::{FlowKey, WORDS};
 use super::log::{Passed, Work};
 use super::program::Program;
 use super::resolve::Resolution;
-use super::rule::Rule;
+use super::rule::{Rule, RuleCounters};
 use super::shared::Shared;
 use super::state::FlowState;
 use crate::capture::Walk;
@@ -60,6 +60,8 @@ struct Way {
     rules: Arc<[Arc<Rule>]>,
     /// Next hops that its packets use.
     hops: Box<[Arc<Used>]>,
+    /// Groups and buckets that count its packets.
+    counted: Box<[Arc<RuleCounters>]>,
     passed: Box<[Passed]>,
 }
 
@@ -73,6 +75,7 @@ impl PartialEq for Way {
             && self.rules.iter().zip(other.rules.iter()).all(same)
             && self.hops.len() == other.hops.len()
             && self.hops.iter().zip(&other.hops).all(|(one, other)| Arc::ptr_eq(one, other))
+            && self.counted.iter().map(Arc::as_ptr).eq(other.counted.iter().map(Arc::as_ptr))
     }
 }
 
@@ -327,6 +330,7 @@ impl Cache {
             stable: resolution.stable,
             rules: resolution.rules.into(),
             hops: resolution.hops.used.into(),
+            counted: resolution.counted.into(),
             passed: resolution.passed.into(),
         };
         let mut all = [0; WORDS];
@@ -545,5 +549,6 @@ fn settle(entry: &mut Entry) {
     if packets > 0 {
         entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes));
         entry.way.hops.iter().for_each(|used| used.mark(entry.used));
+        entry.way.counted.iter().for_each(|counters| counters.add(packets, bytes));
     }
 }

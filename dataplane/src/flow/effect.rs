@@ -58,9 +58,20 @@ pub struct NextHop {
     pub mac: Option<[u8; 6]>,
 }
 
+/// A bucket of a group; `None`: none could be chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BucketName {
+    /// Which group.
+    pub group: u32,
+    /// Which bucket, from 0.
+    pub bucket: Option<u32>,
+}
+
 /// What is done with a copy of the packet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Branch {
+    /// Whose it is, if it is not a `clone`'s; for people.
+    pub of: Option<BucketName>,
     /// In order; may be none if it goes nowhere.
     pub effects: Vec<Effect>,
     /// Set if none of them sends the copy anywhere. Without any effect, it is only to be counted.
@@ -164,7 +175,7 @@ impl Effect {
             }
             Self::Branch(branch) => {
                 let effects = branch.effects.iter().flat_map(|effect| effect.to_messages(topology)).collect();
-                return vec![Branch::message(effects, branch.drop)];
+                return vec![branch.message(effects, branch.drop)];
             }
             Self::Neighbour(NextHop { hop, mac }) => {
                 let effect = v1::effect::Effect::Neighbour(v1::NeighbourEffect {
@@ -194,9 +205,10 @@ impl Effect {
 impl Branch {
     /// As a message, with these effects and this reason.
     #[must_use]
-    pub fn message(effects: Vec<v1::Effect>, drop: Option<DropReason>) -> v1::Effect {
+    pub fn message(&self, effects: Vec<v1::Effect>, drop: Option<DropReason>) -> v1::Effect {
         let drop_reason = drop.map(|reason| reason.word().to_owned()).unwrap_or_default();
-        let branch = v1::BranchEffect { effects, drop_reason };
+        let (group, bucket) = (self.of.map(|of| of.group), self.of.and_then(|of| of.bucket));
+        let branch = v1::BranchEffect { effects, drop_reason, group, bucket };
         v1::Effect { effect: Some(v1::effect::Effect::Branch(branch)) }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`key`]: what can be matched; [`action`]: what can be done; [`message`]: rules, from and to the wire.
 //! - [`rule`], [`classifier`], [`state`], [`tables`]: rules, found by key, in tables that change
-//!   atomically; [`log`]: what changed lately.
+//!   atomically; [`group`], [`groups`]: what rules share; [`log`]: what changed lately.
 //! - [`resolve`]: the walk of one packet; [`effect`]: what comes of it; [`trace`]: the same walk, written down.
 //! - [`program`], [`rewrite`]: the walk's result, compiled to steps; [`cache`], [`buckets`]: where
 //!   programs are found again.
@@ -12,6 +12,8 @@ pub mod buckets;
 pub mod cache;
 pub mod classifier;
 pub mod effect;
+pub mod group;
+pub mod groups;
 pub mod key;
 pub mod log;
 pub mod members;

@@ -251,6 +251,7 @@ impl Program {
             | Action::Drop(_)
             | Action::Track(_)
             | Action::Clone(_)
+            | Action::Group(_)
             | Action::SetField(_)
             | Action::PushVlan(_)
             | Action::PopVlan
@@ -323,7 +324,7 @@ fn compile_steps(effects: &[Effect]) -> Vec<Effect> {
     let step = |effect: &Effect| match effect {
         explains if explains.explains() => None,
         Effect::Branch(branch) => {
-            let branch = Branch { effects: compile_steps(&branch.effects), drop: branch.drop };
+            let branch = Branch { of: branch.of, effects: compile_steps(&branch.effects), drop: branch.drop };
             Some(Effect::Branch(Box::new(branch)))
         }
         other => Some(other.clone()),
@@ -477,6 +478,7 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Optio
         | Action::Drop(_)
         | Action::Track(_)
         | Action::Clone(_)
+        | Action::Group(_)
         | Action::ArpReply(_)
         | Action::DhcpReply(_)
         | Action::IcmpReply

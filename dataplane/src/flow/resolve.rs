@@ -32,7 +32,7 @@ use super::action::{Action, Instructions};
 use super::effect::Effect;
 use super::key::FlowKey;
 use super::log::{Passed, partition};
-use super::rule::Rule;
+use super::rule::{Rule, RuleCounters};
 use super::state::FlowState;
 use crate::connection::fragments::{First, Seen};
 use crate::connection::{Assumed, ConnectionId, Connections, Contents, Observation, Prepared, Track, Transport};
@@ -48,6 +48,7 @@ mod answer;
 mod branch;
 mod finish;
 mod gateway;
+mod group;
 mod output;
 mod rewrite;
 mod track;
@@ -129,6 +130,8 @@ pub struct Resolution {
     pub effects: Vec<Effect>,
     /// Rules that count the packet.
     pub rules: Vec<Arc<Rule>>,
+    /// What else counts it: groups and buckets.
+    pub counted: Vec<Arc<RuleCounters>>,
     /// Tables passed, and topology used.
     pub passed: Vec<Passed>,
     /// Set if no effect sends the packet anywhere.
@@ -199,6 +202,7 @@ struct Walk<'a> {
     /// Of this branch.
     effects: Vec<Effect>,
     rules: Vec<Arc<Rule>>,
+    counted: Vec<Arc<RuleCounters>>,
     tables: Vec<PassedTable>,
     topology: Vec<Passed>,
     set: ActionSet,
@@ -261,6 +265,7 @@ impl<'a> Walk<'a> {
             deeper_tags: Vec::new(),
             effects: Vec::new(),
             rules: Vec::new(),
+            counted: Vec::new(),
             tables: Vec::new(),
             topology: Vec::new(),
             set: ActionSet::default(),
@@ -343,7 +348,7 @@ impl<'a> Walk<'a> {
     }
 
     /// One action, at once. An error ends the walk, or the branch.
-    fn apply(&mut self, action: &Action, rule: &Rule, observer: &mut impl Observer) -> Result<(), DropReason> {
+    fn apply(&mut self, action: &Action, rule: &Arc<Rule>, observer: &mut impl Observer) -> Result<(), DropReason> {
         match action {
             Action::Output(port) => {
                 self.output(*port);
@@ -351,6 +356,7 @@ impl<'a> Walk<'a> {
             }
             Action::Drop(reason) => return Err(*reason),
             Action::Track(track) => return self.track(track),
+            Action::Group(number) => return self.group(*number, rule, observer),
             Action::Clone(branch) => return self.clone_action(branch, rule, observer),
             Action::SetField(set) => {
                 if !self.set_field(set)? {

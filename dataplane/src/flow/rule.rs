@@ -41,7 +41,7 @@ pub struct RuleId {
     pub set: Option<SetMatch>,
 }
 
-/// What a rule has counted; shared by its successors when its instructions are replaced.
+/// What a rule, a group or a bucket has counted; shared by its successors when it is replaced.
 #[derive(Debug, Default)]
 pub struct RuleCounters {
     packets: AtomicU64,

@@ -5,6 +5,8 @@
 //! adds and removes those places and nothing else.
 
 use super::classifier::{Classifier, Match};
+use super::group::{Group, GroupId};
+use super::groups::{Groups, group_partition};
 use super::key::FlowKey;
 use super::log::{ChangeLog, Passed, TOPOLOGY, Work, partition};
 use super::members::{Member, Members};
@@ -53,9 +55,12 @@ pub struct FlowState {
     /// The current topology and, while a change is under way, the one before; with the version each
     /// appears at, newest first.
     topologies: Vec<(u64, Arc<Topology>)>,
+    /// Of topologies, and of groups.
     topology_log: ChangeLog,
     /// Next hops: as they are, whatever the version. Their changes are in the topology's log.
     pub neighbours: Neighbours,
+    /// What rules share.
+    pub groups: Groups,
     /// Rules now, all tables.
     pub count: usize,
     /// Places that they stand in.
@@ -166,6 +171,7 @@ impl FlowState {
             self.remove(&old.id, version, remains);
         }
         let rule = Arc::new(rule);
+        self.groups.count(&rule, true);
         let places = self.places(&rule.id);
         let table = self.tables.entry(rule.id.table).or_default();
         let field = table.partition_field();
@@ -185,6 +191,7 @@ impl FlowState {
     /// Removes a rule; false if there is none.
     pub fn remove(&mut self, id: &RuleId, version: u64, remains: &mut Vec<Remains>) -> bool {
         let Some(rule) = self.find(id).cloned() else { return false };
+        self.groups.count(&rule, false);
         let places = self.places(id);
         let table = self.tables.get_mut(&id.table).expect("the rule was found in it");
         let field = table.partition_field();
@@ -283,8 +290,24 @@ impl FlowState {
         !changed.is_empty()
     }
 
+    /// Sets and removes groups from `version` on, noting what differs.
+    pub fn change_groups(&mut self, set: Vec<Group>, remove: &[GroupId], version: u64) {
+        for &id in remove {
+            if set.iter().all(|group| group.id != id) && self.groups.remove(id, version) {
+                self.topology_log.record_all(Some(group_partition(id)), version);
+            }
+        }
+        for group in set {
+            let id = group.id;
+            if self.groups.set(group, version) {
+                self.topology_log.record_all(Some(group_partition(id)), version);
+            }
+        }
+    }
+
     /// Forgets what nobody can see any more at `version`.
     pub fn collect(&mut self, remains: Vec<Remains>, version: u64) {
+        self.groups.collect(version);
         for remains in remains {
             if let Some(table) = self.tables.get_mut(&remains.table) {
                 table.classifier.collect(&remains.place, version);

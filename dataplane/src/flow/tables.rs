@@ -13,6 +13,9 @@
 //! at once, to walks at any version, and recorded under the version that comes next. It is made current by the
 //! worker, or by the commit that is under way ([`Tables::announce`]): then the programs of those hops walk again.
 
+use super::action::tunnel_destinations;
+use super::group::{Group, GroupId};
+use super::groups;
 use super::key::FlowKey;
 use super::members::{Difference, Member, Members};
 use super::resolve::{Connected, Packet, View, resolve};
@@ -99,6 +102,10 @@ pub struct Change {
     pub remove: Vec<RuleId>,
     /// In order.
     pub sets: Vec<SetChange>,
+    /// Groups to set.
+    pub set_groups: Vec<Group>,
+    /// Groups to remove, unless they are set; those that do not exist are ignored.
+    pub remove_groups: Vec<GroupId>,
     /// The topology from then on; absent: as it is.
     pub topology: Option<Topology>,
 }
@@ -212,14 +219,16 @@ impl Tables {
     /// If an earlier commit panicked.
     pub fn commit(&self, change: Change) -> Result<Committed, Fault> {
         let _alone = self.commits.lock().expect("a commit panicked");
-        let mut remove = change.remove;
+        let (mut remove, mut remove_groups) = (change.remove, change.remove_groups);
         if let Some(owner) = change.replace_owner {
             let keep: Identities = change.add.iter().map(|rule| &rule.id).collect();
             let state = self.read();
             let rules = state.tables().flat_map(|(_, table)| FlowState::rules_of(table));
             let gone = rules.filter(|rule| rule.id.owner == owner && !keep.contains(&rule.id));
             remove.extend(gone.map(|rule| rule.id.clone()));
+            remove_groups.extend(state.groups.iter().map(|group| group.id).filter(|id| id.0 == owner));
         }
+        groups::check(&self.read(), &change.add, &remove, &change.set_groups, &remove_groups)?;
         check_limits(&self.read(), &change.add, &remove, &change.sets)?;
 
         let version = self.version() + 1;
@@ -236,6 +245,7 @@ impl Tables {
             if let Some(topology) = change.topology {
                 state.change_topology(topology, version);
             }
+            state.change_groups(change.set_groups, &remove_groups, version);
         }
         for set in &change.sets {
             self.change_set(set, version, &mut remains);
@@ -403,7 +413,21 @@ impl Tables {
     pub fn tunnel_destinations(&self) -> BTreeSet<Ipv4Addr> {
         let state = self.read();
         let rules = state.tables().flat_map(|(_, table)| FlowState::rules_of(table));
-        rules.flat_map(|rule| rule.instructions.tunnel_destinations()).collect()
+        let mut all: BTreeSet<Ipv4Addr> = rules.flat_map(|rule| rule.instructions.tunnel_destinations()).collect();
+        for bucket in state.groups.iter().flat_map(|group| &group.buckets) {
+            tunnel_destinations(bucket.actions.iter(), &mut all);
+        }
+        all
+    }
+
+    /// Groups, ordered by number and owner, with how many rules name each.
+    #[must_use]
+    pub fn groups(&self) -> Vec<(Arc<Group>, usize)> {
+        let state = self.read();
+        let mut groups: Vec<_> =
+            state.groups.iter().map(|group| (group.clone(), state.groups.uses(group.id))).collect();
+        groups.sort_by_key(|(group, _)| (group.id.1, group.id.0));
+        groups
     }
 
     /// Walks the tables for a packet and writes the walk down; nothing is counted or sent. The reply's

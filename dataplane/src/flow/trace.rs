@@ -1,7 +1,7 @@
 //! The walk of a packet, written down for a person. It observes the same walk that the worker does.
 
 use super::action::Action;
-use super::effect::{Branch, Effect};
+use super::effect::Effect;
 use super::key::FlowKey;
 use super::message;
 use super::resolve::{Back, Observer, Packet, Resolution};
@@ -127,7 +127,7 @@ impl Shown<'_> {
                 Effect::Branch(branch) => {
                     let (inner, lost) = self.effects(&branch.effects, branch.drop, ttl);
                     sent |= lost.is_none();
-                    effects.push(Branch::message(inner, lost));
+                    effects.push(branch.message(inner, lost));
                     continue;
                 }
                 Effect::Action { action, .. } => action,

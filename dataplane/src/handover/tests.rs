@@ -3,6 +3,7 @@
 
 mod apart;
 mod branches;
+mod captured;
 mod flows;
 mod hops;
 mod translated;

@@ -65,6 +65,7 @@ impl Switch {
         let changes_ports = plan.changes_ports();
         let resolve = plan.replace
             || !plan.remove.is_empty()
+            || !plan.set_groups.is_empty()
             || plan.add.iter().any(|rule| !rule.instructions.tunnel_destinations().is_empty());
         let change = Change {
             settings: std::mem::take(&mut plan.settings),
@@ -74,6 +75,8 @@ impl Switch {
             add: std::mem::take(&mut plan.add),
             remove: std::mem::take(&mut plan.remove),
             sets: std::mem::take(&mut plan.sets),
+            set_groups: std::mem::take(&mut plan.set_groups),
+            remove_groups: std::mem::take(&mut plan.remove_groups),
             topology: None,
         };
         let announcements = std::mem::take(&mut plan.announcements);

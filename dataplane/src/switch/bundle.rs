@@ -6,6 +6,7 @@
 
 use super::State;
 use super::origins::Origins;
+use crate::flow::group::{self, Group, GroupId};
 use crate::flow::message;
 use crate::flow::rule::{Owner, Rule, RuleId};
 use crate::flow::tables::{SetChange, TableSettings, Tables};
@@ -32,6 +33,8 @@ pub(super) struct Plan {
     pub settings: Vec<TableSettings>,
     pub add: Vec<Rule>,
     pub remove: Vec<RuleId>,
+    pub set_groups: Vec<Group>,
+    pub remove_groups: Vec<GroupId>,
     pub sets: Vec<SetChange>,
     /// After it; `None`: as it is.
     pub set_owners: Option<BTreeMap<Arc<str>, Owner>>,
@@ -117,6 +120,8 @@ pub(super) fn merge(parts: Vec<v1::Bundle>) -> Result<v1::Bundle, Fault> {
         whole.add_rules.extend(part.add_rules);
         whole.remove_rules.extend(part.remove_rules);
         whole.origins.extend(part.origins);
+        whole.set_groups.extend(part.set_groups);
+        whole.remove_groups.extend(part.remove_groups);
         whole.request_ids.extend(part.request_ids);
         whole.announcements.extend(part.announcements);
     }
@@ -148,6 +153,8 @@ pub(super) fn plan(
     let replace = replace != 0;
     let settings = settings(&bundle, replace && owner == Owner::Fabric, tables)?;
     let (add, remove) = rules(&mut bundle, owner)?;
+    let set_groups = groups(&mut bundle, owner)?;
+    let remove_groups = bundle.remove_groups.iter().map(|&number| (owner, number)).collect();
     let mut sets = message::set_changes_from_message(&bundle)?;
     let set_owners = set_owners(&mut sets, owner, replace, state)?;
     Origins::check(&bundle.origins)?;
@@ -158,6 +165,8 @@ pub(super) fn plan(
         settings,
         add,
         remove,
+        set_groups,
+        remove_groups,
         sets,
         set_owners,
         origins: std::mem::take(&mut bundle.origins),
@@ -277,6 +286,23 @@ fn rules(bundle: &mut v1::Bundle, owner: Owner) -> Result<(Vec<Rule>, Vec<RuleId
         remove.push(message::rule_id_from_message(&rule).map_err(place)?);
     }
     Ok((add, remove))
+}
+
+fn groups(bundle: &mut v1::Bundle, owner: Owner) -> Result<Vec<Group>, Fault> {
+    let now = crate::clock::now();
+    let mut seen = HashSet::new();
+    let mut groups = Vec::with_capacity(bundle.set_groups.len());
+    for (index, mut message) in std::mem::take(&mut bundle.set_groups).into_iter().enumerate() {
+        let place = |fault: Fault| fault.within(&format!("set_groups[{index}]"));
+        own(&mut message.owner, owner, "owner").map_err(place)?;
+        let group = group::from_message(&message, now).map_err(place)?;
+        if !seen.insert(group.id) {
+            let problem = format!("group {} stands in the bundle twice", message.id);
+            return Err(place(Fault::invalid("duplicate_group", "id", problem, "Send one of them.")));
+        }
+        groups.push(group);
+    }
+    Ok(groups)
 }
 
 /// Whose the address sets are afterwards; sets that a replacement leaves out are removed.

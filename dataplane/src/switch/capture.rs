@@ -78,8 +78,15 @@ impl Switch {
             readers.push(reader);
         }
         let (sender, receiver) = mpsc::channel(MESSAGES);
-        let session =
-            Session { switch: self.clone(), id, readers, known: BTreeSet::new(), lost: 0, walk: request.walk };
+        let session = Session {
+            switch: self.clone(),
+            id,
+            readers,
+            known: BTreeSet::new(),
+            lost: 0,
+            epoch: epoch(),
+            walk: request.walk,
+        };
         // Dropping the session, as happens if there is no thread to be had, ends the capture.
         let started = std::thread::Builder::new().name(format!("capture-{id}")).spawn(move || session.run(&sender));
         started.map_err(|error| {
@@ -135,6 +142,8 @@ struct Session {
     known: BTreeSet<u32>,
     /// What the caller knows to be lost.
     lost: u64,
+    /// See [`epoch`].
+    epoch: u64,
     walk: bool,
 }
 
@@ -188,11 +197,10 @@ impl Session {
         let mut reply = v1::CaptureFramesReply { lost: self.losses(), ..Default::default() };
         let mut bytes = 0;
         let topology = self.switch.tables.topology();
-        let epoch = epoch();
         for (worker, one, copied) in seen {
             self.name(&topology, &mut reply, Some(one.port));
             bytes += copied.len() + 64;
-            reply.frames.push(self.frame(&topology, epoch, worker, one, copied));
+            reply.frames.push(self.frame(&topology, worker, one, copied));
             if bytes > MESSAGE_BYTES {
                 replies.push(std::mem::take(&mut reply));
                 bytes = 0;
@@ -241,36 +249,34 @@ impl Session {
         }
     }
 
-    fn frame(&self, topology: &Topology, epoch: u64, worker: u32, seen: Seen, frame: Vec<u8>) -> v1::CapturedFrame {
+    fn frame(&self, topology: &Topology, worker: u32, seen: Seen, frame: Vec<u8>) -> v1::CapturedFrame {
         let direction = if seen.sent { v1::FrameDirection::Sent } else { v1::FrameDirection::Received };
         let walk = seen.walk.as_ref().filter(|_| self.walk || seen.reason.is_some());
         let key = seen.key.unwrap_or(FlowKey::ZERO);
         v1::CapturedFrame {
             port: seen.port,
             direction: direction.into(),
-            time_microseconds: epoch + seen.time,
+            time_microseconds: self.epoch + seen.time,
             length: seen.length,
             frame,
             segment_size: seen.segment_size.into(),
             drop_reason: seen.reason.map(|reason| reason.word().to_owned()).unwrap_or_default(),
             drop_meaning: seen.reason.map(|reason| reason.meaning().to_owned()).unwrap_or_default(),
-            walk: walk.map(|walk| self.walk_message(topology, walk, &key, seen.reason)),
+            walk: walk.map(|walk| self.walk_message(topology, walk, &key, &seen)),
             worker,
+            partly: seen.partly,
         }
     }
 
-    fn walk_message(
-        &self,
-        topology: &Topology,
-        walk: &Walk,
-        key: &FlowKey,
-        reason: Option<DropReason>,
-    ) -> v1::CapturedWalk {
+    fn walk_message(&self, topology: &Topology, walk: &Walk, key: &FlowKey, seen: &Seen) -> v1::CapturedWalk {
+        let reason = seen.reason;
         let miss = (reason == Some(DropReason::TableMiss)).then(|| self.missed(walk));
         let packet = if self.walk { message::fields(key) } else { Vec::new() };
+        // One that left by another way is not dropped: the effects say what happened to each.
+        let dropped = reason.filter(|_| !seen.partly);
         let mut trace = v1::TraceReply {
-            drop_reason: reason.map(|reason| reason.word().to_owned()).unwrap_or_default(),
-            drop_meaning: reason.map(|reason| reason.meaning().to_owned()).unwrap_or_default(),
+            drop_reason: dropped.map(|reason| reason.word().to_owned()).unwrap_or_default(),
+            drop_meaning: dropped.map(|reason| reason.meaning().to_owned()).unwrap_or_default(),
             ..Default::default()
         };
         if self.walk {
@@ -286,7 +292,7 @@ impl Session {
 
     /// The table that had no rule.
     fn missed(&self, walk: &Walk) -> v1::TraceStep {
-        let table = walk.rules.last().and_then(|rule| rule.instructions.goto).unwrap_or(0);
+        let table = walk.missed_table();
         let table_name = self.switch.tables.table_name(table).to_string();
         v1::TraceStep { table: table.into(), table_name, ..Default::default() }
     }
@@ -300,8 +306,14 @@ impl Session {
     }
 }
 
-/// What the clock's zero is on the wall, microseconds since 1970.
+/// What the clock's zero is on the wall, microseconds since 1970. Of several readings that one which was interrupted
+/// least.
 fn epoch() -> u64 {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
-    wall.saturating_sub(crate::clock::now())
+    let reading = |_| {
+        let before = crate::clock::now();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        let took = crate::clock::now() - before;
+        (took, wall.saturating_sub(before + took / 2))
+    };
+    (0..8).map(reading).min().map_or(0, |(_, epoch)| epoch)
 }

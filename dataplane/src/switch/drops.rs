@@ -93,9 +93,5 @@ fn drops_under(instructions: &Instructions) -> Option<DropReason> {
     if apply.is_empty() && write.is_empty() && goto.is_none() {
         return Some(DropReason::NoOutput);
     }
-    apply.iter().chain(write).find_map(|action| match action {
-        Action::Drop(reason) => Some(*reason),
-        Action::IcmpUnreachable { why, .. } => Some(why.reason()),
-        _ => None,
-    })
+    apply.iter().chain(write).find_map(Action::drops)
 }

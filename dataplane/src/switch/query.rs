@@ -3,6 +3,7 @@
 
 use super::Switch;
 use crate::connection::{Assumed, Contents};
+use crate::flow::group;
 use crate::flow::key::FlowKey;
 use crate::flow::message::{self, owner_from_message};
 use crate::flow::resolve::{Connected, Packet};
@@ -185,6 +186,35 @@ impl Switch {
                 owner: message::owner_to_message(state.set_owners.get(&name).copied().unwrap_or(Owner::Manual)).into(),
             })
             .collect()
+    }
+
+    /// `DumpGroups`.
+    #[must_use]
+    pub fn groups(&self, request: &v1::DumpGroupsRequest) -> Vec<v1::GroupState> {
+        // Brings the counters up to date.
+        self.totals();
+        let _state = self.state();
+        let now = crate::clock::now();
+        let asked = |group: &v1::Group| {
+            request.group.is_none_or(|number| number == group.id)
+                && (request.owner == 0 || request.owner == group.owner)
+        };
+        let groups = self.tables.groups().into_iter().map(|(group, rules)| {
+            let (packets, bytes) = group.counters.read();
+            let buckets = group.buckets.iter().map(|bucket| {
+                let (packets, bytes) = bucket.counters.read();
+                v1::BucketCounters { packets, bytes }
+            });
+            v1::GroupState {
+                packets,
+                bytes,
+                buckets: buckets.collect(),
+                age_seconds: now.saturating_sub(group.created) / 1_000_000,
+                rules: rules as u64,
+                group: Some(group::to_message(&group)),
+            }
+        });
+        groups.filter(|state| state.group.as_ref().is_some_and(asked)).collect()
     }
 
     /// `ListPorts`, ordered by number.

@@ -3,6 +3,7 @@
 
 mod announcements;
 mod bundle;
+mod capture;
 mod moment;
 mod numbers;
 mod ports;

@@ -137,7 +137,7 @@ pub(super) enum Command {
     /// Likewise to be ended; gives how many were.
     Flush(Filter, usize, Sender<(usize, Option<usize>)>),
     Capture(Box<Capture>, Sender<()>),
-    EndCapture(u32),
+    EndCapture(u32, Sender<()>),
     Stop,
 }
 
@@ -191,7 +191,10 @@ impl Worker {
                 self.outgoing.captures.add(*capture);
                 let _ = done.send(());
             }
-            Command::EndCapture(id) => self.outgoing.captures.remove(id),
+            Command::EndCapture(id, done) => {
+                self.outgoing.captures.remove(id);
+                let _ = done.send(());
+            }
             Command::Stop => {}
         }
     }
@@ -421,9 +424,9 @@ impl WorkerHandle {
         self.ask(|done| Command::Capture(Box::new(capture), done));
     }
 
-    /// Ends one, soon.
+    /// Ends one. Keep its readers until then: whose end goes last frees the rings, which is not for workers to do.
     pub fn end_capture(&self, id: u32) {
-        self.tell(Command::EndCapture(id));
+        self.ask(|done| Command::EndCapture(id, done));
     }
 
     /// At most so many connections of a filter, in no order. Packets pass in between.

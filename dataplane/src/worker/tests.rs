@@ -3,6 +3,7 @@
 mod branches;
 mod captured;
 mod edges;
+mod groups;
 mod neighbours;
 mod one_to_one;
 mod routed;

@@ -52,6 +52,7 @@ const ACTIONS: &[&str] = &[
     "punt",
     "ct",
     "clone",
+    "group",
     "arp_reply",
     "dhcp_reply",
     "goto_table",
@@ -62,14 +63,13 @@ const ACTIONS: &[&str] = &[
 ];
 
 /// Actions of Open vSwitch that this switch does not have, and what to do instead.
-const FOREIGN: [(&str, &str); 15] = [
+const FOREIGN: [(&str, &str); 14] = [
     ("normal", "There is no learning bridge in here; match eth_dst and output to its port."),
     ("flood", "Name each port: output:1,output:2."),
     ("all", "Name each port: output:1,output:2."),
     ("local", "There is no local port; output to a tap port by its number."),
     ("output_reg", "Output to a port by its number."),
     ("nat", "It stands in ct: ct(zone=1,nat) or ct(commit,zone=1,nat(src=192.0.2.1))."),
-    ("group", "Groups are not built yet; name each port: output:1,output:2."),
     ("meter", "Meters are not built yet; leave it out."),
     ("learn", "Rules come from you or the controller; punt packets that should cause one."),
     ("move", "Fields cannot be copied; set_field writes constants."),
@@ -113,7 +113,7 @@ pub(super) fn from_words(words: &[Word<'_>], matches: &[FieldMatch]) -> Result<I
         }
         last = (place, name);
         match place {
-            0 => instructions.apply_actions.push(one(*word, matches, 0)?),
+            0 => instructions.apply_actions.push(one(*word, Packets::Of(matches), 0)?),
             1 => instructions.clear_actions = true,
             2 => {
                 let inner = argument.call_argument(*word, "write_actions(output:1)")?;
@@ -122,7 +122,7 @@ pub(super) fn from_words(words: &[Word<'_>], matches: &[FieldMatch]) -> Result<I
                     if word.text.starts_with("clone(") {
                         return Err(not_in_set(*word, "clone"));
                     }
-                    instructions.write_actions.push(one(*word, matches, 0)?);
+                    instructions.write_actions.push(one(*word, Packets::Of(matches), 0)?);
                 }
             }
             3 => {
@@ -142,7 +142,7 @@ pub(super) fn from_words(words: &[Word<'_>], matches: &[FieldMatch]) -> Result<I
 const NESTING: usize = 16;
 
 /// Reads what stands in `clone(…)`: actions, and last, perhaps, a table.
-fn clone(word: Word<'_>, inner: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Clone, Fault> {
+fn clone(word: Word<'_>, inner: Word<'_>, packets: Packets<'_>, depth: usize) -> Result<v1::Clone, Fault> {
     if depth >= NESTING {
         return Err(word.fault(
             "too_deep",
@@ -170,7 +170,7 @@ fn clone(word: Word<'_>, inner: Word<'_>, matches: &[FieldMatch], depth: usize) 
         if matches!(name.text, "goto_table" | "resubmit") {
             clone.goto_table = Some(goto(word, name, argument)?);
         } else {
-            clone.actions.push(one(word, matches, depth + 1)?);
+            clone.actions.push(one(word, packets, depth + 1)?);
         }
     }
     if clone.actions.is_empty() && clone.goto_table.is_none() {
@@ -295,8 +295,32 @@ fn unknown(name: Word<'_>) -> Fault {
     )
 }
 
+/// The packets that actions are written for: those of a rule's match. A bucket's may be any: what does not fit one is
+/// found out when it comes.
+#[derive(Clone, Copy)]
+pub(super) enum Packets<'a> {
+    Of(&'a [FieldMatch]),
+    Any,
+}
+
+impl<'a> Packets<'a> {
+    fn matches(self) -> &'a [FieldMatch] {
+        match self {
+            Self::Of(matches) => matches,
+            Self::Any => &[],
+        }
+    }
+
+    fn may_be(self, types: &[u64]) -> bool {
+        match self {
+            Self::Of(matches) => Context::of(matches).eth_type.is_some_and(|own| types.contains(&own)),
+            Self::Any => true,
+        }
+    }
+}
+
 /// Reads one action.
-fn one(word: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Action, Fault> {
+pub(super) fn one(word: Word<'_>, packets: Packets<'_>, depth: usize) -> Result<v1::Action, Fault> {
     let (name, argument) = name_and_argument(word);
     if word.text.starts_with(|first: char| first.is_ascii_digit()) {
         return Ok(output(port(word)?));
@@ -319,7 +343,7 @@ fn one(word: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Actio
                 written.split_last("->").ok_or_else(|| form(word, &format!("{}:VALUE->FIELD", name.text)))?;
             // Open vSwitch writes load's target as reg0[].
             let field = Word { text: field.text.strip_suffix("[]").unwrap_or(field.text), ..field };
-            Kind::SetField(set_field(word, field, value, matches)?)
+            Kind::SetField(set_field(word, field, value, packets)?)
         }
         "push_vlan" => {
             let written = argument.colon_argument(word, "push_vlan:0x8100")?;
@@ -342,7 +366,7 @@ fn one(word: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Actio
                 Argument::Call(inner) => icmp::dec_ttl(word, inner)?,
                 _ => argument.nothing(word, "dec_ttl or dec_ttl(answer=10.0.0.1)").map(|()| v1::DecTtl::default())?,
             };
-            if !matches!(Context::of(matches).eth_type, Some(0x0800 | 0x86dd)) {
+            if !packets.may_be(&[0x0800, 0x86dd]) {
                 return Err(word.fault(
                     "missing_prerequisite",
                     "dec_ttl needs ip or ipv6",
@@ -353,22 +377,22 @@ fn one(word: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Actio
         }
         "check_mtu" => {
             let inner = argument.call_argument(word, "check_mtu(1450,answer=10.0.0.1,fragment)")?;
-            needs_ip(word, name, matches)?;
+            needs_ip(word, name, packets)?;
             Kind::CheckMtu(icmp::check_mtu(word, inner)?)
         }
         "icmp_reply" => {
             argument.nothing(word, "icmp_reply")?;
-            needs_ip(word, name, matches)?;
+            needs_ip(word, name, packets)?;
             Kind::IcmpReply(v1::IcmpReply {})
         }
         "icmp_unreachable" => {
             let inner = argument.call_argument(word, "icmp_unreachable(code=host,answer=10.0.0.1)")?;
-            needs_ip(word, name, matches)?;
+            needs_ip(word, name, packets)?;
             Kind::IcmpUnreachable(icmp::unreachable(word, inner)?)
         }
         "neighbour" => {
             let inner = argument.call_argument(word, gateway::NEIGHBOUR)?;
-            needs_ip(word, name, matches)?;
+            needs_ip(word, name, packets)?;
             Kind::Neighbour(gateway::neighbour(word, inner)?)
         }
         "learn_neighbour" => {
@@ -376,7 +400,7 @@ fn one(word: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Actio
                 Argument::Call(inner) => gateway::learn(word, inner)?,
                 _ => argument.nothing(word, gateway::LEARN).map(|()| v1::LearnNeighbour::default())?,
             };
-            if Context::of(matches).eth_type != Some(0x0806) {
+            if !packets.may_be(&[0x0806]) {
                 return Err(word.fault(
                     "missing_prerequisite",
                     "learn_neighbour needs arp",
@@ -387,7 +411,7 @@ fn one(word: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Actio
         }
         "translate" => {
             let inner = argument.call_argument(word, gateway::TRANSLATE)?;
-            needs_ip(word, name, matches)?;
+            needs_ip(word, name, packets)?;
             Kind::Translate(gateway::translate(word, inner)?)
         }
         "controller" | "CONTROLLER" | "punt" => Kind::Punt(punt(word, argument)?),
@@ -395,13 +419,17 @@ fn one(word: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Actio
             let inner = argument.call_argument(word, "ct(zone=1) or ct(commit,zone=1)")?;
             let track = track::parse(word, inner)?;
             if track.nat {
-                needs_ip(word, Word { text: "nat", ..word }, matches)?;
+                needs_ip(word, Word { text: "nat", ..word }, packets)?;
             }
             Kind::Ct(track)
         }
+        "group" => {
+            let number = parse_number(argument.colon_argument(word, "group:N")?, "the group", 32)? as u32;
+            Kind::Group(v1::GroupAction { group: number })
+        }
         "clone" => {
             let inner = argument.call_argument(word, "clone(output:2) or clone(set_field:0x1->reg1,goto_table:70)")?;
-            Kind::Clone(clone(word, inner, matches, depth)?)
+            Kind::Clone(clone(word, inner, packets, depth)?)
         }
         "arp_reply" => {
             let written = argument.colon_argument(word, "arp_reply:02:00:00:00:00:01")?;
@@ -417,7 +445,7 @@ fn one(word: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Actio
         other => match other.strip_prefix("mod_") {
             Some(field) if ACTIONS.contains(&other) => {
                 let value = argument.colon_argument(word, &format!("{other}:VALUE"))?;
-                Kind::SetField(set_field(word, Word { text: field, ..name }, value, matches)?)
+                Kind::SetField(set_field(word, Word { text: field, ..name }, value, packets)?)
             }
             _ => return Err(unknown(name)),
         },
@@ -425,8 +453,8 @@ fn one(word: Word<'_>, matches: &[FieldMatch], depth: usize) -> Result<v1::Actio
     Ok(v1::Action { action: Some(kind) })
 }
 
-fn needs_ip(word: Word<'_>, name: Word<'_>, matches: &[FieldMatch]) -> Result<(), Fault> {
-    if Context::of(matches).eth_type == Some(0x0800) {
+fn needs_ip(word: Word<'_>, name: Word<'_>, packets: Packets<'_>) -> Result<(), Fault> {
+    if packets.may_be(&[0x0800]) {
         return Ok(());
     }
     Err(word.fault("missing_prerequisite", format!("{} needs ip", name.text), "Add ip to the rule's match."))
@@ -482,8 +510,8 @@ fn punt(word: Word<'_>, argument: Argument<'_>) -> Result<v1::Punt, Fault> {
 }
 
 /// Reads the value of a set-field of the field of this name.
-fn set_field(word: Word<'_>, name: Word<'_>, written: Word<'_>, matches: &[FieldMatch]) -> Result<v1::SetField, Fault> {
-    let context = Context::of(matches);
+fn set_field(word: Word<'_>, name: Word<'_>, written: Word<'_>, packets: Packets<'_>) -> Result<v1::SetField, Fault> {
+    let context = Context::of(packets.matches());
     let unset = |row: &FieldInfo| {
         word.fault("not_writable", format!("{} cannot be set", row.name), "Match it instead, or leave this out.")
     };
@@ -508,7 +536,9 @@ fn set_field(word: Word<'_>, name: Word<'_>, written: Word<'_>, matches: &[Field
             "Write a mask that is not zero, or leave the action out.",
         ));
     }
-    check_prerequisites(row, matches, word, name.text, "…").map_err(|fault| in_match(fault, name))?;
+    if let Packets::Of(matches) = packets {
+        check_prerequisites(row, matches, word, name.text, "…").map_err(|fault| in_match(fault, name))?;
+    }
     let full = masked.mask == row.full_mask();
     Ok(v1::SetField { field: row.field.into(), value: masked.value, mask: if full { Vec::new() } else { masked.mask } })
 }
@@ -552,6 +582,7 @@ pub fn format_action(action: &v1::Action) -> String {
             cause.map_or_else(|| format!("drop({})", drop.cause), |row| format!("drop({})", row.0))
         }
         Some(Kind::Ct(track)) => track::format(track),
+        Some(Kind::Group(group)) => format!("group:{}", group.group),
         Some(Kind::Clone(clone)) => {
             let goto = clone.goto_table.map(|table| format!("goto_table:{table}"));
             let words: Vec<String> = clone.actions.iter().map(format_action).chain(goto).collect();

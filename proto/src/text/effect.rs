@@ -30,7 +30,12 @@ pub fn format_effect(effect: &v1::Effect) -> String {
             if !branch.drop_reason.is_empty() {
                 parts.push(format!("drop {}", branch.drop_reason));
             }
-            format!("clone({})", parts.join(", "))
+            let name = match (branch.group, branch.bucket) {
+                (Some(group), Some(bucket)) => format!("group:{group} bucket {bucket}"),
+                (Some(group), None) => format!("group:{group}"),
+                (None, _) => "clone".to_owned(),
+            };
+            format!("{name}({})", parts.join(", "))
         }
         Some(Kind::Translation(translation)) => format_translation(translation),
         Some(Kind::Neighbour(neighbour)) => gateway::format_effect(neighbour),

@@ -5,9 +5,9 @@
 //! In reading order: `scan` cuts a line into words with their columns; `value` reads and writes one
 //! field's value; `name` finds fields by any of their names; `matching` does lists of matches and
 //! described packets; `action` actions and instructions, with `dhcp` and `icmp` for the longer ones;
-//! `rule` whole rules and filters; `effect` what a trace reports.
+//! `rule` whole rules and filters; `group` groups; `effect` what a trace reports.
 //!
-//! Invariants: for every valid rule, `parse_rule(format_rule(rule))` is `digest::canonical(rule)`.
+//! Invariants: for every valid rule, `parse_rule(format_rule(rule))` is `digest::canonical(rule)`; likewise of groups.
 //! Parsing never panics, whatever the input, and every error names its column, what is wrong and what
 //! to write instead. Formatting never fails either: values that no parser would accept (a foreign
 //! peer's) are printed as bytes.
@@ -22,6 +22,7 @@ mod action;
 mod dhcp;
 mod effect;
 mod gateway;
+mod group;
 mod icmp;
 mod matching;
 mod name;
@@ -35,6 +36,7 @@ mod tests;
 
 pub use action::{format_action, format_actions, format_instructions};
 pub use effect::format_effect;
+pub use group::{format_group, group_type_name, parse_group};
 pub use matching::{format_match, parse_match, parse_packet};
 pub use rule::{DEFAULT_PRIORITY, format_rule, owner_name, parse_filter, parse_rule};
 pub use value::{format_ip, format_mac, parse_mac};

@@ -33,6 +33,8 @@ fn lines_come_back_as_they_were_written() {
         "table=0,priority=1,actions=output:1,clear_actions,write_actions(set_field:0x1->reg0,output:2),write_metadata:0x1/0xf,goto_table:9",
         "table=0,priority=1,ip,actions=dec_ttl(answer=10.0.0.1),check_mtu(1450,answer=10.0.0.1,fragment),output:2",
         "table=0,priority=1,ip,actions=check_mtu(68),check_mtu(1450,fragment),check_mtu(1450,answer=10.0.0.1),output:2",
+        "table=0,priority=1,ip,actions=clone(dec_ttl,set_field:0x1->reg1,goto_table:9),clone(clone(output:1),output:2),group:7,IN_PORT",
+        "table=0,priority=1,actions=output:1,write_actions(group:7)",
         "table=0,priority=1,icmp,icmp_type=8,actions=icmp_reply",
         "table=0,priority=1,udp,actions=icmp_unreachable(code=port,answer=10.0.0.1)",
         "table=0,priority=1,ip,actions=neighbour(port=1,source=192.0.2.1,mac=02:00:00:00:00:01),output:1",
@@ -78,6 +80,82 @@ fn other_spellings_mean_the_same() {
     ] {
         assert_eq!(round(line), format!("table=0,priority=32768,{same}"));
     }
+}
+
+#[test]
+fn groups_come_back_as_they_were_written() {
+    let round = |line: &str| format_group(&parse_group(line).unwrap_or_else(|fault| panic!("{line}: {fault}")));
+    for line in [
+        "group_id=0,type=all",
+        "group_id=1,owner=fabric,type=indirect,bucket=actions=drop",
+        "group_id=7,type=select,bucket=weight:10,actions=output:2,bucket=weight:20,watch_port:3,actions=dec_ttl,output:3",
+        "group_id=4294967040,owner=manual,type=fast_failover,bucket=watch_port:2,actions=set_field:10.0.0.1->tun_dst,output:20",
+    ] {
+        assert_eq!(round(line), line);
+    }
+    for (line, same) in [
+        (
+            "group_id=1,type=select,bucket=output:2,bucket=3",
+            "group_id=1,type=select,bucket=weight:1,actions=output:2,bucket=weight:1,actions=output:3",
+        ),
+        (
+            "type=ff group_id=0x2 bucket=watch_port:5,action=5",
+            "group_id=2,type=fast_failover,bucket=watch_port:5,actions=output:5",
+        ),
+        (
+            "group_id=3,n_packets=5,rules=2,type=all,bucket=mod_nw_src:1.2.3.4,mod_vlan_vid:5,output:1",
+            "group_id=3,type=all,bucket=actions=set_field:1.2.3.4->ip_src,mod_vlan_vid:5,output:1",
+        ),
+    ] {
+        assert_eq!(round(line), same);
+    }
+}
+
+#[test]
+fn errors_in_groups_name_place_problem_and_remedy() {
+    for (line, at, part) in [
+        ("type=all", 9, "Add group_id=N"),
+        ("group_id=1", 11, "Add type=all, select, indirect or fast_failover"),
+        ("group_id=1,type=selct", 17, "Did you mean \"select\"?"),
+        ("group_id=1,group_id=2,type=all", 12, "given twice"),
+        ("group_id=4294967295,type=all", 10, "reserved"),
+        ("group_id=1,type=all,buckt=output:1", 21, "Did you mean \"bucket\"?"),
+        ("group_id=1,type=select,bucket=weight:0,output:1", 38, "Write 1 to 65535"),
+        ("group_id=1,type=select,bucket=weight:5,weight:6,output:1", 40, "given twice"),
+        ("group_id=1,type=all,bucket=ct(zone=1)", 28, "cannot track connections"),
+        ("group_id=1,type=all,bucket=group:2", 28, "lead to a group"),
+        ("group_id=1,type=all,bucket=actions=", 28, "actions=drop"),
+        ("group_id=1,type=all,bucket=output:1,outptu:2", 37, "Did you mean \"output\"?"),
+    ] {
+        let fault = parse_group(line).expect_err(line);
+        let said = format!("{}. {}", fault.problem, fault.remedy);
+        assert_eq!(
+            (fault.field.as_str(), said.contains(part)),
+            (format!("column {at}").as_str(), true),
+            "{line}: {said}"
+        );
+    }
+}
+
+#[test]
+fn clones_are_read_within_bounds() {
+    for (line, part) in [
+        ("actions=clone()", "nothing is to be done"),
+        ("actions=clone", "is not how this action is written"),
+        ("actions=clone(goto_table:5,output:1)", "Write goto_table last"),
+        ("table=5,actions=clone(goto_table:5)", "leads back"),
+        ("table=5,actions=clone(clone(goto_table=3))", "leads back"),
+        ("actions=write_actions(clone(output:1))", "cannot be written into an action set"),
+        ("actions=clone(write_actions(output:1))", "cannot be written into an action set"),
+        ("actions=clone(dec_ttl)", "needs ip or ipv6"),
+    ] {
+        let (_, said) = refused(line);
+        assert!(said.contains(part), "{line}: {said}");
+    }
+    let deep = |depth: usize| format!("actions={}output:1{}", "clone(".repeat(depth), ")".repeat(depth));
+    assert!(parse_rule(&deep(16)).is_ok());
+    assert!(refused(&deep(17)).1.contains("more than 16 clones"));
+    assert!(refused(&deep(100_000)).1.contains("more than 16 clones"));
 }
 
 #[test]
@@ -326,7 +404,19 @@ fn allowed(row: &FieldInfo, matches: &[FieldMatch]) -> bool {
     })
 }
 
+/// With clones, which stand in no action set.
 fn any_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
+    let goto = || proptest::option::of(101..=254_u32);
+    plain_action(matches).prop_recursive(3, 8, 3, move |inner| {
+        (proptest::collection::vec(inner.clone(), 1..4), goto(), inner, any::<bool>()).prop_map(
+            |(actions, goto_table, plain, clone)| {
+                if clone { v1::Action { action: Some(Kind::Clone(v1::Clone { actions, goto_table })) } } else { plain }
+            },
+        )
+    })
+}
+
+fn plain_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
     let settable: Vec<&'static FieldInfo> =
         FIELDS.iter().filter(|row| row.writable && allowed(row, &matches)).collect();
     let set = proptest::sample::select(settable).prop_flat_map(|row| {
@@ -404,6 +494,7 @@ fn any_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
         any::<u32>().prop_map(|max_length| Kind::Punt(v1::Punt { max_length, reason: 0 })),
         (0..4_i32).prop_map(|cause| Kind::Drop(v1::Drop { cause })),
         mac().prop_map(|mac| Kind::ArpReply(v1::ArpReply { mac })),
+        any::<u32>().prop_map(|group| Kind::Group(v1::GroupAction { group })),
         track,
         dhcp,
     ]
@@ -412,20 +503,20 @@ fn any_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
 
 fn any_rule() -> impl Strategy<Value = v1::Rule> {
     any_match().prop_flat_map(|matches| {
-        let actions = || proptest::collection::vec(any_action(matches.clone()), 0..4);
-        let instructions =
-            (actions(), any::<bool>(), actions(), any::<u64>(), any::<u64>(), proptest::option::of(101..=254_u32))
-                .prop_map(|(apply_actions, clear_actions, write_actions, metadata, metadata_mask, goto_table)| {
-                    let metadata = metadata & metadata_mask;
-                    v1::Instructions {
-                        apply_actions,
-                        clear_actions,
-                        write_actions,
-                        metadata,
-                        metadata_mask,
-                        goto_table,
-                    }
-                });
+        let apply = proptest::collection::vec(any_action(matches.clone()), 0..4);
+        let write = proptest::collection::vec(plain_action(matches.clone()), 0..4);
+        let instructions = (
+            apply,
+            any::<bool>(),
+            write,
+            any::<u64>(),
+            any::<u64>(),
+            proptest::option::of(101..=254_u32),
+        )
+            .prop_map(|(apply_actions, clear_actions, write_actions, metadata, metadata_mask, goto_table)| {
+                let metadata = metadata & metadata_mask;
+                v1::Instructions { apply_actions, clear_actions, write_actions, metadata, metadata_mask, goto_table }
+            });
         (Just(matches.clone()), instructions, 0..=100_u32, 0..=65535_u32, any::<u64>(), 0..3_i32).prop_map(
             |(matches, instructions, table, priority, cookie, owner)| v1::Rule {
                 table,
@@ -439,6 +530,27 @@ fn any_rule() -> impl Strategy<Value = v1::Rule> {
     })
 }
 
+fn any_group() -> impl Strategy<Value = v1::Group> {
+    let action = any_match().prop_flat_map(plain_action);
+    let fits = |action: &v1::Action| match action.action {
+        Some(Kind::Ct(_) | Kind::Group(_)) => false,
+        Some(Kind::Neighbour(_) | Kind::LearnNeighbour(_) | Kind::Translate(_)) => false,
+        _ => true,
+    };
+    let actions = proptest::collection::vec(action.prop_filter("it stands in a bucket", fits), 0..4);
+    let bucket = (1..=65535_u32, proptest::option::of(1..=crate::PORT_MAX), actions);
+    (0..=crate::PORT_MAX, 1..=4_i32, proptest::collection::vec(bucket, 0..4), 0..3_i32).prop_map(
+        |(id, kind, buckets, owner)| {
+            let buckets = buckets.into_iter().map(|(weight, watch, mut actions)| {
+                actions.iter_mut().for_each(crate::digest::canonical_action);
+                let weight = if kind == v1::GroupType::Select as i32 { weight } else { 0 };
+                v1::Bucket { weight, watch_port: watch.unwrap_or(0), actions }
+            });
+            v1::Group { id, r#type: kind, buckets: buckets.collect(), owner }
+        },
+    )
+}
+
 /// Pieces of the language, so that random text reaches the parser's depths.
 fn fragments() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
@@ -446,7 +558,7 @@ fn fragments() -> impl Strategy<Value = String> {
             "in_port", "nw_src", "tp_dst", "vlan_vid", "dl_vlan", "tcp_flags", "ip_frag", "ct(", "nat(src=", "tun_id", "reg0", "ipv6_src",
             "nw_tos", "cookie", "table", "owner", "priority", "actions=", "output:", "set_field:", "->", "write_actions(",
             "dhcp_reply(", "route=", "host=", "resubmit(,", "goto_table:", "mod_vlan_vid:", "punt(", "drop(", ")", "(",
-            "=", ",", "/", ":", ">", ";", "@", "%", "#", " ", "+", "-", "0x", "1", "10.0.0.1", "fe80::1", "tcp", "ip",
+            "=", ",", "/", ":", ">", ";", "@", "%", "#", " ", "+", "-", "0x", "1", "10.0.0.1", "group_id=", "type=all", "bucket=", "weight:", "clone(", "group:", "fe80::1", "tcp", "ip",
             "ipv6", "arp", "+syn", "-1", "65535", "4096", "ß", "%f", "99999999999999999999", "255", "_",
         ]).prop_map(str::to_owned),
         1 => any::<String>(),
@@ -468,6 +580,15 @@ proptest! {
     }
 
     #[test]
+    fn every_group_survives_being_written(group in any_group()) {
+        let text = format_group(&group);
+        match parse_group(&text) {
+            Ok(back) => prop_assert_eq!(back, group, "{}", text),
+            Err(fault) => prop_assert!(false, "{}: {}", text, fault),
+        }
+    }
+
+    #[test]
     fn every_match_survives_being_written(matches in any_match()) {
         let rule = crate::digest::canonical(v1::Rule { r#match: matches, ..Default::default() });
         let text = format_match(&rule.r#match);
@@ -477,7 +598,7 @@ proptest! {
     #[test]
     fn no_text_makes_a_parser_panic(text in prop_oneof![fragments(), any::<String>()]) {
         let results =
-            [parse_rule(&text).err(), parse_match(&text).err(), parse_packet(&text).err(), parse_filter(&text, true).err()];
+            [parse_rule(&text).err(), parse_match(&text).err(), parse_packet(&text).err(), parse_filter(&text, true).err(), parse_group(&text).err()];
         for fault in results.into_iter().flatten() {
             prop_assert!(fault.field.starts_with("column "));
             prop_assert!(!fault.problem.ends_with('.') && fault.remedy.ends_with(['.', '?']), "{}", fault);
@@ -488,6 +609,9 @@ proptest! {
     fn what_is_accepted_is_written_and_accepted_again(text in fragments()) {
         if let Ok(rule) = parse_rule(&text) {
             prop_assert_eq!(parse_rule(&format_rule(&rule)).ok(), Some(rule));
+        }
+        if let Ok(group) = parse_group(&text) {
+            prop_assert_eq!(parse_group(&format_group(&group)).ok(), Some(group));
         }
     }
 

@@ -14,12 +14,18 @@ pub(super) struct ActionSet {
     dec_ttl: Option<Action>,
     set_field: Option<SetField>,
     check_mtu: Option<Action>,
+    /// Goes before an output.
+    group: Option<(u32, Arc<Rule>)>,
     /// Output, or what stands in its place, and the rule that wrote it.
     last: Option<(Action, Arc<Rule>)>,
 }
 
 impl Walk<'_> {
-    pub(super) fn execute_action_set(&mut self, rule: &Rule, observer: &mut impl Observer) -> Result<(), DropReason> {
+    pub(super) fn execute_action_set(
+        &mut self,
+        rule: &Arc<Rule>,
+        observer: &mut impl Observer,
+    ) -> Result<(), DropReason> {
         let set = std::mem::take(&mut self.set);
         if set.pop_vlan {
             self.apply(&Action::PopVlan, rule, observer)?;
@@ -36,6 +42,9 @@ impl Walk<'_> {
         if let Some(check_mtu) = set.check_mtu {
             self.apply(&check_mtu, rule, observer)?;
         }
+        if let Some((number, rule)) = set.group {
+            return self.apply(&Action::Group(number), &rule, observer);
+        }
         set.last.map_or(Ok(()), |(action, rule)| self.apply(&action, &rule, observer))
     }
 }
@@ -51,6 +60,7 @@ impl ActionSet {
                 None => self.set_field = Some((**new).clone()),
                 Some(old) => old.merge(new),
             },
+            Action::Group(number) => self.group = Some((*number, rule.clone())),
             last => self.last = Some((last.clone(), rule.clone())),
         }
     }

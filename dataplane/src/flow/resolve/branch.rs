@@ -11,9 +11,10 @@ use super::{Observer, Walk};
 use crate::connection::{Prepared, Track};
 use crate::drop::DropReason;
 use crate::flow::action::CloneAction;
-use crate::flow::effect::{Branch, Effect};
+use crate::flow::effect::{Branch, BucketName, Effect};
 use crate::flow::rule::Rule;
 use crate::limits::{BRANCH_DEPTH, BRANCHES_PER_WALK};
+use std::sync::Arc;
 
 /// What a `ct` found, until it is known whether the way on which it did ends in nothing.
 pub(super) struct Pending {
@@ -36,10 +37,10 @@ impl Walk<'_> {
     pub(super) fn clone_action(
         &mut self,
         clone: &CloneAction,
-        rule: &Rule,
+        rule: &Arc<Rule>,
         observer: &mut impl Observer,
     ) -> Result<(), DropReason> {
-        self.branch(observer, |walk, observer| {
+        self.branch(None, observer, |walk, observer| {
             for action in &clone.actions {
                 walk.apply(action, rule, observer)?;
             }
@@ -50,6 +51,7 @@ impl Walk<'_> {
     /// Walks a branch. An error ends the way that forks, too.
     pub(super) fn branch<O: Observer>(
         &mut self,
+        of: Option<BucketName>,
         observer: &mut O,
         way: impl FnOnce(&mut Self, &mut O) -> Result<(), DropReason>,
     ) -> Result<(), DropReason> {
@@ -80,7 +82,7 @@ impl Walk<'_> {
         let elided = suppressed_all && effects.is_empty();
         observer.joins(drop.filter(|_| !elided));
         if !elided {
-            self.effects.push(Effect::Branch(Box::new(Branch { effects, drop })));
+            self.effects.push(Effect::Branch(Box::new(Branch { of, effects, drop })));
         }
         self.depth -= 1;
         (self.key, self.written, self.contents, self.suppressed) = (key, written, contents, suppressed);
@@ -122,7 +124,7 @@ impl Walk<'_> {
             && !self.effects.last().is_some_and(Effect::refuses)
         {
             // Of the ways that the packet goes this one is a drop, to be counted as the branches' are.
-            self.effects.push(Effect::Branch(Box::new(Branch { effects: Vec::new(), drop: Some(reason) })));
+            self.effects.push(Effect::Branch(Box::new(Branch { of: None, effects: Vec::new(), drop: Some(reason) })));
         }
         // What comes after the last consumer would be done to nothing.
         while self.effects.last().is_some_and(|last| !(last.consumes() || last.teaches() || last.explains())) {

@@ -17,7 +17,8 @@ impl Walk<'_> {
             self.effects = vec![Effect::HandOver(owner)];
             drop = None;
             // The owner counts the packet, and does everything to it.
-            (self.rules, self.tracks, self.watched, self.commits) = Default::default();
+            (self.rules, self.counted) = Default::default();
+            (self.tracks, self.watched, self.commits) = Default::default();
         }
         if self.decremented && self.consulted.ip_ttl != 0 {
             self.consulted.ip_ttl = 0xff;
@@ -33,6 +34,7 @@ impl Walk<'_> {
             passed: self.passed(),
             effects: self.effects,
             rules: self.rules,
+            counted: self.counted,
             drop,
             tracks: self.tracks,
             watched: self.watched,

@@ -9,7 +9,7 @@ use std::time::Instant;
 use weft_proto::text;
 
 /// Waits until this many branches have gone nowhere, and gives them.
-fn lost(bench: &Bench, branches: u64) -> Vec<(usize, &'static str, u64)> {
+pub(super) fn lost(bench: &Bench, branches: u64) -> Vec<(usize, &'static str, u64)> {
     let deadline = Instant::now() + PATIENCE;
     while bench.branches().iter().map(|(_, _, count)| count).sum::<u64>() < branches && Instant::now() < deadline {
         std::thread::sleep(std::time::Duration::from_millis(1));
