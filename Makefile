@@ -42,7 +42,7 @@ run: ## install what is missing, build, start the demo cloud (Ctrl-C ends it)
 
 test: ## install what is missing, run every test (as root, in network namespaces)
 	@deploy/prerequisites.sh test
-	$(CARGO) build $(CARGO_FLAGS) --workspace --bins
+	$(CARGO) build $(CARGO_FLAGS) --workspace --bins --examples
 	$(CARGO) test $(CARGO_FLAGS) --workspace --no-fail-fast $(RUN_TESTS_AS_ROOT)
 
 check: ## format, lints, documentation, fast tests: before every commit

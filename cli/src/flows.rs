@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use tonic::Status;
 use weft_proto::fault::Fault;
 use weft_proto::text;
-use weft_proto::v1::{Bundle, DumpRulesRequest, Owner, Rule, RuleState};
+use weft_proto::v1::{
+    Bundle, DumpRulesRequest, FlowRemoved, Owner, RemovalReason, Rule, RuleState, WatchRemovalsRequest,
+};
 
 /// So many rules travel in one message, which keeps it well under gRPC's limit of 4 MB.
 const RULES_PER_MESSAGE: usize = 1000;
@@ -29,6 +31,18 @@ pub enum Command {
     Del(Delete),
     /// Shows rules with their counters; what follows # is the rule's origin.
     Dump(Dump),
+    /// Shows rules with send_flow_rem as they are removed, one line each, until interrupted.
+    Watch(Watch),
+}
+
+/// Arguments of `weft flows watch`.
+#[derive(clap::Args)]
+pub struct Watch {
+    /// A host's name, or unix:PATH.
+    host: String,
+    /// Stop after this many rules.
+    #[arg(long, value_name = "NUMBER")]
+    count: Option<u64>,
 }
 
 /// Arguments of `weft flows add`.
@@ -39,7 +53,8 @@ pub struct Add {
     /// A rule, as in in_port=1,actions=output:2.
     #[arg(required_unless_present = "file")]
     flow: Vec<String>,
-    /// A file of rules, one a line, with comments after #; - is standard input.
+    /// A file of rules, one a line, with comments after #; - is standard input. A line may begin with "add", or with
+    /// "delete_strict" and have no actions: then the rule with just this match and priority is removed.
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -100,7 +115,49 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
         Command::Add(arguments) => add(arguments, connection, output).await,
         Command::Del(arguments) => delete(arguments, connection, output).await,
         Command::Dump(arguments) => dump(arguments, connection, output).await,
+        Command::Watch(arguments) => watch(arguments, connection, output).await,
     }
+}
+
+async fn watch(arguments: Watch, connection: &Connection, output: Output) -> Result<(), Failure> {
+    let mut switch = connection.switch(&arguments.host).await?;
+    let mut removals = switch.watch_removals(WatchRemovalsRequest {}).await?.into_inner();
+    let mut left = arguments.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let Some(removed) = removals.message().await? else {
+            break;
+        };
+        left -= 1;
+        write(&if output.json { format!("{}\n", json::flow_removed(&removed)) } else { removal(&removed) })?;
+    }
+    Ok(())
+}
+
+/// Why a rule was removed, as `ovs-ofctl monitor` says it.
+pub fn reason(reason: RemovalReason) -> &'static str {
+    match reason {
+        RemovalReason::Unspecified => "unknown",
+        RemovalReason::IdleTimeout => "idle",
+        RemovalReason::HardTimeout => "hard",
+        RemovalReason::Delete => "delete",
+    }
+}
+
+/// A removed rule as a line, after what was missed.
+fn removal(removed: &FlowRemoved) -> String {
+    let missed = match removed.missed {
+        0 => String::new(),
+        missed => format!("# {} missed: more rules were removed than could be shown\n", count(missed, "removal")),
+    };
+    format!(
+        "{missed}reason={}, duration={}.{:03}s, n_packets={}, n_bytes={}, {}\n",
+        reason(removed.reason()),
+        removed.duration_milliseconds / 1000,
+        removed.duration_milliseconds % 1000,
+        removed.packets,
+        removed.bytes,
+        text::format_rule(&removed.rule.clone().unwrap_or_default()),
+    )
 }
 
 /// A rule's text and the place it stands at, for errors: "line 3", "flow 2", or "" for a single one.
@@ -111,29 +168,123 @@ struct Written {
 
 async fn add(arguments: Add, connection: &Connection, output: Output) -> Result<(), Failure> {
     let written = gather(&arguments)?;
-    let mut rules = Vec::new();
+    let mut changes = Changes::default();
     let mut faults = Vec::new();
-    for line in &written {
-        match manual(&line.text) {
-            Ok(rule) => rules.push(rule),
-            Err(fault) => faults.push(at_place(fault, &line.place)),
+    for line in written {
+        let place = line.place.clone();
+        if let Err(fault) = changes.read(line) {
+            faults.push(at_place(fault, &place));
         }
     }
     if let Some(failure) = Failure::of(faults) {
         return Err(failure);
     }
-    if rules.is_empty() {
+    if changes.add.is_empty() && changes.remove.is_empty() {
         return Err(Fault::invalid("nothing", "--file", "the file has no rules", "Write one rule a line.").into());
     }
     let mut switch = connection.switch(&arguments.host).await?;
-    let messages = bundle(rules);
     let result = switch
-        .apply_bundle(tokio_stream::iter(messages))
+        .apply_bundle(tokio_stream::iter(changes.bundle()))
         .await
-        .map_err(|status| at_written(status, &written))?
+        .map_err(|status| changes.at_written(&status))?
         .into_inner();
-    let text = format!("{} added to {}.", count(written.len() as u64, "rule"), arguments.host);
+    let mut text = format!("{} added to {}.", count(changes.add.len() as u64, "rule"), arguments.host);
+    if !changes.remove.is_empty() {
+        text += &format!(" {} removed.", count(result.rules_removed.into(), "rule"));
+    }
     output.say(&text, &json::bundle_result(&result))
+}
+
+/// What the lines of a command or file come to, with the lines, in the order of the bundle.
+#[derive(Default)]
+struct Changes {
+    add: Vec<Rule>,
+    added: Vec<Written>,
+    remove: Vec<Rule>,
+    removed: Vec<Written>,
+}
+
+impl Changes {
+    /// Takes a line.
+    fn read(&mut self, line: Written) -> Result<(), Fault> {
+        let text = line.text.trim_start();
+        let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        match word {
+            "add" => self.add.push(manual(&blank(&line.text, word))?),
+            "delete_strict" => {
+                let filter = text::parse_filter(&blank(&line.text, word), true)?;
+                if filter.cookie.is_some() || filter.owner() == Owner::Fabric {
+                    return Err(Fault::invalid(
+                        "bad_filter",
+                        "",
+                        "the line says more than which hand-made rule is meant",
+                        "Name table, priority and match only.",
+                    ));
+                }
+                let (table, owner) = (filter.table.unwrap_or(0), Owner::Manual.into());
+                self.remove.push(Rule {
+                    table,
+                    priority: filter.priority,
+                    r#match: filter.r#match,
+                    owner,
+                    ..Rule::default()
+                });
+                self.removed.push(line);
+                return Ok(());
+            }
+            "delete" | "modify" | "modify_strict" if !rest.is_empty() => {
+                return Err(Fault::invalid(
+                    "unsupported",
+                    "column 1",
+                    format!("a file cannot {word} rules"),
+                    "Write add RULE (which replaces one of the same table, priority and match) or delete_strict MATCH.",
+                ));
+            }
+            _ => self.add.push(manual(&line.text)?),
+        }
+        self.added.push(line);
+        Ok(())
+    }
+
+    /// One bundle in as many messages as it needs.
+    fn bundle(&self) -> Vec<Bundle> {
+        let add = self.add.chunks(RULES_PER_MESSAGE);
+        let remove = self.remove.chunks(RULES_PER_MESSAGE);
+        let mut messages: Vec<Bundle> = add
+            .map(|rules| Bundle { add_rules: rules.to_vec(), more: true, ..Bundle::default() })
+            .chain(remove.map(|rules| Bundle { remove_rules: rules.to_vec(), more: true, ..Bundle::default() }))
+            .collect();
+        if let Some(last) = messages.last_mut() {
+            last.more = false;
+        }
+        messages
+    }
+
+    /// A switch names a rule by its index in the bundle (`add_rules[3].match`); a person by its line.
+    fn at_written(&self, status: &Status) -> Failure {
+        let fault = Fault::from_status(status);
+        let found = fault.field.split_once('[').and_then(|(list, rest)| {
+            let (index, path) = rest.split_once(']')?;
+            let lines = match list {
+                "rules" | "add_rules" => &self.added,
+                "remove_rules" => &self.removed,
+                _ => return None,
+            };
+            Some((lines.get(index.parse::<usize>().ok()?)?, path.trim_start_matches('.').to_owned()))
+        });
+        match found {
+            Some((line, path)) => {
+                let place = if line.place.is_empty() { "the flow" } else { &line.place };
+                at_place(Fault { field: path, ..fault }, place).into()
+            }
+            None => status.clone().into(),
+        }
+    }
+}
+
+/// The line with spaces for its first word, so that columns stay what they are.
+fn blank(line: &str, word: &str) -> String {
+    line.replacen(word, &" ".repeat(word.len()), 1)
 }
 
 /// Reads a rule that a person adds.
@@ -188,35 +339,6 @@ fn at_place(mut fault: Fault, place: &str) -> Fault {
         fault.field = if fault.field.is_empty() { place.to_owned() } else { format!("{place}, {}", fault.field) };
     }
     fault
-}
-
-/// A switch names a rule by its index in the bundle (`add_rules[3].match`); a person by its line.
-fn at_written(status: Status, written: &[Written]) -> Failure {
-    let fault = Fault::from_status(&status);
-    let index = fault.field.split_once('[').and_then(|(list, rest)| {
-        let (index, path) = rest.split_once(']')?;
-        let index = matches!(list, "rules" | "add_rules").then(|| index.parse::<usize>().ok())??;
-        Some((index, path.trim_start_matches('.').to_owned()))
-    });
-    match index.and_then(|(index, path)| Some((written.get(index)?, path))) {
-        Some((line, path)) => {
-            let place = if line.place.is_empty() { "the flow" } else { &line.place };
-            at_place(Fault { field: path, ..fault }, place).into()
-        }
-        None => status.into(),
-    }
-}
-
-/// One bundle in as many messages as it needs.
-fn bundle(rules: Vec<Rule>) -> Vec<Bundle> {
-    let mut messages: Vec<Bundle> = rules
-        .chunks(RULES_PER_MESSAGE)
-        .map(|rules| Bundle { add_rules: rules.to_vec(), more: true, ..Bundle::default() })
-        .collect();
-    if let Some(last) = messages.last_mut() {
-        last.more = false;
-    }
-    messages
 }
 
 /// The filter that the words and options make.
@@ -299,8 +421,11 @@ fn line(state: &RuleState) -> String {
         matched.insert(0, ',');
     }
     let origin = if state.origin.is_empty() { String::new() } else { format!(" # {}", state.origin) };
+    let idle = state.idle_seconds.map_or_else(String::new, |seconds| format!("idle_age={seconds}, "));
+    let life: String = text::format_life(&rule).into_iter().map(|word| word + ", ").collect();
     format!(
-        "cookie={:#x}, duration={}s, table={}{name}, n_packets={}, n_bytes={}, {owner}priority={}{matched} actions={}{origin}",
+        "cookie={:#x}, duration={}s, table={}{name}, n_packets={}, n_bytes={}, {idle}{life}{owner}priority={}{matched} \
+         actions={}{origin}",
         rule.cookie,
         state.age_seconds,
         rule.table,
@@ -333,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_dumped_line_can_be_added_again() {
-        let rule = manual("table=10,priority=5,in_port=1,actions=drop(spoofed)").unwrap();
+        let rule = manual("table=10,idle_timeout=60,send_flow_rem,priority=5,in_port=1,actions=drop(spoofed)").unwrap();
         let state = RuleState {
             rule: Some(Rule { cookie: 7, ..rule.clone() }),
             packets: 3,
@@ -341,28 +466,83 @@ mod tests {
             age_seconds: 9,
             origin: "port web-1: anti-spoofing".into(),
             table_name: "port_security".into(),
+            idle_seconds: Some(2),
         };
         let line = line(&state);
         assert_eq!(
             line,
-            "cookie=0x7, duration=9s, table=10(port_security), n_packets=3, n_bytes=180, owner=manual, \
+            "cookie=0x7, duration=9s, table=10(port_security), n_packets=3, n_bytes=180, idle_age=2, idle_timeout=60, \
+             send_flow_rem, owner=manual, \
              priority=5,in_port=1 actions=drop(spoofed) # port web-1: anti-spoofing"
         );
         assert_eq!(manual(&line).unwrap(), Rule { cookie: 7, ..rule });
     }
 
+    fn changes(lines: &[&str]) -> Result<Changes, Fault> {
+        let mut changes = Changes::default();
+        for (index, line) in lines.iter().enumerate() {
+            changes.read(Written { place: format!("line {}", index + 1), text: (*line).to_owned() })?;
+        }
+        Ok(changes)
+    }
+
     #[test]
     fn large_bundles_travel_in_parts() {
-        let messages = bundle(vec![Rule::default(); 2500]);
+        let changes = Changes { add: vec![Rule::default(); 2500], ..Changes::default() };
+        let messages = changes.bundle();
         let shape: Vec<_> = messages.iter().map(|message| (message.add_rules.len(), message.more)).collect();
         assert_eq!(shape, [(1000, true), (1000, true), (500, false)]);
     }
 
     #[test]
+    fn lines_of_a_file_add_and_remove_in_one_bundle() {
+        let lines = ["in_port=1,actions=drop", " add in_port=2,actions=output:1", "delete_strict priority=5,in_port=3"];
+        let messages = changes(&lines).unwrap().bundle();
+        let shape: Vec<_> =
+            messages.iter().map(|part| (part.add_rules.len(), part.remove_rules.len(), part.more)).collect();
+        assert_eq!(shape, [(2, 0, true), (0, 1, false)]);
+        let removed = &messages[1].remove_rules[0];
+        assert_eq!((removed.priority, removed.owner(), removed.r#match.len()), (5, Owner::Manual, 1));
+        for (line, code) in [
+            ("delete in_port=1", "unsupported"),
+            ("delete_strict in_port=1,actions=drop", "bad_filter"),
+            ("delete_strict cookie=5,in_port=1", "bad_filter"),
+            ("delete_strict owner=fabric,in_port=1", "bad_filter"),
+            ("delete_strict idle_timeout=5,in_port=1", "bad_filter"),
+        ] {
+            assert_eq!(changes(&[line]).err().expect(line).code, code, "{line}");
+        }
+        let fault = changes(&["add in_prt=1,actions=drop"]).err().expect("in_prt");
+        assert_eq!(fault.field, "column 5", "{fault}");
+    }
+
+    #[test]
     fn a_switch_s_index_becomes_a_line() {
-        let written: Vec<_> = [2, 5].map(|line| Written { place: format!("line {line}"), text: String::new() }).into();
-        let status = Fault::invalid("x", "add_rules[1].match", "it is odd", "Even it.").into_status();
-        assert!(format!("{:?}", at_written(status, &written)).contains("line 5, match"));
+        let changes = changes(&["actions=drop", "delete_strict in_port=1", "in_port=1,actions=drop"]).unwrap();
+        let at = |field: &str| {
+            let status = Fault::invalid("x", field, "it is odd", "Even it.").into_status();
+            format!("{:?}", changes.at_written(&status))
+        };
+        assert!(at("add_rules[1].match").contains("line 3, match"));
+        assert!(at("remove_rules[0].match").contains("line 2, match"));
+    }
+
+    #[test]
+    fn a_removed_rule_is_one_line() {
+        let rule = manual("idle_timeout=1,in_port=1,actions=drop").unwrap();
+        let mut removed = FlowRemoved {
+            rule: Some(rule),
+            reason: RemovalReason::IdleTimeout.into(),
+            duration_milliseconds: 1205,
+            packets: 3,
+            bytes: 180,
+            missed: 0,
+        };
+        let line = "reason=idle, duration=1.205s, n_packets=3, n_bytes=180, \
+                    table=0,owner=manual,idle_timeout=1,priority=32768,in_port=1,actions=drop\n";
+        assert_eq!(removal(&removed), line);
+        removed.missed = 2;
+        assert!(removal(&removed).starts_with("# 2 removals missed"));
     }
 
     #[test]

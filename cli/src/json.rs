@@ -25,6 +25,10 @@ pub fn rule_state(state: &v1::RuleState) -> Value {
         "packets": state.packets,
         "bytes": state.bytes,
         "age_seconds": state.age_seconds,
+        "idle_seconds": state.idle_seconds,
+        "idle_timeout_seconds": rule.idle_timeout_seconds,
+        "hard_timeout_seconds": rule.hard_timeout_seconds,
+        "notify_removal": rule.notify_removal,
         "origin": state.origin,
     })
 }
@@ -130,6 +134,39 @@ pub fn table(table: &v1::TableState) -> Value {
         "meaning": config.meaning,
         "rules": table.rules,
         "masks": table.masks,
+        "lookups": table.lookups,
+        "matches": table.matches,
+    })
+}
+
+/// A meter with its counters.
+pub fn meter(state: &v1::MeterState) -> Value {
+    let meter = state.meter.unwrap_or_default();
+    json!({
+        "meter": meter.meter,
+        "unit": if meter.unit() == v1::MeterUnit::Packets { "pktps" } else { "kbps" },
+        "rate": meter.rate,
+        "burst": meter.burst,
+        "rules": state.rules,
+        "packets": state.packets,
+        "bytes": state.bytes,
+        "dropped_packets": state.dropped_packets,
+        "dropped_bytes": state.dropped_bytes,
+        "age_seconds": state.age_seconds,
+    })
+}
+
+/// A rule that was removed.
+pub fn flow_removed(removed: &v1::FlowRemoved) -> Value {
+    let rule = removed.rule.clone().unwrap_or_default();
+    json!({
+        "rule": text::format_rule(&rule),
+        "cookie": format!("{:#x}", rule.cookie),
+        "reason": crate::flows::reason(removed.reason()),
+        "duration_milliseconds": removed.duration_milliseconds,
+        "packets": removed.packets,
+        "bytes": removed.bytes,
+        "missed": removed.missed,
     })
 }
 

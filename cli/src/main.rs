@@ -15,6 +15,7 @@ mod failure;
 mod flows;
 mod groups;
 mod json;
+mod meters;
 mod output;
 mod overview;
 mod path;
@@ -65,6 +66,9 @@ enum Command {
     /// Groups of a switch: what rules send to together, in the syntax of ovs-ofctl.
     #[command(subcommand)]
     Groups(groups::Command),
+    /// Meters of a switch: rates that rules hold packets to, as meter:N.
+    #[command(subcommand)]
+    Meters(meters::Command),
     /// Address sets of a switch, which rules match as ip_src=@NAME.
     #[command(subcommand)]
     Sets(sets::Command),
@@ -118,6 +122,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Status(arguments) => switch::status(arguments, &connection, output).await,
         Command::Flows(command) => flows::run(command, &connection, output).await,
         Command::Groups(command) => groups::run(command, &connection, output).await,
+        Command::Meters(command) => meters::run(command, &connection, output).await,
         Command::Sets(command) => sets::run(command, &connection, output).await,
         Command::Trace(arguments) => trace::run(arguments, &connection, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, &connection, output).await,

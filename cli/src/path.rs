@@ -19,7 +19,7 @@ use weft_proto::v1::{
 #[derive(clap::Args)]
 pub struct Question {
     /// Follow what the instance of this port would send, by name or id, from host to host.
-    #[arg(long, value_name = "PORT", conflicts_with_all = ["host", "packet", "frame", "in_port"])]
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["host", "packet", "frame", "in_port", "live"])]
     pub from: Option<String>,
     /// To this address, and this port of tcp or udp: 10.0.0.5, 10.0.0.5:443.
     #[arg(long, value_name = "ADDRESS[:PORT]", requires = "from")]

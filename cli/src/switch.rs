@@ -74,7 +74,7 @@ fn render_status(status: &SwitchStatus) -> String {
 pub async fn tables(arguments: HostArguments, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut switch = connection.switch(&arguments.host).await?;
     let tables = switch.list_tables(ListTablesRequest {}).await?.into_inner().tables;
-    let mut table = Table::new(&["table", "name", "rules", "masks", "meaning"]);
+    let mut table = Table::new(&["table", "name", "rules", "masks", "lookups", "matches", "meaning"]);
     for state in &tables {
         let config = state.config.clone().unwrap_or_default();
         table.row(vec![
@@ -82,6 +82,8 @@ pub async fn tables(arguments: HostArguments, connection: &Connection, output: O
             config.name,
             state.rules.to_string(),
             state.masks.to_string(),
+            state.lookups.to_string(),
+            state.matches.to_string(),
             config.meaning,
         ]);
     }

@@ -279,7 +279,7 @@ fn the_controller_is_asked_for_objects_and_passes_calls_on() {
     assert_eq!(ask(&["network", "show", "blue", "--json"]).parse::<serde_json::Value>().unwrap()["id"], "n1");
     let overview = ask(&["status"]);
     assert!(
-        overview.contains("\nweb   connected      -  0, 1 behind") && overview.contains("ports        1 DOWN"),
+        overview.contains("\nweb   connected  0s     0, 1 behind") && overview.contains("ports        1 DOWN"),
         "{overview}"
     );
     assert_eq!(ask(&["status", "--json"]).parse::<serde_json::Value>().unwrap()["host_states"][0]["name"], "web");
@@ -489,4 +489,21 @@ fn security_groups_are_shown_with_their_rules() {
     assert_eq!(added, "Rule r9 added to security group web.\n");
     let missing = failed(&["--controller", controller.as_str(), "group", "show", "db"], 1);
     assert_eq!(missing, "weft: group: there is no group \"db\". See \"weft group list\".\n");
+}
+
+#[test]
+fn meters_and_removed_rules_are_shown() {
+    let fake = Fake::start();
+    let host = fake.host();
+    assert_eq!(done(&["meters", "add", &host, "meter=7,pktps,rate=100"]), format!("1 meter set on {host}.\n"));
+    assert_eq!(done(&["meters", "del", &host, "7", "8"]), format!("2 meters removed from {host}.\n"));
+    let bundles = fake.bundles();
+    assert_eq!((bundles[0].set_meters[0].rate, bundles[1].remove_meters.as_slice()), (100, &[7, 8][..]));
+    let dump = done(&["meters", "dump", &host]);
+    assert!(dump.starts_with("METER ") && dump.contains("meter=7,pktps,rate=100"), "{dump}");
+    assert_eq!(json(&["meters", "dump", &host, "--json"])[0]["dropped_packets"], 2);
+    let wrong = failed(&["meters", "add", &host, "meter=7,rate=100"], 1);
+    assert!(wrong.contains("no unit"), "{wrong}");
+    let removed = done(&["flows", "watch", &host, "--count", "1"]);
+    assert!(removed.contains("n_packets=4") && removed.lines().count() == 1, "{removed}");
 }

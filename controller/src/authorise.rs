@@ -123,6 +123,9 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/weft.v1.Switch/ListConnections", Rule::Admin),
     ("/weft.v1.Switch/FlushConnections", Rule::Admin),
     ("/weft.v1.Switch/WatchPunts", Rule::Admin),
+    ("/weft.v1.Switch/SendPackets", Rule::Admin),
+    ("/weft.v1.Switch/WatchRemovals", Rule::Admin),
+    ("/weft.v1.Switch/ListMeters", Rule::Admin),
     ("/weft.v1.Switch/CaptureFrames", Rule::Admin),
     ("/weft.v1.Bus/Attach", Rule::Host),
     // The token in the request says who may.

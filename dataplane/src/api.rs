@@ -14,7 +14,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -118,6 +119,9 @@ impl Api {
             "ListConnections" => stream!(list_connections),
             "FlushConnections" => once!(flush_connections),
             "WatchPunts" => stream!(watch_punts),
+            "SendPackets" => once!(send_packets),
+            "WatchRemovals" => stream!(watch_removals),
+            "ListMeters" => once!(list_meters),
             "CaptureFrames" => stream!(capture_frames),
             other => {
                 let problem = format!("the switch has no method {other}");
@@ -249,6 +253,48 @@ impl switch_server::Switch for Api {
     async fn watch_punts(&self, _: Request<v1::WatchPuntsRequest>) -> Result<Response<Self::WatchPuntsStream>, Status> {
         let packets = self.switch.punts().listen()?;
         Ok(Response::new(Box::pin(ReceiverStream::new(packets).map(Ok))))
+    }
+
+    async fn send_packets(
+        &self,
+        request: Request<v1::SendPacketsRequest>,
+    ) -> Result<Response<v1::SendPacketsReply>, Status> {
+        let request = request.into_inner();
+        self.attempt(move |switch| switch.send_packets(request)).await
+    }
+
+    async fn list_meters(&self, _: Request<v1::ListMetersRequest>) -> Result<Response<v1::ListMetersReply>, Status> {
+        self.blocking(Switch::meters).await
+    }
+
+    type WatchRemovalsStream = Replies<v1::FlowRemoved>;
+
+    async fn watch_removals(
+        &self,
+        _: Request<v1::WatchRemovalsRequest>,
+    ) -> Result<Response<Self::WatchRemovalsStream>, Status> {
+        let mut removals = self.switch.removals().listen()?;
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let mut missed = 0;
+            loop {
+                let next = tokio::select! {
+                    next = removals.recv() => next,
+                    () = sender.closed() => return,
+                };
+                match next {
+                    Ok(removed) => {
+                        let removed = v1::FlowRemoved { missed: std::mem::take(&mut missed), ..removed };
+                        if sender.send(Ok(removed)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(RecvError::Lagged(messages)) => missed += messages,
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
     type CaptureFramesStream = Replies<v1::CaptureFramesReply>;

@@ -82,6 +82,8 @@ reasons! {
     NoBuffer = "no_buffer",
     /// The worker had too many packets of new flows at once.
     MissBudget = "miss_budget",
+    /// It exceeds the rate of a meter.
+    Meter = "meter",
     /// The worker had too many requests, or packets to answer by ICMP, at once.
     ResponderBudget = "responder_budget",
     /// The rule sends it into a tunnel without saying where to (tun_dst is not set).

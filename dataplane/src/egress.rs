@@ -9,6 +9,7 @@ use crate::flow::program::Egress;
 use crate::handover::{FromTunnel, Links, Message, Parcel, PortName};
 use crate::limits::neighbour::LEARNT_PER_BATCH;
 use crate::limits::{HAND_OVERS_PER_FRAME, PORTS, REPLIES_PER_BATCH};
+use crate::meter::Meters;
 use crate::neighbours::Hop;
 use crate::outcome::Outcomes;
 use crate::packet::fragment::fragment;
@@ -43,6 +44,8 @@ pub struct Outgoing {
     waiting: Vec<PortSlot>,
     /// The ways to other workers.
     pub links: Links,
+    /// This worker's parts of the meters.
+    pub meters: Meters,
     /// Port numbers by slot, at the version of the batch; 0: none.
     pub numbers: Vec<u32>,
     /// Where senders of ARP packets are, for the worker to take.
@@ -78,6 +81,7 @@ impl Outgoing {
             ports: BTreeMap::new(),
             waiting: Vec::new(),
             links,
+            meters: Meters::default(),
             numbers: vec![0; PORTS],
             learnt: Vec::new(),
             routes: BTreeMap::new(),
@@ -392,6 +396,10 @@ impl Egress for Outgoing {
         if self.learnt.len() < LEARNT_PER_BATCH {
             self.learnt.push((hop, mac));
         }
+    }
+
+    fn admit(&mut self, meter: u32, frame: &Frame) -> bool {
+        self.meters.admit(meter, frame.len())
     }
 
     fn may_reply(&mut self) -> bool {

@@ -119,6 +119,21 @@ pub const CACHE_IDLE_MICROSECONDS: u64 = 10_000_000;
 /// Punted packets waiting for one subscriber; the excess drops under `PuntOverrun`.
 pub const PUNT_QUEUE: usize = 256;
 
+/// Bytes of a frame that a program asks to be sent: a 64 KB segment with its Ethernet header and tags.
+pub const PACKET_OUT_BYTES: usize = 65_535 + 22;
+
+/// Meters of one switch.
+pub const METERS: usize = 1024;
+
+/// Rules whose time has come that are removed at once; the others follow at the next look.
+pub const EXPIRED_AT_ONCE: usize = 16_384;
+
+/// Removed rules that are kept for listeners; who is further behind misses some, and is told so.
+pub const REMOVALS_KEPT: usize = 4096;
+
+/// Listeners for removed rules at a time.
+pub const REMOVAL_LISTENERS: usize = 16;
+
 /// Captures of frames at a time: `weft capture`, `weft trace --live`.
 pub const CAPTURES: usize = 4;
 

@@ -14,10 +14,13 @@ use weft_dataplane::packet::memory::Memory;
 use weft_dataplane::switch::{KernelPorts, Switch, SwitchSettings, UnderlayState, follow_underlay};
 use weft_dataplane::underlay::Underlay;
 use weft_dataplane::worker::WorkerSettings;
-use weft_dataplane::{agent, api};
+use weft_dataplane::{agent, api, clock};
 use weft_proto::join::JoinToken;
 use weft_proto::program::log::{self, Log};
 use weft_proto::v1;
+
+/// How often rules are looked at whose time may have come, and meters are shared out.
+const EXPIRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(250);
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -155,6 +158,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
                     }
                 }
             });
+            let expiring = tokio::spawn(expire(switch.clone()));
             let serving = api::serve(switch.clone(), &mut socket, stopped);
             tokio::pin!(serving);
             let early = tokio::select! {
@@ -170,6 +174,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
                 None => serving.await,
             };
             retrying.abort();
+            expiring.abort();
             if let Some(agent) = agent {
                 agent.await.context("the agent failed")?;
             }
@@ -181,6 +186,23 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let stopping = switch.clone();
     tokio::task::spawn_blocking(move || stopping.stop()).await.context("the workers failed")?;
     ended
+}
+
+/// Removes rules whose time has come, and shares meters out among the workers, until it is aborted.
+async fn expire(switch: Arc<Switch>) {
+    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let switch = switch.clone();
+        let expired = tokio::task::spawn_blocking(move || {
+            switch.expire_rules(clock::now());
+            switch.share_meters();
+        });
+        if expired.await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn open_underlay(switch: &Arc<Switch>, underlay: UnderlaySettings) -> anyhow::Result<()> {

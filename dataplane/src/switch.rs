@@ -10,8 +10,10 @@
 //! - `ports`, `open`, `queues`: the register of ports, how each kind is opened, and how queues are
 //!   shared out among workers.
 //! - `underlay`: addresses and ways to remote tunnel ends, as the kernel knows them.
-//! - `query`, `connections`, `drops`: dumps, traces, statistics; `punts`: packet-ins to listeners;
-//!   `capture`: copies of frames to who looks on.
+//! - `expiry`: rules that end by themselves, and who is told of removed ones.
+//! - `meters`: meters, and how the workers share their rates.
+//! - `query`, `connections`, `drops`: dumps, traces, statistics; `punts`: packet-ins to listeners; `packets`:
+//!   packet-outs; `capture`: copies of frames to who looks on.
 //!
 //! Invariants:
 //! - One change at a time: `State`'s lock is held for the length of a bundle. Workers never take it.
@@ -23,9 +25,12 @@ mod bundle;
 mod capture;
 mod connections;
 mod drops;
+mod expiry;
 mod mend;
+mod meters;
 mod open;
 mod origins;
+mod packets;
 mod ports;
 mod punts;
 mod query;
@@ -35,6 +40,7 @@ mod tests;
 mod underlay;
 
 pub use bundle::Parts;
+pub use expiry::Removals;
 pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelEnd, TunnelFilter, Watch};
 pub use punts::PuntHub;
 pub use underlay::{Resolve, UnderlayState, follow_underlay};
@@ -44,6 +50,8 @@ use crate::flow::tables::Tables;
 use crate::handover::Links;
 use crate::packet::memory::Memory;
 use crate::worker::{WorkerHandle, WorkerSettings};
+use expiry::Expiry;
+use meters::Meters;
 use origins::Origins;
 use ports::Ports;
 use std::collections::BTreeMap;
@@ -79,6 +87,7 @@ pub struct Switch {
     /// Empty once the switch is stopped.
     workers: RwLock<Vec<WorkerHandle>>,
     punts: Arc<PuntHub>,
+    removals: Removals,
     captures: capture::Taken,
     opener: Box<dyn OpenPort>,
     physical: BTreeMap<String, String>,
@@ -95,6 +104,8 @@ pub struct Switch {
 struct State {
     ports: Ports,
     origins: Origins,
+    expiry: Expiry,
+    meters: Meters,
     /// Who made an address set. Sets have no owner on the wire: a set belongs to the side that first
     /// set it, and only that side changes it; rules of both may use it.
     set_owners: BTreeMap<Arc<str>, Owner>,
@@ -127,6 +138,7 @@ impl Switch {
             memory: settings.memory,
             workers: RwLock::new(workers),
             punts,
+            removals: Removals::default(),
             captures: capture::Taken::default(),
             opener: settings.opener,
             physical: settings.physical,

@@ -57,10 +57,12 @@ use std::sync::mpsc::Receiver;
 mod announcements;
 mod control;
 mod credit;
+mod inject;
 mod neighbours;
 
 pub use announcements::Announcement;
 pub use control::{Listed, Traced, WorkerHandle, WorkerReport, WorkerSettings};
+pub use inject::{Course, Injected};
 
 /// Rounds without a frame after which a worker sleeps.
 const IDLE_ROUNDS: u32 = 16;
@@ -158,6 +160,7 @@ impl Worker {
     /// One batch from each queue, and what other workers sent. Gives how many frames and messages.
     fn round(&mut self) -> usize {
         self.now = clock::now();
+        self.outgoing.meters.now = self.now;
         self.outgoing.captures.now = self.now;
         self.rounds += 1;
         self.appeared = 0;
@@ -499,9 +502,10 @@ impl Worker {
             self.outgoing.capture_walk(|| self.cache.walk(entry, false));
             self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
         } else {
-            resolution.rules.iter().for_each(|rule| rule.counters.add(1, frame.len() as u64));
+            self.cache.tables.count(&resolution.rules, &resolution.missed, 1);
+            resolution.rules.iter().for_each(|rule| rule.counters.add(1, frame.len() as u64, self.now));
+            resolution.counted.iter().for_each(|counters| counters.add(1, frame.len() as u64, self.now));
             resolution.hops.used.iter().for_each(|used| used.mark(self.now));
-            resolution.counted.iter().for_each(|counters| counters.add(1, frame.len() as u64));
             let program = Arc::new(Program::compile(&resolution));
             self.outgoing.capture_walk(|| Walk {
                 rules: resolution.rules.into(),

@@ -54,5 +54,8 @@ pub const PHYSICAL_NETWORKS: usize = 16;
 /// Output to this reserved port goes back out of the ingress port (OpenFlow's `OFPP_IN_PORT`).
 pub const PORT_IN_PORT: u32 = 0xffff_fff8;
 
+/// The largest number that a meter may have (OpenFlow's `OFPM_MAX`).
+pub const METER_MAX: u32 = 0xffff_0000;
+
 /// Gives the program's version: the crate's, with the commit it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("WEFT_BUILD"), ")");

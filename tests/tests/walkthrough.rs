@@ -10,7 +10,7 @@ const PAGE: &str = include_str!("../../docs/switch.md");
 fn programs() -> PathBuf {
     let own = std::env::current_exe().expect("a running program has a file");
     let directory = own.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").to_owned();
-    for program in ["weft", "weft-switch"] {
+    for program in ["weft", "weft-switch", "examples/learning_switch"] {
         assert!(directory.join(program).is_file(), "{program} is not built. Run: make test");
     }
     directory
@@ -37,7 +37,9 @@ fn walk(section: &str) -> String {
          {}",
         commands(section)
     );
-    let path = format!("{}:{}:/usr/sbin:/sbin", programs().display(), std::env::var("PATH").unwrap_or_default());
+    let programs = programs();
+    let own = format!("{}:{}", programs.display(), programs.join("examples").display());
+    let path = format!("{own}:{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     let output = Command::new("unshare")
         .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .args(["timeout", "120", "bash", "-c", &script])
@@ -79,6 +81,20 @@ fn a_router() {
     for expected in expected {
         assert!(printed.contains(expected), "no \"{expected}\" in:\n{printed}");
     }
+}
+
+#[test]
+fn a_controller_of_your_own() {
+    let example = include_str!("../../proto/examples/learning_switch.rs");
+    assert!(PAGE.contains(&format!("```rust\n{example}```\n")), "the page shows another learning switch");
+    let printed = walk("A controller of your own");
+    // One rule each way for each of three pairs, and again for the ping after they have gone.
+    for (expected, least) in [("3 received", 3), ("1 received", 1), ("idle_timeout=5, send_flow_rem, owner=manual", 6)]
+    {
+        assert!(printed.matches(expected).count() >= least, "not {least} times \"{expected}\" in:\n{printed}");
+    }
+    let idle = printed.lines().filter(|line| line.starts_with("reason=idle, ") && line.contains(",idle_timeout=5,"));
+    assert!(idle.count() >= 6, "{printed}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! would ask the controller for. Everything runs on this machine, in network namespaces.
 //!
 //! The numbered road:
-//! 1. an underlay: one namespace with a bridge, and a cable (veth) from it to each host's `eth0`;
+//! 1. an underlay: one namespace with a bridge, and a cable (veth) from it to each host's `eth0`; likewise a physical
+//!    network, at `eth1`;
 //! 2. the controller, in the machine's own namespace;
 //! 3. one switch per host, inside the host's namespace;
 //! 4. hosts, projects, networks, subnets and ports, by the API;
@@ -28,6 +29,11 @@ use weft_proto::v1;
 
 /// The MTU of the underlay, bytes; instances have 50 less (VXLAN).
 pub const UNDERLAY_MTU: u32 = 1500;
+
+/// The physical network that all hosts reach, and their interface to it.
+pub const PROVIDER: &str = "provider";
+/// See [`PROVIDER`].
+pub const PROVIDER_INTERFACE: &str = "eth1";
 
 /// How long programs may take to come up, and hosts to connect.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -105,6 +111,7 @@ impl Cloud {
         };
         settings::write_dhcp_script(&cloud.layout)?;
         cloud.lay_underlay(host_count)?;
+        cloud.lay_provider(host_count)?;
         cloud.start_controller()?;
         for index in 0..host_count {
             cloud.register_host(index)?;
@@ -140,6 +147,22 @@ impl Cloud {
             "underlay: {host_count} hosts on {network}/{length}, in namespaces {underlay} and {}",
             self.layout.host_namespace("*")
         ));
+        Ok(())
+    }
+
+    /// The physical network of VLAN and flat networks: another bridge beside the underlay's, and a cable to each host.
+    fn lay_provider(&self, host_count: usize) -> Result<()> {
+        let underlay = self.layout.underlay_namespace();
+        ip(&format!("-n {underlay} link add provider type bridge"))?;
+        ip(&format!("-n {underlay} link set provider up"))?;
+        for name in (0..host_count).map(Layout::host_name) {
+            let (namespace, cable) = (self.layout.host_namespace(&name), format!("{}-p", Layout::cable(&name)));
+            ip(&format!("-n {underlay} link add {cable} type veth peer name {PROVIDER_INTERFACE} netns {namespace}"))?;
+            // A tag that lies beside the frame, for hardware to write, is likewise not seen.
+            run_inside(&underlay, &format!("ethtool -K {cable} tx off txvlan off"))?;
+            ip(&format!("-n {underlay} link set {cable} master provider up"))?;
+            ip(&format!("-n {namespace} link set {PROVIDER_INTERFACE} up"))?;
+        }
         Ok(())
     }
 

@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use weft_proto::v1::action::Action as Kind;
 use weft_proto::v1::{self, Field};
 
+/// Where it tells which network a frame is of.
+const TABLE_CLASSIFY: u32 = 0;
 /// Where the fabric refuses what a port may not send.
 const TABLE_PORT_SECURITY: u32 = 10;
 /// Where it answers ARP and DHCP.
@@ -167,6 +169,12 @@ pub fn no_neighbour(cloud: &Cloud) -> Result<()> {
     let fields = vec![field(Field::EthType, IPV4.to_be_bytes()), field(Field::Ipv4Dst, routing::LAB_ADDRESS.octets())];
     let rule = rule(TABLE_NEIGHBOUR, fields, vec![drop_as(v1::DropCause::UnknownDestination)], None);
     install(cloud, from.plan.host, rule)
+}
+
+/// The second host hears nothing of the physical network.
+pub fn deaf_provider(cloud: &Cloud) -> Result<()> {
+    let from = field(Field::InPort, weft_proto::FIRST_PHYSICAL_PORT.to_be_bytes());
+    install(cloud, 1, rule(TABLE_CLASSIFY, vec![from], vec![drop_as(v1::DropCause::Elsewhere)], None))
 }
 
 /// A switch that forwards only while it has a controller: planted when the controller is killed.

@@ -1,5 +1,6 @@
 //! What the programs of the demo cloud are started with: their configuration files and arguments.
 
+use super::cloud::{PROVIDER, PROVIDER_INTERFACE};
 use super::instance::Instance;
 use super::layout::Layout;
 use super::program::ProgramPlan;
@@ -57,7 +58,7 @@ pub fn controller(layout: &Layout, port: u16) -> Result<ProgramPlan> {
 /// If its configuration cannot be written.
 pub fn switch(layout: &Layout, host: &str, workers: usize) -> Result<ProgramPlan> {
     let config = format!(
-        "# Written by `weft up`.\nhost = {host:?}\ncontroller = \"unix:{}\"\nsocket = {:?}\n\n[underlay]\ninterface = \"eth0\"\n\n[workers]\ncount = {workers}\n",
+        "# Written by `weft up`.\nhost = {host:?}\ncontroller = \"unix:{}\"\nsocket = {:?}\n\n[underlay]\ninterface = \"eth0\"\n\n[workers]\ncount = {workers}\n\n[physical]\n{PROVIDER} = {PROVIDER_INTERFACE:?}\n",
         layout.controller_socket().display(),
         layout.switch_socket(host),
     );

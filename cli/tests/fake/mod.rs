@@ -114,6 +114,7 @@ impl Service {
 
 fn rules() -> Vec<RuleState> {
     let state = |line: &str, packets, age_seconds, origin: &str, table_name: &str| RuleState {
+        idle_seconds: None,
         rule: Some(text::parse_rule(line).unwrap()),
         packets,
         bytes: packets * 60,
@@ -180,6 +181,9 @@ impl Switch for Service {
             bundle.remove_address_sets.extend(message.remove_address_sets);
             bundle.set_groups.extend(message.set_groups);
             bundle.remove_groups.extend(message.remove_groups);
+            bundle.remove_rules.extend(message.remove_rules);
+            bundle.set_meters.extend(message.set_meters);
+            bundle.remove_meters.extend(message.remove_meters);
         }
         for (index, rule) in bundle.add_rules.iter().enumerate() {
             if text::format_rule(rule).contains("output:666") {
@@ -234,7 +238,7 @@ impl Switch for Service {
     async fn list_tables(&self, request: Request<ListTablesRequest>) -> Result<Response<ListTablesReply>, Status> {
         self.note(request);
         let config = TableConfig { name: "classify".into(), ..TableConfig::default() };
-        let tables = vec![TableState { config: Some(config), rules: 1, masks: 1 }];
+        let tables = vec![TableState { config: Some(config), rules: 1, masks: 1, lookups: 5, matches: 4 }];
         Ok(Response::new(ListTablesReply { tables }))
     }
 
@@ -319,6 +323,29 @@ impl Switch for Service {
         self.note(request);
         let packet = PacketIn { in_port: 1, reason: 3, total_length: 14, frame: vec![2; 14], ..PacketIn::default() };
         Ok(Response::new(tokio_stream::iter(vec![Ok(packet); 3])))
+    }
+
+    async fn send_packets(&self, request: Request<SendPacketsRequest>) -> Result<Response<SendPacketsReply>, Status> {
+        let handled = self.note(request).packets.len() as u32;
+        Ok(Response::new(SendPacketsReply { handled }))
+    }
+
+    type WatchRemovalsStream = Stream<FlowRemoved>;
+
+    async fn watch_removals(
+        &self,
+        request: Request<WatchRemovalsRequest>,
+    ) -> Result<Response<Self::WatchRemovalsStream>, Status> {
+        self.note(request);
+        let removed = FlowRemoved { packets: 4, ..FlowRemoved::default() };
+        Ok(Response::new(tokio_stream::iter(vec![Ok(removed); 2])))
+    }
+
+    async fn list_meters(&self, request: Request<ListMetersRequest>) -> Result<Response<ListMetersReply>, Status> {
+        self.note(request);
+        let meter = Meter { meter: 7, unit: MeterUnit::Packets.into(), rate: 100, burst: 0 };
+        let state = MeterState { meter: Some(meter), packets: 9, dropped_packets: 2, ..MeterState::default() };
+        Ok(Response::new(ListMetersReply { meters: vec![state] }))
     }
 
     type CaptureFramesStream = Stream<CaptureFramesReply>;

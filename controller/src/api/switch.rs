@@ -209,6 +209,20 @@ impl v1::switch_server::Switch for SwitchService {
         self.streamed(request, "WatchPunts", false).await
     }
 
+    async fn send_packets(&self, request: Request<v1::SendPacketsRequest>) -> Reply<v1::SendPacketsReply> {
+        self.unary(request, "SendPackets").await
+    }
+
+    type WatchRemovalsStream = BoxStream<'static, Result<v1::FlowRemoved, Status>>;
+
+    async fn watch_removals(&self, request: Request<v1::WatchRemovalsRequest>) -> Reply<Self::WatchRemovalsStream> {
+        self.streamed(request, "WatchRemovals", false).await
+    }
+
+    async fn list_meters(&self, request: Request<v1::ListMetersRequest>) -> Reply<v1::ListMetersReply> {
+        self.unary(request, "ListMeters").await
+    }
+
     type CaptureFramesStream = BoxStream<'static, Result<v1::CaptureFramesReply, Status>>;
 
     async fn capture_frames(&self, request: Request<v1::CaptureFramesRequest>) -> Reply<Self::CaptureFramesStream> {

@@ -32,7 +32,8 @@
 //! | neighbour | to a next hop that route has found: on to deliver | 200 |
 //! | | to the external network: the MAC of the router outside, or of the destination itself; out there | 100, 110 |
 //! | | the same, of what came by that link: back there | 105, 115 |
-//! | deliver | from outside, or by way of it, to a MAC elsewhere that the packet came from: back into the tunnel | 310 |
+//! | deliver | from the tunnel, routed by the external side, to a MAC elsewhere: back into the tunnel | 310 |
+//! | output | from a port to its own floating IP: back to it | 110 |
 //!
 //! What is sent outside travels on the instance's own segment to its gateway host, and is routed there, once: the
 //! *central MAC* of a router's interface is where. Answers are routed from the gateway host to the instance's.
@@ -45,11 +46,11 @@
 use super::carrier;
 use super::network::arp_answer;
 use super::physical;
-use super::pipeline::{CLASSIFY, DELIVER, DNAT, L2, NEIGHBOUR, RESPOND, ROUTE, SNAT};
+use super::pipeline::{CLASSIFY, DELIVER, DNAT, L2, NEIGHBOUR, OUTPUT, RESPOND, ROUTE, SNAT};
 use super::router::{Interface, of_router};
 use super::rule::{RuleBuilder, act, cookie, output, set};
 use super::state::HostState;
-use crate::model::{Ipv4Prefix, Model, Network, Router, reaches};
+use crate::model::{Ipv4Prefix, Model, Network, Port, Router, reaches};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use uuid::Uuid;
@@ -207,10 +208,23 @@ pub(super) fn compile(state: &mut HostState, model: &Model, host: Uuid, here: &B
     }
     for network in inside.into_iter().filter_map(|network| model.networks.get(network)) {
         carrier::back(state, model, network, host, FROM_OUTSIDE);
+        for port in model.ports_plugged(network.id, host) {
+            itself(state, port);
+        }
         if !here.contains(&network.id) {
             carrier::admit(state, model, network, host);
         }
     }
+}
+
+/// What a port here sends to its own floating IP.
+fn itself(state: &mut HostState, port: &Port) {
+    let cookie = cookie("itself", &port.id.to_string());
+    state.origin(cookie, format!("port {}: what it sends to its own floating IP", port.name));
+    let (number, bit) = (port.number.to_be_bytes(), FROM_OUTSIDE.to_be_bytes());
+    let rule = RuleBuilder::new(OUTPUT, 110, cookie).in_port(port.number).with(Field::Reg1, number);
+    // An output to where it came from has to be said so.
+    state.add(rule.with_mask(Field::Reg6, bit, bit).apply(vec![output(weft_proto::PORT_IN_PORT)]));
 }
 
 fn of_network(state: &mut HostState, network: &Network, kind: &str, what: &str) -> u64 {

@@ -167,7 +167,8 @@ fn route(state: &mut HostState, model: &Model, router: &Router, (host, here): (U
         .collect();
     let outside = Outside::of(model, router, host);
     let leaves_here = outside.as_ref().filter(|outside| outside.is_here());
-    for interface in interfaces.iter().chain(outside.as_ref().map(|outside| &outside.side)) {
+    // What is sent to its address outside may be an answer to somebody it hides: only there is that known.
+    for interface in interfaces.iter().chain(leaves_here.map(|outside| &outside.side)) {
         own_address(state, router, interface);
     }
     for from in interfaces.iter().filter(|interface| here.contains(&interface.network.id)) {

@@ -130,6 +130,28 @@ async fn address_sets_are_changed_and_dumped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn removed_rules_are_streamed_and_who_is_slow_is_told_so() {
+    let bench = Bench::new();
+    let mut client = SwitchClient::new(bench.channel().await);
+    let mut watch = async || client.watch_removals(v1::WatchRemovalsRequest {}).await.unwrap().into_inner();
+    let mut removals = watch().await;
+    let told = |priority| v1::Rule { notify_removal: true, ..rule(priority) };
+    let add = v1::Bundle { add_rules: (0..10_000).map(told).collect(), ..Default::default() };
+    let remove = v1::Bundle { remove_rules: (0..10_000).map(rule).collect(), ..Default::default() };
+    let mut client = SwitchClient::new(bench.channel().await);
+    client.apply_bundle(tokio_stream::iter([add])).await.unwrap();
+    client.apply_bundle(tokio_stream::iter([remove])).await.unwrap();
+    let (mut received, mut missed) = (0, 0);
+    while received + missed < 10_000 {
+        let removed = removals.next().await.unwrap().unwrap();
+        assert_eq!(removed.reason(), v1::RemovalReason::Delete);
+        received += 1;
+        missed += removed.missed;
+    }
+    assert!(missed > 0 && received >= crate::limits::REMOVALS_KEPT as u64, "{received} {missed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_names_the_request() {
     let bench = Bench::new();
     let mut client = SwitchClient::new(bench.channel().await);

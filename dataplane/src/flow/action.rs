@@ -16,6 +16,7 @@ use super::rule::RuleId;
 use crate::connection::Nat;
 use crate::drop::DropReason;
 use crate::limits::{ACTIONS_PER_RULE, BRANCH_DEPTH, TABLES};
+use crate::meter;
 use crate::packet::fragment::LEAST_MTU;
 use crate::respond::dhcp::DhcpOffer;
 use crate::respond::icmp::{self, Unreachable};
@@ -95,6 +96,8 @@ pub enum Action {
         /// The destination.
         destination: Option<Ipv4Addr>,
     },
+    /// Drops it if it exceeds the rate of the meter of this number.
+    Meter(u32),
 }
 
 impl Action {
@@ -116,7 +119,7 @@ impl Action {
             Self::ArpReply(_) | Self::DhcpReply(_) | Self::IcmpReply | Self::IcmpUnreachable { .. } => true,
             Self::SetField(_) | Self::PushVlan(_) | Self::PopVlan | Self::Track(_) => false,
             Self::Clone(_) | Self::Group(_) => false,
-            Self::DecTtl { .. } | Self::CheckMtu { .. } => false,
+            Self::DecTtl { .. } | Self::CheckMtu { .. } | Self::Meter(_) => false,
             Self::Neighbour(_) | Self::LearnNeighbour { .. } | Self::Translate { .. } => false,
         }
     }
@@ -202,6 +205,27 @@ impl Instructions {
         let mut destinations = BTreeSet::new();
         tunnel_destinations(self.apply.iter().chain(&self.write), &mut destinations);
         destinations
+    }
+
+    /// The meters that its actions name.
+    #[must_use]
+    pub fn meters(&self) -> BTreeSet<u32> {
+        let mut named = BTreeSet::new();
+        meters(self.apply.iter().chain(&self.write), &mut named);
+        named
+    }
+}
+
+/// Adds the meters that actions name.
+fn meters<'a>(actions: impl Iterator<Item = &'a Action>, all: &mut BTreeSet<u32>) {
+    for action in actions {
+        match action {
+            Action::Meter(number) => {
+                all.insert(*number);
+            }
+            Action::Clone(clone) => meters(clone.actions.iter(), all),
+            _ => {}
+        }
     }
 }
 
@@ -354,6 +378,7 @@ pub fn action_to_message(action: &Action) -> Vec<v1::Action> {
         Action::Translate { source, destination } => {
             Wire::Translate(v1::Translate { source: octets(*source), destination: octets(*destination) })
         }
+        Action::Meter(meter) => Wire::Meter(v1::MeterAction { meter: *meter }),
     };
     vec![v1::Action { action: Some(one) }]
 }
@@ -489,6 +514,7 @@ fn action(message: &v1::Action, id: Option<&RuleId>) -> Result<Action, Fault> {
         },
         Wire::Drop(dropped) => Action::Drop(drop_reason(dropped.cause)?),
         Wire::Ct(track) => Action::Track(track::from_message(track).map_err(|fault| fault.within("ct"))?),
+        Wire::Meter(action) => Action::Meter(meter::number(action.meter, "meter.meter")?),
         Wire::Group(group) => Action::Group(group.group),
         Wire::Clone(clone) => {
             let Some(id) = id else { return Err(not_in_bucket("clone")) };

@@ -27,6 +27,7 @@ use super::resolve::Resolution;
 use super::rule::{Rule, RuleCounters};
 use super::shared::Shared;
 use super::state::FlowState;
+use super::statistics::TableStatistics;
 use crate::capture::Walk;
 use crate::limits::{CACHE_ENTRIES, CACHE_ENTRY_BYTES, CACHE_MASKS, CACHE_SPARE};
 use crate::neighbours::Used;
@@ -62,6 +63,7 @@ struct Way {
     hops: Box<[Arc<Used>]>,
     /// Groups and buckets that count its packets.
     counted: Box<[Arc<RuleCounters>]>,
+    missed: Box<[u8]>,
     passed: Box<[Passed]>,
 }
 
@@ -70,6 +72,7 @@ impl PartialEq for Way {
         let same = |(one, other): (&Arc<Rule>, &Arc<Rule>)| Arc::ptr_eq(one, other);
         self.mask == other.mask
             && self.stable == other.stable
+            && self.missed == other.missed
             && self.passed == other.passed
             && self.rules.len() == other.rules.len()
             && self.rules.iter().zip(other.rules.iter()).all(same)
@@ -171,6 +174,8 @@ pub struct Cache {
     hand: usize,
     /// What it has done.
     pub counters: CacheCounters,
+    /// Packets by table, as far as they were brought to the rules.
+    pub tables: TableStatistics,
 }
 
 impl Default for Cache {
@@ -189,6 +194,7 @@ impl Default for Cache {
             hasher: foldhash::fast::RandomState::default(),
             hand: 0,
             counters: CacheCounters::default(),
+            tables: TableStatistics::default(),
         }
     }
 }
@@ -331,6 +337,7 @@ impl Cache {
             rules: resolution.rules.into(),
             hops: resolution.hops.used.into(),
             counted: resolution.counted.into(),
+            missed: resolution.missed.into(),
             passed: resolution.passed.into(),
         };
         let mut all = [0; WORDS];
@@ -413,7 +420,7 @@ impl Cache {
     /// Removes an entry; its counts reach the rules first.
     pub fn remove(&mut self, number: EntryNumber) {
         let Some(mut entry) = self.entries[number as usize].take() else { return };
-        settle(&mut entry);
+        settle(&mut entry, &mut self.tables);
         if entry.tabled
             && let Some(table) = self.masks.iter_mut().find(|table| table.mask == entry.way.mask)
         {
@@ -431,7 +438,7 @@ impl Cache {
     pub fn flush(&mut self) {
         for number in std::mem::take(&mut self.dirty) {
             if let Some(entry) = self.entries[number as usize].as_mut() {
-                settle(entry);
+                settle(entry, &mut self.tables);
             }
         }
     }
@@ -541,14 +548,15 @@ impl Cache {
     }
 }
 
-fn settle(entry: &mut Entry) {
+fn settle(entry: &mut Entry, tables: &mut TableStatistics) {
     entry.dirty = false;
     let (packets, bytes) = (std::mem::take(&mut entry.packets), std::mem::take(&mut entry.bytes));
     entry.packets_before += packets;
     entry.bytes_before += bytes;
     if packets > 0 {
-        entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes));
+        tables.count(&entry.way.rules, &entry.way.missed, packets);
+        entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes, entry.used));
+        entry.way.counted.iter().for_each(|counters| counters.add(packets, bytes, entry.used));
         entry.way.hops.iter().for_each(|used| used.mark(entry.used));
-        entry.way.counted.iter().for_each(|counters| counters.add(packets, bytes));
     }
 }

@@ -264,7 +264,7 @@ impl Classifier {
 mod tests {
     use super::*;
     use crate::flow::action::Instructions;
-    use crate::flow::rule::RuleId;
+    use crate::flow::rule::{Life, RuleId};
     use proptest::prelude::*;
 
     /// A rule over three small fields, so that random rules overlap often.
@@ -281,6 +281,8 @@ mod tests {
             instructions: Instructions::default(),
             cookie: 0,
             created: 0,
+            since: 0,
+            life: Life::default(),
             counters: Arc::default(),
         })
     }

@@ -118,6 +118,15 @@ impl Effect {
         matches!(self, Self::Undeliverable { .. } | Self::Neighbour(NextHop { mac: None, .. }))
     }
 
+    /// The meter that it asks.
+    #[must_use]
+    pub fn meter(&self) -> Option<u32> {
+        match self {
+            Self::Action { action: Action::Meter(number), .. } => Some(*number),
+            _ => None,
+        }
+    }
+
     /// Whether the packet, or a copy of it, goes somewhere here.
     #[must_use]
     pub fn sends(&self) -> bool {

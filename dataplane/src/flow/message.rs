@@ -16,7 +16,7 @@ mod tests;
 
 use super::action::{instructions_from_message, instructions_to_message};
 use super::key::FlowKey;
-use super::rule::{Owner, Rule, RuleCounters, RuleId, SetMatch};
+use super::rule::{Life, Owner, Rule, RuleCounters, RuleId, SetMatch};
 use super::tables::{SetChange, TableSettings};
 use crate::limits::{ADDRESS_SET_MEMBERS, TABLES};
 use std::net::Ipv4Addr;
@@ -43,7 +43,38 @@ pub fn rule_from_message(message: &v1::Rule, now: u64) -> Result<Rule, Fault> {
     let id = rule_id_from_message(message)?;
     let instructions = message.instructions.clone().unwrap_or_default();
     let instructions = instructions_from_message(&instructions, &id).map_err(|fault| fault.within("instructions"))?;
-    Ok(Rule { id, instructions, cookie: message.cookie, created: now, counters: Arc::new(RuleCounters::default()) })
+    let life = life_from_message(message, id.owner)?;
+    let counters = Arc::new(RuleCounters::default());
+    Ok(Rule { id, instructions, cookie: message.cookie, created: now, since: now, life, counters })
+}
+
+/// When the rule of a message ends by itself.
+fn life_from_message(message: &v1::Rule, owner: Owner) -> Result<Life, Fault> {
+    let timeout = |seconds: u32, place: &str| {
+        u16::try_from(seconds).map_err(|_| {
+            let problem = format!("a timeout of {seconds} seconds");
+            Fault::invalid("bad_timeout", place, problem, "Use 1 to 65535 seconds, or 0 for none.")
+        })
+    };
+    let idle = timeout(message.idle_timeout_seconds, "idle_timeout_seconds")?;
+    let hard = timeout(message.hard_timeout_seconds, "hard_timeout_seconds")?;
+    let life = Life { idle, hard, notify: message.notify_removal };
+    if owner == Owner::Fabric && life != Life::default() {
+        // The controller compares by digest: a rule that ended by itself would be one that was lost, and sent again.
+        return Err(Fault::invalid(
+            "timeout_of_fabric",
+            if idle != 0 {
+                "idle_timeout_seconds"
+            } else if hard != 0 {
+                "hard_timeout_seconds"
+            } else {
+                "notify_removal"
+            },
+            "rules of the fabric stay until the controller removes them",
+            "Leave timeouts and notify_removal out, or add the rule by hand.",
+        ));
+    }
+    Ok(life)
 }
 
 /// What identifies the rule of a message; its instructions are not looked at.
@@ -120,6 +151,9 @@ pub fn to_message(rule: &Rule) -> v1::Rule {
         instructions: Some(instructions_to_message(&rule.instructions)),
         cookie: rule.cookie,
         owner: owner_to_message(rule.id.owner).into(),
+        idle_timeout_seconds: rule.life.idle.into(),
+        hard_timeout_seconds: rule.life.hard.into(),
+        notify_removal: rule.life.notify,
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`rule`], [`classifier`], [`state`], [`tables`]: rules, found by key, in tables that change
 //!   atomically; [`group`], [`groups`]: what rules share; [`log`]: what changed lately.
 //! - [`resolve`]: the walk of one packet; [`effect`]: what comes of it; [`trace`]: the same walk, written down.
+//! - [`statistics`]: packets by table.
 //! - [`program`], [`rewrite`]: the walk's result, compiled to steps; [`cache`], [`buckets`]: where
 //!   programs are found again.
 
@@ -24,6 +25,7 @@ pub mod rewrite;
 pub mod rule;
 mod shared;
 pub mod state;
+pub mod statistics;
 pub mod tables;
 pub mod trace;
 pub mod translate;

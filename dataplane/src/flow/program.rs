@@ -80,6 +80,8 @@ pub trait Egress {
     fn hand_over(&mut self, worker: u16, frame: Frame, key: &FlowKey);
     /// An ARP packet says where its sender is.
     fn learn(&mut self, hop: Hop, mac: [u8; 6]);
+    /// Whether a meter lets the frame pass.
+    fn admit(&mut self, meter: u32, frame: &Frame) -> bool;
     /// Whether one more reply may be composed in this batch.
     fn may_reply(&mut self) -> bool;
     /// The slot the frame came in by.
@@ -180,6 +182,10 @@ impl Program {
                 }
             } else if step.teaches() {
                 learn(step, passing.key, egress);
+            } else if let Some(meter) = step.meter() {
+                if !egress.admit(meter, &frame) {
+                    return egress.discard(frame, DropReason::Meter);
+                }
             } else if let Err(refusal) = change(step, &mut frame, &mut passing.layout, &mut passing.mtu) {
                 return self.refuse(frame, refusal, &passing, egress);
             }
@@ -259,6 +265,7 @@ impl Program {
             | Action::Neighbour(_)
             | Action::LearnNeighbour { .. }
             | Action::Translate { .. }
+            | Action::Meter(_)
             | Action::DecTtl { .. } => egress.discard(frame, DropReason::NoOutput),
         }
     }
@@ -477,6 +484,7 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Optio
         | Action::Punt { .. }
         | Action::Drop(_)
         | Action::Track(_)
+        | Action::Meter(_)
         | Action::Clone(_)
         | Action::Group(_)
         | Action::ArpReply(_)

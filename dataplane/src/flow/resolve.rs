@@ -132,6 +132,8 @@ pub struct Resolution {
     pub rules: Vec<Arc<Rule>>,
     /// What else counts it: groups and buckets.
     pub counted: Vec<Arc<RuleCounters>>,
+    /// The tables in which no rule was found: there it ended, or a branch of it.
+    pub missed: Vec<u8>,
     /// Tables passed, and topology used.
     pub passed: Vec<Passed>,
     /// Set if no effect sends the packet anywhere.
@@ -174,6 +176,13 @@ pub fn resolve(view: &View<'_>, packet: &Packet<'_>, observer: &mut impl Observe
     walk.finish(verdict)
 }
 
+/// What comes of a rule's actions alone, without any table and without the rest of its instructions.
+pub fn resolve_actions(view: &View<'_>, packet: &Packet<'_>, rule: &Arc<Rule>) -> Resolution {
+    let mut walk = Walk::new(view, packet);
+    let verdict = rule.instructions.apply.iter().try_for_each(|action| walk.apply(action, rule, &mut Unobserved));
+    walk.finish(verdict)
+}
+
 struct PassedTable {
     table: u8,
     partition: u16,
@@ -203,6 +212,7 @@ struct Walk<'a> {
     effects: Vec<Effect>,
     rules: Vec<Arc<Rule>>,
     counted: Vec<Arc<RuleCounters>>,
+    missed: Vec<u8>,
     tables: Vec<PassedTable>,
     topology: Vec<Passed>,
     set: ActionSet,
@@ -266,6 +276,7 @@ impl<'a> Walk<'a> {
             effects: Vec::new(),
             rules: Vec::new(),
             counted: Vec::new(),
+            missed: Vec::new(),
             tables: Vec::new(),
             topology: Vec::new(),
             set: ActionSet::default(),
@@ -308,7 +319,10 @@ impl<'a> Walk<'a> {
                 self.pass_table(table, Field::InPort);
             }
             observer.searched(table, found);
-            let Some(rule) = found else { return Err(DropReason::TableMiss) };
+            let Some(rule) = found else {
+                self.missed.push(table);
+                return Err(DropReason::TableMiss);
+            };
             self.rules.push(rule.clone());
             match self.execute(rule, observer)? {
                 Some(next) => table = next,
@@ -384,7 +398,7 @@ impl<'a> Walk<'a> {
                 return self.gateway(action, rule);
             }
             Action::ArpReply(_) => self.consult(Field::EthType),
-            Action::Punt { .. } | Action::DhcpReply(_) => {}
+            Action::Punt { .. } | Action::DhcpReply(_) | Action::Meter(_) => {}
         }
         if action.answers() {
             self.find_back();

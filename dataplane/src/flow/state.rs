@@ -160,10 +160,12 @@ impl FlowState {
         table.settings = Some(settings);
     }
 
-    /// Adds a rule, or replaces the one of its identity; false if the same one is there already.
+    /// Adds a rule, or replaces the one of its identity; false if the same one is there already. One with
+    /// timeouts is replaced even by its like: they begin anew.
     pub fn add(&mut self, mut rule: Rule, version: u64, remains: &mut Vec<Remains>) -> bool {
         if let Some(old) = self.find(&rule.id).cloned() {
-            if old.instructions == rule.instructions && old.cookie == rule.cookie {
+            let same = old.instructions == rule.instructions && old.cookie == rule.cookie && old.life == rule.life;
+            if same && !rule.life.is_timed() {
                 return false;
             }
             rule.counters = old.counters.clone();
@@ -188,9 +190,9 @@ impl FlowState {
         true
     }
 
-    /// Removes a rule; false if there is none.
-    pub fn remove(&mut self, id: &RuleId, version: u64, remains: &mut Vec<Remains>) -> bool {
-        let Some(rule) = self.find(id).cloned() else { return false };
+    /// Removes a rule, and gives it; `None` if there is none.
+    pub fn remove(&mut self, id: &RuleId, version: u64, remains: &mut Vec<Remains>) -> Option<Arc<Rule>> {
+        let rule = self.find(id).cloned()?;
         self.groups.count(&rule, false);
         let places = self.places(id);
         let table = self.tables.get_mut(&id.table).expect("the rule was found in it");
@@ -211,7 +213,7 @@ impl FlowState {
         }
         table.count -= 1;
         self.count -= 1;
-        true
+        Some(rule)
     }
 
     /// The rules that name a set, with their tables.

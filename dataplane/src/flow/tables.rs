@@ -111,7 +111,7 @@ pub struct Change {
 }
 
 /// What a commit did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Committed {
     /// The version from which on it is visible.
     pub version: u64,
@@ -119,6 +119,10 @@ pub struct Committed {
     pub added: usize,
     /// Rules that are gone.
     pub removed: usize,
+    /// Those of them whose removal is to be told.
+    pub told: Vec<Arc<Rule>>,
+    /// Rules that are there now and end by themselves, of those that were to be added.
+    pub timed: Vec<Arc<Rule>>,
 }
 
 /// How far a worker is; it alone writes it.
@@ -252,8 +256,13 @@ impl Tables {
         }
         for step in remove.chunks(STEP) {
             let mut state = self.write();
-            done.removed += step.iter().filter(|id| state.remove(id, version, &mut remains)).count();
+            for rule in step.iter().filter_map(|id| state.remove(id, version, &mut remains)) {
+                done.removed += 1;
+                done.told.extend(rule.life.notify.then_some(rule));
+            }
         }
+        let timed: Vec<RuleId> =
+            change.add.iter().filter(|rule| rule.life.is_timed()).map(|rule| rule.id.clone()).collect();
         let mut add = change.add.into_iter().peekable();
         while add.peek().is_some() {
             let mut state = self.write();
@@ -261,6 +270,12 @@ impl Tables {
                 add.by_ref().take(STEP).filter_map(|rule| state.add(rule, version, &mut remains).then_some(())).count();
         }
 
+        if !timed.is_empty() {
+            let state = self.read();
+            done.timed.extend(timed.iter().filter_map(|id| state.find(id).cloned()));
+        }
+        // Removed and added again by the same change: it is not gone.
+        done.told.retain(|rule| self.read().find(&rule.id).is_none());
         self.version.store(version, Ordering::SeqCst);
         self.wait_for_workers(version);
         let mut remains = remains.into_iter().peekable();
@@ -371,6 +386,12 @@ impl Tables {
                 .then_with(|| one.value.words().cmp(other.value.words()))
         });
         rules
+    }
+
+    /// Whether just this rule, and none that took its place, is there.
+    #[must_use]
+    pub fn has(&self, rule: &Arc<Rule>) -> bool {
+        self.read().find(&rule.id).is_some_and(|own| Arc::ptr_eq(own, rule))
     }
 
     /// How many rules there are.

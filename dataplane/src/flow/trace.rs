@@ -55,6 +55,7 @@ pub fn rule_state(rule: &Rule, table_name: &str, now: u64) -> v1::RuleState {
         age_seconds: now.saturating_sub(rule.created) / 1_000_000,
         origin: String::new(),
         table_name: table_name.to_owned(),
+        idle_seconds: rule.counters.used().map(|used| now.saturating_sub(used) / 1_000_000),
     }
 }
 

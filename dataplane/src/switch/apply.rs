@@ -80,7 +80,21 @@ impl Switch {
             topology: None,
         };
         let announcements = std::mem::take(&mut plan.announcements);
-        let done = if changes_ports { self.change_ports(&plan, change, state)? } else { self.tables.commit(change)? };
+        let meters = plan.meters.as_ref().map(|after| self.changed_meters(&state.meters, after));
+        if let Some(meters) = &meters {
+            // Rules that go may name meters that go.
+            let both = state.meters.clone().into_iter().chain(meters.clone()).collect();
+            self.give_meters(&both);
+        }
+        let done = if changes_ports { self.change_ports(&plan, change, state) } else { self.tables.commit(change) };
+        if let Some(meters) = meters {
+            if done.is_ok() {
+                state.meters = meters;
+            }
+            self.give_meters(&state.meters);
+        }
+        let done = done?;
+        self.settle_lives(state, &done, |_| None);
         if let Some((term, generation)) = plan.position {
             (state.term, state.generation) = (term, generation);
         }
@@ -256,6 +270,7 @@ impl Switch {
             for (slot, reason, frames) in report.unsent {
                 *totals.unsent.entry((slot, reason)).or_default() += frames;
             }
+            totals.tables.extend(report.tables);
             for (slot, reason, branches) in report.branches {
                 *totals.branches.entry((slot, reason)).or_default() += branches;
             }

@@ -4,13 +4,14 @@
 //! hand-made. Owners left out are filled in; those of the other side are refused, so that neither can
 //! touch what the other made.
 
-use super::State;
 use super::origins::Origins;
+use super::{State, meters};
 use crate::flow::group::{self, Group, GroupId};
 use crate::flow::message;
 use crate::flow::rule::{Owner, Rule, RuleId};
 use crate::flow::tables::{SetChange, TableSettings, Tables};
 use crate::limits::{BUNDLE_BYTES, BUNDLE_PARTS, RULES};
+use crate::meter::Meter;
 use crate::worker::Announcement;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -36,6 +37,8 @@ pub(super) struct Plan {
     pub set_groups: Vec<Group>,
     pub remove_groups: Vec<GroupId>,
     pub sets: Vec<SetChange>,
+    /// All of them after it; `None`: as they are.
+    pub meters: Option<BTreeMap<u32, Meter>>,
     /// After it; `None`: as it is.
     pub set_owners: Option<BTreeMap<Arc<str>, Owner>>,
     pub origins: Vec<v1::Origin>,
@@ -124,6 +127,8 @@ pub(super) fn merge(parts: Vec<v1::Bundle>) -> Result<v1::Bundle, Fault> {
         whole.remove_groups.extend(part.remove_groups);
         whole.request_ids.extend(part.request_ids);
         whole.announcements.extend(part.announcements);
+        whole.set_meters.extend(part.set_meters);
+        whole.remove_meters.extend(part.remove_meters);
     }
     whole.more = false;
     Ok(whole)
@@ -155,6 +160,7 @@ pub(super) fn plan(
     let (add, remove) = rules(&mut bundle, owner)?;
     let set_groups = groups(&mut bundle, owner)?;
     let remove_groups = bundle.remove_groups.iter().map(|&number| (owner, number)).collect();
+    let meters = meters::plan(&bundle, owner, replace, state, tables, (&add, &remove))?;
     let mut sets = message::set_changes_from_message(&bundle)?;
     let set_owners = set_owners(&mut sets, owner, replace, state)?;
     Origins::check(&bundle.origins)?;
@@ -168,6 +174,7 @@ pub(super) fn plan(
         set_groups,
         remove_groups,
         sets,
+        meters,
         set_owners,
         origins: std::mem::take(&mut bundle.origins),
         open: Vec::new(),

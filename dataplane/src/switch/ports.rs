@@ -5,6 +5,7 @@ use super::open::{Device, TunnelEnd, TunnelSettings};
 use super::underlay::UnderlayState;
 use crate::drop::DropReason;
 use crate::flow::rule::Owner;
+use crate::flow::statistics::TableCounts;
 use crate::limits::PORTS;
 use crate::port::{PortSlot, QueueCounters};
 use crate::topology::{Path, PortInfo, PortKind, Topology};
@@ -62,6 +63,8 @@ pub(super) struct Totals {
     /// Branches, by ingress port.
     pub branches: Counts,
     pub packets: HashMap<PortSlot, QueueCounters>,
+    /// Of each worker.
+    pub tables: Vec<(u8, TableCounts)>,
 }
 
 impl Ports {

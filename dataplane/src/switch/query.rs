@@ -8,6 +8,7 @@ use crate::flow::key::FlowKey;
 use crate::flow::message::{self, owner_from_message};
 use crate::flow::resolve::{Connected, Packet};
 use crate::flow::rule::{Owner, Rule};
+use crate::flow::statistics::TableCounts;
 use crate::flow::trace::rule_state;
 use crate::packet::memory::Class;
 use crate::worker::Traced;
@@ -162,9 +163,18 @@ impl Switch {
     /// `ListTables`.
     #[must_use]
     pub fn tables(&self) -> v1::ListTablesReply {
+        let mut counts: BTreeMap<u8, TableCounts> = BTreeMap::new();
+        for (table, own) in self.totals().tables {
+            let sum = counts.entry(table).or_default();
+            sum.matched += own.matched;
+            sum.missed += own.missed;
+        }
         // At one moment, as a dump.
         let _state = self.state();
+        let count = |table: u8| counts.get(&table).copied().unwrap_or_default();
         let states = self.tables.states().into_iter().map(|(table, settings, rules, masks)| v1::TableState {
+            lookups: count(table).matched + count(table).missed,
+            matches: count(table).matched,
             config: Some(settings.map_or_else(
                 || v1::TableConfig { table: table.into(), ..Default::default() },
                 |settings| message::settings_to_message(&settings),

@@ -4,8 +4,11 @@
 mod announcements;
 mod bundle;
 mod capture;
+mod expiry;
+mod meters;
 mod moment;
 mod numbers;
+mod packets;
 mod ports;
 mod query;
 mod tunnel;
@@ -104,12 +107,16 @@ fn bench() -> Bench {
 }
 
 fn started(managed: bool) -> Bench {
+    with_workers(managed, 1)
+}
+
+fn with_workers(managed: bool, workers: usize) -> Bench {
     let ports = TestPorts::default();
     let switch = Switch::start(SwitchSettings {
         host: "bench".to_owned(),
         managed,
         memory: Memory::map(512, 64).unwrap(),
-        workers: vec![WorkerSettings { core: None, spin: false }],
+        workers: vec![WorkerSettings { core: None, spin: false }; workers],
         opener: Box::new(ports.clone()),
         physical: std::collections::BTreeMap::new(),
     });

@@ -4,6 +4,7 @@
 use super::Worker;
 use super::announcements::{Announcement, Announcements};
 use super::credit::Credit;
+use super::inject::Injected;
 use super::neighbours::WaitingForHops;
 use crate::capture::Capture;
 use crate::clock;
@@ -16,9 +17,11 @@ use crate::flow::key::FlowKey;
 use crate::flow::message;
 use crate::flow::program::Program;
 use crate::flow::resolve::{Connected, Packet};
+use crate::flow::statistics::TableCounts;
 use crate::flow::tables::{Progress, Tables};
 use crate::handover::Links;
 use crate::limits::{BATCH, PORTS};
+use crate::meter::{Meter, MeterCounters};
 use crate::packet::memory::{Class, Memory};
 use crate::packet::parse::parse_bytes;
 use crate::packet::pool::Pool;
@@ -63,6 +66,8 @@ pub struct WorkerReport {
     pub branches: Vec<(PortSlot, DropReason, u64)>,
     /// Of device ports their queues' counters, of tunnel ports what was decapsulated and encapsulated.
     pub ports: Vec<(PortSlot, QueueCounters)>,
+    /// Packets by table.
+    pub tables: Vec<(u8, TableCounts)>,
     /// Buffers this worker has free in its own cache: chunks, runs.
     pub cached_buffers: (usize, usize),
 }
@@ -136,6 +141,13 @@ pub(super) enum Command {
     Connections(Filter, usize, Sender<(Vec<Listed>, Option<usize>)>),
     /// Likewise to be ended; gives how many were.
     Flush(Filter, usize, Sender<(usize, Option<usize>)>),
+    /// Brings what was counted to the rules.
+    Settle(Sender<()>),
+    MeterCounters(Sender<Vec<(u32, MeterCounters)>>),
+    /// The meters from now on, each with this worker's part.
+    Meters(Vec<(Meter, f64)>, Sender<()>),
+    /// Handles frames as if they had come in.
+    Inject(Vec<Injected>, Sender<()>),
     Capture(Box<Capture>, Sender<()>),
     EndCapture(u32, Sender<()>),
     Stop,
@@ -186,6 +198,22 @@ impl Worker {
             }
             Command::Flush(filter, from, reply) => {
                 let _ = reply.send(self.flush_connections(&filter, from));
+            }
+            Command::Settle(done) => {
+                self.cache.flush();
+                let _ = done.send(());
+            }
+            Command::MeterCounters(reply) => {
+                let _ = reply.send(self.outgoing.meters.counters());
+            }
+            Command::Meters(meters, done) => {
+                self.outgoing.meters.now = clock::now();
+                self.outgoing.meters.set(&meters);
+                let _ = done.send(());
+            }
+            Command::Inject(frames, done) => {
+                self.inject(&frames);
+                let _ = done.send(());
             }
             Command::Capture(capture, done) => {
                 self.outgoing.captures.add(*capture);
@@ -263,6 +291,7 @@ impl Worker {
             unsent: self.outgoing.outcomes.unsent.iter().collect(),
             branches: self.outgoing.outcomes.branches.iter().collect(),
             ports: self.outgoing.counters(),
+            tables: self.cache.tables.counts(),
             cached_buffers: (pool.cached(Class::Chunk), pool.cached(Class::Run)),
         }
     }
@@ -452,6 +481,29 @@ impl WorkerHandle {
             from = next;
         }
         ended
+    }
+
+    /// Brings rules' counters up to date.
+    pub fn settle(&self) {
+        self.ask(Command::Settle);
+    }
+
+    /// What came to the worker's meters so far, by number.
+    #[must_use]
+    pub fn meter_counters(&self) -> Vec<(u32, MeterCounters)> {
+        self.ask(Command::MeterCounters)
+    }
+
+    /// The worker has these meters from now on, each with this part of its rate. Those that rules name must be
+    /// there before the rules are, and as long.
+    pub fn set_meters(&self, meters: Vec<(Meter, f64)>) {
+        self.ask(|done| Command::Meters(meters, done));
+    }
+
+    /// Handles frames as if they had come in, in order; at most [`BATCH`] at a time. Returns when they have left,
+    /// or are counted as dropped.
+    pub fn inject(&self, frames: Vec<Injected>) {
+        self.ask(|done| Command::Inject(frames, done));
     }
 
     /// Stops the thread: queues are closed, buffers returned.

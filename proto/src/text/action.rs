@@ -55,6 +55,7 @@ const ACTIONS: &[&str] = &[
     "group",
     "arp_reply",
     "dhcp_reply",
+    "meter",
     "goto_table",
     "resubmit",
     "write_actions",
@@ -63,14 +64,13 @@ const ACTIONS: &[&str] = &[
 ];
 
 /// Actions of Open vSwitch that this switch does not have, and what to do instead.
-const FOREIGN: [(&str, &str); 14] = [
+const FOREIGN: [(&str, &str); 13] = [
     ("normal", "There is no learning bridge in here; match eth_dst and output to its port."),
     ("flood", "Name each port: output:1,output:2."),
     ("all", "Name each port: output:1,output:2."),
     ("local", "There is no local port; output to a tap port by its number."),
     ("output_reg", "Output to a port by its number."),
     ("nat", "It stands in ct: ct(zone=1,nat) or ct(commit,zone=1,nat(src=192.0.2.1))."),
-    ("meter", "Meters are not built yet; leave it out."),
     ("learn", "Rules come from you or the controller; punt packets that should cause one."),
     ("move", "Fields cannot be copied; set_field writes constants."),
     ("note", "Name the rule's origin by its cookie."),
@@ -439,6 +439,13 @@ pub(super) fn one(word: Word<'_>, packets: Packets<'_>, depth: usize) -> Result<
             let inner = argument.call_argument(word, "dhcp_reply(address=10.0.0.5/24,server=10.0.0.2,mac=…)")?;
             Kind::DhcpReply(dhcp::parse(word, inner)?)
         }
+        "meter" => {
+            let number = match argument {
+                Argument::Call(number) => number,
+                _ => argument.colon_argument(word, "meter:1")?,
+            };
+            Kind::Meter(v1::MeterAction { meter: super::meter::number(number)? })
+        }
         "clear_actions" | "write_actions" | "write_metadata" | "goto_table" | "resubmit" => {
             return Err(not_in_set(word, name.text));
         }
@@ -593,6 +600,7 @@ pub fn format_action(action: &v1::Action) -> String {
         Some(Kind::Neighbour(neighbour)) => gateway::format_neighbour(neighbour),
         Some(Kind::LearnNeighbour(learn)) => gateway::format_learn(learn),
         Some(Kind::Translate(translate)) => gateway::format_translate(translate),
+        Some(Kind::Meter(meter)) => format!("meter:{}", meter.meter),
     }
 }
 

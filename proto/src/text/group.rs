@@ -115,11 +115,17 @@ fn in_bucket(group: &mut Group, word: Word<'_>, acting: bool) -> Result<bool, Fa
         return Err(word.fault("missing_actions", "actions= is followed by nothing", "Write actions=drop to drop."));
     }
     let action = one(action, Packets::Any, 0)?;
-    let cannot = match &action.action {
-        Some(Kind::Ct(_) | Kind::Clone(_) | Kind::Group(_)) => true,
-        Some(Kind::Neighbour(_) | Kind::LearnNeighbour(_) | Kind::Translate(_)) => true,
-        _ => false,
-    };
+    let cannot = matches!(
+        action.action,
+        Some(
+            Kind::Ct(_)
+                | Kind::Clone(_)
+                | Kind::Group(_)
+                | Kind::Neighbour(_)
+                | Kind::LearnNeighbour(_)
+                | Kind::Translate(_)
+        )
+    );
     if cannot {
         return Err(word.fault(
             "bad_action",

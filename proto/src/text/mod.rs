@@ -5,7 +5,7 @@
 //! In reading order: `scan` cuts a line into words with their columns; `value` reads and writes one
 //! field's value; `name` finds fields by any of their names; `matching` does lists of matches and
 //! described packets; `action` actions and instructions, with `dhcp` and `icmp` for the longer ones;
-//! `rule` whole rules and filters; `group` groups; `effect` what a trace reports.
+//! `rule` whole rules and filters; `group` groups; `meter` meters; `effect` what a trace reports.
 //!
 //! Invariants: for every valid rule, `parse_rule(format_rule(rule))` is `digest::canonical(rule)`; likewise of groups.
 //! Parsing never panics, whatever the input, and every error names its column, what is wrong and what
@@ -25,6 +25,7 @@ mod gateway;
 mod group;
 mod icmp;
 mod matching;
+mod meter;
 mod name;
 mod rule;
 mod scan;
@@ -38,5 +39,6 @@ pub use action::{format_action, format_actions, format_instructions};
 pub use effect::format_effect;
 pub use group::{format_group, group_type_name, parse_group};
 pub use matching::{format_match, parse_match, parse_packet};
-pub use rule::{DEFAULT_PRIORITY, format_rule, owner_name, parse_filter, parse_rule};
+pub use meter::{format_meter, parse_meter};
+pub use rule::{DEFAULT_PRIORITY, format_life, format_rule, owner_name, parse_filter, parse_rule};
 pub use value::{format_ip, format_mac, parse_mac};

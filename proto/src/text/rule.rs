@@ -17,20 +17,23 @@ struct Head<'a> {
     priority: Option<u32>,
     cookie: Option<u64>,
     owner: Owner,
+    idle_timeout: u32,
+    hard_timeout: u32,
+    notify_removal: bool,
     /// What remains: the match.
     matching: Vec<Word<'a>>,
     /// What follows `actions=`; `None` if there is no such word.
     actions: Option<Vec<Word<'a>>>,
 }
 
-const SETTINGS: [&str; 5] = ["table", "priority", "cookie", "owner", "actions"];
+const SETTINGS: [&str; 8] =
+    ["table", "priority", "cookie", "owner", "idle_timeout", "hard_timeout", "send_flow_rem", "actions"];
 
 /// Words of `dump-flows` that say how a rule fared; skipped, so that a dump can be read back.
 const COUNTERS: [&str; 6] = ["duration", "n_packets", "n_bytes", "idle_age", "hard_age", "age"];
 
 /// Settings of OpenFlow that rules do not have here.
-const FOREIGN: [&str; 7] =
-    ["idle_timeout", "hard_timeout", "importance", "send_flow_rem", "check_overlap", "reset_counts", "out_port"];
+const FOREIGN: [&str; 4] = ["importance", "check_overlap", "reset_counts", "out_port"];
 
 /// Reads a rule: `table=0,priority=100,in_port=1,ip,nw_src=10.0.0.0/24,actions=output:2`. Without a
 /// table it is for table 0, without a priority for 32768, without an owner for none. The result is
@@ -75,6 +78,9 @@ pub fn parse_rule(text: &str) -> Result<Rule, Fault> {
         instructions: Some(instructions),
         cookie: head.cookie.unwrap_or(0),
         owner: head.owner.into(),
+        idle_timeout_seconds: head.idle_timeout,
+        hard_timeout_seconds: head.hard_timeout,
+        notify_removal: head.notify_removal,
     }))
 }
 
@@ -104,6 +110,13 @@ pub fn parse_filter(text: &str, strict: bool) -> Result<DumpRulesRequest, Fault>
             "Leave it out, or ask for strict deletion with --strict.",
         ));
     }
+    if head.idle_timeout != 0 || head.hard_timeout != 0 || head.notify_removal {
+        return Err(line.fault(
+            "bad_filter",
+            "rules are selected by their match, not by their timeouts",
+            "Leave idle_timeout, hard_timeout and send_flow_rem out.",
+        ));
+    }
     let matches: Vec<FieldMatch> = matching::from_words(&head.matching)?;
     Ok(DumpRulesRequest {
         table: head.table,
@@ -124,6 +137,10 @@ fn head(line: Word<'_>) -> Result<Head<'_>, Fault> {
             continue;
         }
         let Some((name, value)) = word.split_once("=") else {
+            if word.text == "send_flow_rem" {
+                head.notify_removal = true;
+                continue;
+            }
             if FOREIGN.contains(&word.text) {
                 return Err(foreign(word));
             }
@@ -161,6 +178,8 @@ fn head(line: Word<'_>) -> Result<Head<'_>, Fault> {
                 }
                 head.cookie = Some(parse_number(number, "cookie", 64)?);
             }
+            "idle_timeout" => head.idle_timeout = parse_number(value, "idle_timeout", 16)? as u32,
+            "hard_timeout" => head.hard_timeout = parse_number(value, "hard_timeout", 16)? as u32,
             "owner" => {
                 head.owner = match value.text {
                     "fabric" => Owner::Fabric,
@@ -207,11 +226,7 @@ fn head(line: Word<'_>) -> Result<Head<'_>, Fault> {
 }
 
 fn foreign(word: Word<'_>) -> Fault {
-    word.fault(
-        "unsupported",
-        format!("rules have no {} here", word.text),
-        "Leave it out; rules stay until they are removed with \"weft flows del\".",
-    )
+    word.fault("unsupported", format!("rules have no {} here", word.text), "Leave it out.")
 }
 
 /// The owner as it is written; empty for none.
@@ -224,8 +239,20 @@ pub fn owner_name(owner: Owner) -> &'static str {
     }
 }
 
-/// Writes a rule as [`parse_rule`] reads it: cookie (unless 0), table, owner (unless none), priority,
-/// match, actions.
+/// What a rule says of its end: `idle_timeout=60`, `hard_timeout=600`, `send_flow_rem`, as far as it has them.
+#[must_use]
+pub fn format_life(rule: &Rule) -> Vec<String> {
+    let timeouts = [("idle_timeout", rule.idle_timeout_seconds), ("hard_timeout", rule.hard_timeout_seconds)];
+    let set = timeouts.into_iter().filter(|(_, seconds)| *seconds != 0);
+    let mut words: Vec<String> = set.map(|(name, seconds)| format!("{name}={seconds}")).collect();
+    if rule.notify_removal {
+        words.push("send_flow_rem".to_owned());
+    }
+    words
+}
+
+/// Writes a rule as [`parse_rule`] reads it: cookie (unless 0), table, owner (unless none), timeouts (unless
+/// none), priority, match, actions.
 #[must_use]
 pub fn format_rule(rule: &Rule) -> String {
     let mut words = Vec::new();
@@ -236,6 +263,7 @@ pub fn format_rule(rule: &Rule) -> String {
     if rule.owner() != Owner::Unspecified {
         words.push(format!("owner={}", owner_name(rule.owner())));
     }
+    words.extend(format_life(rule));
     words.push(format!("priority={}", rule.priority));
     if !rule.r#match.is_empty() {
         words.push(format_match(&rule.r#match));

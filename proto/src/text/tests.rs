@@ -43,6 +43,8 @@ fn lines_come_back_as_they_were_written() {
         "table=0,priority=1,arp,actions=learn_neighbour(port=1,vlan=7)",
         "table=0,priority=1,ip,actions=translate(src=192.0.2.10),goto_table:1",
         "table=0,priority=1,udp,actions=translate(src=192.0.2.10,dst=10.0.0.5),goto_table:1",
+        "table=0,idle_timeout=60,hard_timeout=600,send_flow_rem,priority=1,in_port=1,actions=meter:7,output:2",
+        "cookie=0x1,table=0,owner=manual,idle_timeout=65535,priority=1,actions=drop",
         "table=0,priority=1,ip,actions=write_actions(icmp_unreachable(code=admin,answer=10.0.0.1))",
         "table=0,priority=1,udp,udp_dst=67,actions=dhcp_reply(address=10.0.0.5/24,server=10.0.0.2,mac=02:00:00:00:00:02,router=10.0.0.1,dns=1.1.1.1;9.9.9.9,mtu=1450,lease=86400,host=web-1,domain=a.example,route=10.1.0.0/16>10.0.0.1;0.0.0.0/0>10.0.0.1)",
     ] {
@@ -76,6 +78,7 @@ fn other_spellings_mean_the_same() {
         ("ip,nw_tos=184,nw_ecn=1,actions=drop", "ip,ip_tos=185,actions=drop"),
         ("ip,ip_src=0.0.0.0/0,actions=drop", "ip,actions=drop"),
         ("actions=output:IN_PORT", "actions=IN_PORT"),
+        ("actions=meter(4294901760),output:1", "actions=meter:4294901760,output:1"),
         ("ip,actions=CONTROLLER:0", "ip,actions=controller"),
     ] {
         assert_eq!(round(line), format!("table=0,priority=32768,{same}"));
@@ -160,9 +163,12 @@ fn clones_are_read_within_bounds() {
 
 #[test]
 fn a_line_of_a_dump_can_be_read_back() {
-    let line = " cookie=0x1, duration=3s, table=10(port_security), n_packets=5, n_bytes=300, priority=7,ip,in_port=1 \
+    let line = " cookie=0x1, duration=3s, table=10(port_security), n_packets=5, n_bytes=300, idle_age=2, idle_timeout=9, send_flow_rem, priority=7,ip,in_port=1 \
                 actions=output:2 # port web-1: anti-spoofing, of network blue";
-    assert_eq!(round(line), "cookie=0x1,table=10,priority=7,in_port=1,ip,actions=output:2");
+    assert_eq!(
+        round(line),
+        "cookie=0x1,table=10,idle_timeout=9,send_flow_rem,priority=7,in_port=1,ip,actions=output:2"
+    );
 }
 
 #[test]
@@ -277,11 +283,7 @@ fn errors_name_place_problem_and_remedy() {
             1,
             "\"prioriti\" is neither a match field nor a setting of a rule. Did you mean \"priority\"?",
         ),
-        (
-            "idle_timeout=5,actions=drop",
-            1,
-            "rules have no idle_timeout here. Leave it out; rules stay until they are removed with \"weft flows del\".",
-        ),
+        ("importance=5,actions=drop", 1, "rules have no importance here. Leave it out."),
         (
             "actions=dhcp_reply(address=10.0.0.5/24,server=10.0.0.2)",
             9,
@@ -495,6 +497,7 @@ fn plain_action(matches: Vec<FieldMatch>) -> impl Strategy<Value = v1::Action> {
         (0..4_i32).prop_map(|cause| Kind::Drop(v1::Drop { cause })),
         mac().prop_map(|mac| Kind::ArpReply(v1::ArpReply { mac })),
         any::<u32>().prop_map(|group| Kind::Group(v1::GroupAction { group })),
+        (1..=crate::METER_MAX).prop_map(|meter| Kind::Meter(v1::MeterAction { meter })),
         track,
         dhcp,
     ]
@@ -517,14 +520,18 @@ fn any_rule() -> impl Strategy<Value = v1::Rule> {
                 let metadata = metadata & metadata_mask;
                 v1::Instructions { apply_actions, clear_actions, write_actions, metadata, metadata_mask, goto_table }
             });
-        (Just(matches.clone()), instructions, 0..=100_u32, 0..=65535_u32, any::<u64>(), 0..3_i32).prop_map(
-            |(matches, instructions, table, priority, cookie, owner)| v1::Rule {
+        let life = (0..=65535_u32, 0..=65535_u32, any::<bool>());
+        (Just(matches.clone()), instructions, 0..=100_u32, 0..=65535_u32, any::<u64>(), 0..3_i32, life).prop_map(
+            |(matches, instructions, table, priority, cookie, owner, life)| v1::Rule {
                 table,
                 priority,
                 r#match: matches,
                 instructions: Some(instructions),
                 cookie,
                 owner,
+                idle_timeout_seconds: life.0,
+                hard_timeout_seconds: life.1,
+                notify_removal: life.2,
             },
         )
     })
@@ -532,10 +539,9 @@ fn any_rule() -> impl Strategy<Value = v1::Rule> {
 
 fn any_group() -> impl Strategy<Value = v1::Group> {
     let action = any_match().prop_flat_map(plain_action);
-    let fits = |action: &v1::Action| match action.action {
-        Some(Kind::Ct(_) | Kind::Group(_)) => false,
-        Some(Kind::Neighbour(_) | Kind::LearnNeighbour(_) | Kind::Translate(_)) => false,
-        _ => true,
+    let fits = |action: &v1::Action| {
+        use Kind::{Ct, Group, LearnNeighbour, Neighbour, Translate};
+        !matches!(action.action, Some(Ct(_) | Group(_) | Neighbour(_) | LearnNeighbour(_) | Translate(_)))
     };
     let actions = proptest::collection::vec(action.prop_filter("it stands in a bucket", fits), 0..4);
     let bucket = (1..=65535_u32, proptest::option::of(1..=crate::PORT_MAX), actions);
@@ -556,7 +562,7 @@ fn fragments() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => proptest::sample::select(vec![
             "in_port", "nw_src", "tp_dst", "vlan_vid", "dl_vlan", "tcp_flags", "ip_frag", "ct(", "nat(src=", "tun_id", "reg0", "ipv6_src",
-            "nw_tos", "cookie", "table", "owner", "priority", "actions=", "output:", "set_field:", "->", "write_actions(",
+            "nw_tos", "cookie", "table", "owner", "priority", "actions=", "output:", "idle_timeout=", "send_flow_rem", "meter:", "set_field:", "->", "write_actions(",
             "dhcp_reply(", "route=", "host=", "resubmit(,", "goto_table:", "mod_vlan_vid:", "punt(", "drop(", ")", "(",
             "=", ",", "/", ":", ">", ";", "@", "%", "#", " ", "+", "-", "0x", "1", "10.0.0.1", "group_id=", "type=all", "bucket=", "weight:", "clone(", "group:", "fe80::1", "tcp", "ip",
             "ipv6", "arp", "+syn", "-1", "65535", "4096", "ß", "%f", "99999999999999999999", "255", "_",
@@ -598,7 +604,7 @@ proptest! {
     #[test]
     fn no_text_makes_a_parser_panic(text in prop_oneof![fragments(), any::<String>()]) {
         let results =
-            [parse_rule(&text).err(), parse_match(&text).err(), parse_packet(&text).err(), parse_filter(&text, true).err(), parse_group(&text).err()];
+            [parse_rule(&text).err(), parse_match(&text).err(), parse_packet(&text).err(), parse_filter(&text, true).err(), parse_meter(&text).err()];
         for fault in results.into_iter().flatten() {
             prop_assert!(fault.field.starts_with("column "));
             prop_assert!(!fault.problem.ends_with('.') && fault.remedy.ends_with(['.', '?']), "{}", fault);

@@ -8,6 +8,7 @@ pub mod address;
 pub mod firewall;
 pub mod remains;
 pub mod routing;
+pub mod segments;
 pub mod separation;
 pub mod traffic;
 
@@ -81,6 +82,12 @@ pub const CHECKS: &[Check] = &[
         promise: "a router joins two networks: ping, TTL, TCP, its own addresses, too-big packets",
         run: routing::routing,
         plant: fault::no_neighbour,
+    },
+    Check {
+        name: "segments",
+        promise: "GRE, VLAN and flat networks carry pings and TCP across hosts, each with its MTU",
+        run: segments::segments,
+        plant: fault::deaf_provider,
     },
     Check {
         name: "trace",

@@ -143,17 +143,17 @@ fn what_leaves_goes_to_the_gateway_host_on_its_own_segment() {
     let gateway = gateway();
     let web = &gateway.scene.web[0];
     let there = Fate::Tunnel { segment: gateway.scene.blue.into(), host: [10, 9, 0, 3].into() };
-    for destination in [FAR, UPSTREAM, FLOATING] {
+    // To the router's own address outside, too: it may be an answer to somebody who is known by it.
+    for destination in [FAR, UPSTREAM, FLOATING, EXTERNAL] {
         let (fates, origin, packet) = journey(&gateway.of(0), &gateway.sent(web, &gateway.router, destination));
         assert_eq!((fates.as_slice(), field(&packet, Field::Ipv4Src)), ([there.clone()].as_slice(), of(web)));
         assert_eq!(origin, "router r: what network blue sends out, to gateway host three");
         assert_eq!(packet[&(Field::EthDst as i32)], gateway.interface(&gateway.router).central_mac().0);
     }
-    // The router's own address outside is answered for where the question is asked.
-    let mut ping = gateway.sent(web, &gateway.router, EXTERNAL);
+    let mut ping = gateway.arrived(web, &gateway.router, EXTERNAL);
     ping.insert(Field::IpProto as i32, vec![1]);
     ping.insert(Field::IcmpType as i32, vec![8]);
-    assert_eq!(fates(&gateway.of(0), &ping), [Fate::Echo]);
+    assert_eq!(fates(&gateway.of(2), &ping), [Fate::Echo]);
     // An extra route is longer than "everything else", and shorter than what is on the link.
     let mut gateway = gateway;
     let nexthop = of(&gateway.scene.web[1]).to_string();
@@ -388,6 +388,12 @@ fn a_gateway_host_with_instances_does_it_all_itself() {
     let mut reply = gateway.received(FAR, FLOATING);
     reply.insert(Field::CtState as i32, vec![0x2a]);
     assert_eq!(fates(reply), [entered.as_slice(), &[Fate::Port(web[1].number)]].concat());
+    // To its own floating IP an instance sends as anybody does: it comes back to it.
+    let mut own = gateway.sent(&web[1], &gateway.router, FLOATING);
+    own.insert(Field::CtState as i32, vec![0x2a]);
+    let (fates, _, packet) = journey(&one, &own);
+    assert_eq!(fates, [entered.as_slice(), &[Fate::Port(weft_proto::PORT_IN_PORT)]].concat());
+    assert_eq!((field(&packet, Field::Ipv4Src), field(&packet, Field::Ipv4Dst)), (FLOATING, of(&web[1])));
     // Networks that a router joins are still routed directly.
     let request = v1::CreateNetworkRequest { name: "green".into(), ..Default::default() };
     gateway.scene.cloud.make(|model, id| model.create_network(&request, id));

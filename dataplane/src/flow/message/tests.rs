@@ -32,6 +32,7 @@ fn manual(matches: Vec<v1::FieldMatch>, apply: Vec<v1::Action>) -> v1::Rule {
         instructions: Some(v1::Instructions { apply_actions: apply, ..Default::default() }),
         cookie: 7,
         owner: v1::Owner::Manual.into(),
+        ..Default::default()
     }
 }
 
@@ -61,6 +62,27 @@ fn a_rule_becomes_keys_and_comes_back() {
     assert_eq!((engine.id.value.l4_dst, engine.id.mask.l4_dst), ([1, 0], [0xff, 0]));
     assert_eq!((engine.created, engine.cookie, engine.id.table), (5, 7, 10));
     assert_eq!(to_message(&engine), canonical(rule));
+}
+
+#[test]
+fn timeouts_are_for_rules_made_by_hand_and_in_range() {
+    let right = manual(tcp(), vec![]);
+    let idle = v1::Rule { idle_timeout_seconds: 65_535, ..right.clone() };
+    assert_eq!(rule_from_message(&idle, 0).unwrap().end().unwrap().0, 65_535_000_000);
+    for wrong in [
+        v1::Rule { idle_timeout_seconds: 65_536, ..right.clone() },
+        v1::Rule { hard_timeout_seconds: u32::MAX, ..right.clone() },
+    ] {
+        assert_eq!(refused(&wrong).0, "bad_timeout");
+    }
+    let fabric = v1::Rule { owner: v1::Owner::Fabric.into(), ..right };
+    let refused = |rule| refused(&rule);
+    let of = |field: &str| ("timeout_of_fabric".to_owned(), field.to_owned());
+    assert_eq!(refused(v1::Rule { idle_timeout_seconds: 1, ..fabric.clone() }), of("idle_timeout_seconds"));
+    assert_eq!(refused(v1::Rule { hard_timeout_seconds: 1, ..fabric.clone() }), of("hard_timeout_seconds"));
+    assert_eq!(refused(v1::Rule { notify_removal: true, ..fabric }), of("notify_removal"));
+    let meter = |meter| wire(Wire::Meter(v1::MeterAction { meter }));
+    assert_eq!(refused(manual(tcp(), vec![meter(0)])).0, "bad_meter");
 }
 
 #[test]
@@ -378,6 +400,7 @@ prop_compose! {
         operands in proptest::collection::vec(random_operand(), 0..8),
         sets in proptest::collection::vec((random_operand(), any::<bool>()), 0..8),
         table in 0_u32..254, priority in 0_u32..=65_535, cookie in any::<u64>(), fabric in any::<bool>(),
+        life in any::<(u16, u16, bool)>(),
         metadata in any::<[u64; 2]>(), clear in any::<bool>(), goto in any::<bool>(), address_set in any::<bool>(),
     ) -> v1::Rule {
         let known = match_from_message(&protocol).expect("protocols are right").0;
@@ -392,6 +415,8 @@ prop_compose! {
         if ipv4 && address_set && !matches.iter().any(|matched| matched.field() == Field::Ipv4Dst) {
             matches.push(in_set(Field::Ipv4Dst, "web"));
         }
+        // Rules of the fabric have no timeouts.
+        let life = if fabric { Default::default() } else { life };
         let (mut apply, mut write) = (vec![wire(Wire::DhcpReply(offer()))], vec![wire(Wire::PopVlan(v1::PopVlan {}))]);
         for ((row, value, mask), at_once) in sets {
             if row.writable && present(row, &known) {
@@ -411,6 +436,9 @@ prop_compose! {
                 goto_table: goto.then_some(table + 1),
             }),
             owner: if fabric { v1::Owner::Fabric } else { v1::Owner::Manual }.into(),
+            idle_timeout_seconds: life.0.into(),
+            hard_timeout_seconds: life.1.into(),
+            notify_removal: life.2,
         }
     }
 }
@@ -426,6 +454,7 @@ proptest! {
         let again = rule_from_message(&back, 0).expect("what we give we take");
         prop_assert_eq!(again.id, engine.id);
         prop_assert_eq!(again.instructions, engine.instructions);
+        prop_assert_eq!(again.life, engine.life);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 /// OpenFlow's action set: at most one action of each kind [1.3.5, 5.10].
 #[derive(Default)]
 pub(super) struct ActionSet {
+    meter: Option<Action>,
     pop_vlan: bool,
     push_vlan: Option<u16>,
     dec_ttl: Option<Action>,
@@ -27,6 +28,9 @@ impl Walk<'_> {
         observer: &mut impl Observer,
     ) -> Result<(), DropReason> {
         let set = std::mem::take(&mut self.set);
+        if let Some(meter) = set.meter {
+            self.apply(&meter, rule, observer)?;
+        }
         if set.pop_vlan {
             self.apply(&Action::PopVlan, rule, observer)?;
         }
@@ -52,6 +56,7 @@ impl Walk<'_> {
 impl ActionSet {
     pub(super) fn merge(&mut self, action: &Action, rule: &Arc<Rule>) {
         match action {
+            Action::Meter(_) => self.meter = Some(action.clone()),
             Action::PopVlan => self.pop_vlan = true,
             Action::PushVlan(ether_type) => self.push_vlan = Some(*ether_type),
             Action::DecTtl { .. } => self.dec_ttl = Some(action.clone()),

@@ -17,7 +17,7 @@ impl Walk<'_> {
             self.effects = vec![Effect::HandOver(owner)];
             drop = None;
             // The owner counts the packet, and does everything to it.
-            (self.rules, self.counted) = Default::default();
+            (self.rules, self.counted, self.missed) = Default::default();
             (self.tracks, self.watched, self.commits) = Default::default();
         }
         if self.decremented && self.consulted.ip_ttl != 0 {
@@ -35,6 +35,7 @@ impl Walk<'_> {
             effects: self.effects,
             rules: self.rules,
             counted: self.counted,
+            missed: self.missed,
             drop,
             tracks: self.tracks,
             watched: self.watched,

@@ -12,7 +12,7 @@ use crate::flow::effect::Effect;
 use crate::flow::key::FlowKey;
 use crate::flow::program::Program;
 use crate::flow::resolve::{Resolution, Unobserved, resolve};
-use crate::flow::rule::{Owner, Rule, RuleCounters, RuleId, SetMatch};
+use crate::flow::rule::{Life, Owner, Rule, RuleCounters, RuleId, SetMatch};
 use crate::flow::tables::{Change, SetChange, TableSettings, Tables};
 use crate::topology::{Path, PortKind};
 use proptest::prelude::*;
@@ -88,6 +88,7 @@ enum Act {
     Pop,
     DecTtl,
     Punt,
+    Meter,
     Drop,
     Arp,
     /// With how many tables further on it goes on; 0: in none.
@@ -112,6 +113,7 @@ fn leaf() -> impl Strategy<Value = Act> {
         1 => Just(Act::Pop),
         2 => Just(Act::DecTtl),
         1 => Just(Act::Punt),
+        1 => Just(Act::Meter),
         1 => Just(Act::Drop),
         1 => Just(Act::Arp),
     ]
@@ -139,6 +141,7 @@ fn action(act: &Act, table: u8) -> Option<Action> {
         Act::Pop => Action::PopVlan,
         Act::DecTtl => Action::DecTtl { answer: None },
         Act::Punt => Action::Punt { max_length: 60, reason: 1 },
+        Act::Meter => Action::Meter(1),
         Act::Drop => Action::Drop(DropReason::Policy),
         Act::Arp => Action::ArpReply([2, 0, 0, 0, 0, 1]),
         Act::Clone(acts, onward) => {
@@ -220,7 +223,7 @@ fn build(priority: usize, plan: &Plan, behaviour: &Behaviour) -> Rule {
         goto: goto(plan.table, behaviour.onward),
     };
     let id = RuleId { owner: Owner::Fabric, table: plan.table, priority: priority as u16, value, mask, set };
-    Rule { id, instructions, cookie: 0, created: 0, counters: Arc::default() }
+    Rule { id, instructions, cookie: 0, created: 0, since: 0, life: Life::default(), counters: Arc::default() }
 }
 
 /// A packet's key from four values of each field; a few fields are usual more often than not.

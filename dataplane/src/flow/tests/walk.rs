@@ -136,7 +136,7 @@ fn address_sets_match_their_members_as_they_change() {
 #[test]
 fn a_replaced_rule_keeps_what_it_counted() {
     let tables = tables(&["table=0,in_port=1,actions=output:2"]);
-    tables.rules(|_| true)[0].counters.add(5, 500);
+    tables.rules(|_| true)[0].counters.add(5, 500, 7);
     tables.commit(Change { add: vec![rule("table=0,in_port=1,actions=output:3")], ..Change::default() }).unwrap();
     let rules = tables.rules(|_| true);
     assert_eq!((rules.len(), rules[0].counters.read()), (1, (5, 500)));
