@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn each_is_said_three_times_and_what_is_newer_instead_of_what_is_older() {
         let mut all = Announcements::default();
-        (all.add(about(1, 1), 0), all.add(about(2, 1), 0));
+        all.add(about(1, 1), 0);
+        all.add(about(2, 1), 0);
         assert_eq!([all.take(0), all.take(0), all.take(0)], [Some(about(2, 1)), Some(about(1, 1)), None]);
         all.add(about(1, 7), 5);
         assert_eq!([all.take(5), all.take(5)], [Some(about(1, 7)), None]);

@@ -218,13 +218,15 @@ fn the_host_does_not_lose_its_own_address() {
     assert_eq!(ours(), BTreeSet::from([own, Ipv4Addr::new(192, 0, 2, 10)]));
 }
 
+type Change<'a> = &'a dyn Fn(&mut v1::AfXdpPort);
+
 #[test]
 fn addresses_that_cannot_be_ours_are_refused() {
     let bench = bench();
     let all = |port: &mut v1::AfXdpPort| port.take_all = true;
     let many = |port: &mut v1::AfXdpPort| port.addresses = vec![vec![192, 0, 2, 1]; 4097];
     let with = |bytes: &'static [u8]| move |port: &mut v1::AfXdpPort| port.addresses.push(bytes.to_vec());
-    let cases: [(&str, &dyn Fn(&mut v1::AfXdpPort)); 5] = [
+    let cases: [(&str, Change<'_>); 5] = [
         ("af_xdp.addresses", &all),
         ("af_xdp.addresses", &many),
         ("af_xdp.addresses[1]", &with(&[224, 0, 0, 5])),
