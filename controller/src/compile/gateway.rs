@@ -175,8 +175,8 @@ pub(super) fn lead_out(state: &mut HostState, model: &Model, outside: &Outside<'
         let route = RuleBuilder::new(ROUTE, priority, cookie)
             .with(Field::Reg3, outside.number())
             .with(Field::EthDst, from.port.mac.0)
-            .ipv4();
-        let route = if prefix.length() == 0 { route } else { route.within(Field::Ipv4Dst, prefix) };
+            .ipv4()
+            .within(Field::Ipv4Dst, prefix);
         state.add(route.apply_goto(actions.clone(), next));
     }
 }

@@ -53,15 +53,15 @@ impl RuleBuilder {
         self
     }
 
-    /// Likewise, of the bits of a mask.
+    /// Likewise, of the bits of a mask. One without bits, as of 0.0.0.0/0, matches everything: the field is left out then,
+    /// for switches refuse such a mask, and the whole bundle with it.
     #[must_use]
     pub fn with_mask(mut self, field: Field, value: impl Into<Vec<u8>>, mask: impl Into<Vec<u8>>) -> Self {
-        self.0.r#match.push(FieldMatch {
-            field: field.into(),
-            value: value.into(),
-            mask: mask.into(),
-            address_set: String::new(),
-        });
+        let mask = mask.into();
+        if mask.iter().any(|octet| *octet != 0) {
+            let address_set = String::new();
+            self.0.r#match.push(FieldMatch { field: field.into(), value: value.into(), mask, address_set });
+        }
         self
     }
 
