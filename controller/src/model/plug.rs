@@ -95,6 +95,7 @@ impl Model {
     /// Plans that a port leaves its place. If it has none, nothing changes.
     pub fn unplug_port(&self, request: &v1::UnplugPortRequest) -> Planned<Port> {
         let port: &Port = self.find(&request.port, &request.project, "port")?;
+        self.not_of_device(port)?;
         if port.plug.is_none() {
             return Ok((Vec::new(), port.clone()));
         }

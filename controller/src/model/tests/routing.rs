@@ -137,6 +137,7 @@ fn what_a_router_uses_stays() {
     for fault in [
         cloud.refused(|model| model.delete_port(&port, "")),
         cloud.refused(|model| model.plug_port(&super::plug(&port, "one"))),
+        cloud.refused(|model| model.unplug_port(&v1::UnplugPortRequest { port: port.clone(), ..Default::default() })),
         cloud.refused(|model| model.update_port(&update)),
     ] {
         assert_eq!((said(&fault), fault.status), (("in_use", "port"), tonic::Code::FailedPrecondition));
