@@ -44,8 +44,13 @@ pub fn parse_meter(text: &str) -> Result<Meter, Fault> {
         };
         match name.text {
             "meter" => meter.meter = number(required()?)?,
-            "kbps" => meter.unit = MeterUnit::Kilobits.into(),
-            "pktps" => meter.unit = MeterUnit::Packets.into(),
+            "kbps" | "pktps" => {
+                let unit = if name.text == "kbps" { MeterUnit::Kilobits } else { MeterUnit::Packets };
+                if ![MeterUnit::Unspecified, unit].contains(&meter.unit()) {
+                    return Err(word.fault("bad_value", "the meter has two units", "Write kbps or pktps, not both."));
+                }
+                meter.unit = unit.into();
+            }
             "rate" => meter.rate = parse_number(required()?, "rate", 32)? as u32,
             "burst_size" => meter.burst = parse_number(required()?, "burst_size", 32)? as u32,
             // Said by Open vSwitch, and so here without saying.
@@ -118,6 +123,7 @@ mod tests {
             ("kbps,rate=5", "missing_field", "no number"),
             ("meter=1,rate=5", "missing_field", "no unit"),
             ("meter=1,pktps", "missing_field", "no rate"),
+            ("meter=1,kbps,pktps,rate=1", "bad_value", "two units"),
             ("meter=0,pktps,rate=1", "bad_value", "not a meter"),
             ("meter=1,pktps,rte=1", "unknown_field", "rate"),
             ("meter=1,pktps,rate", "bad_syntax", "rate=NUMBER"),
