@@ -11,6 +11,7 @@ pub mod bench;
 pub mod demo;
 pub mod machine;
 pub mod open_vswitch;
+pub mod packet;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
