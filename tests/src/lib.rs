@@ -12,6 +12,7 @@ pub mod demo;
 pub mod machine;
 pub mod open_vswitch;
 pub mod packet;
+pub mod traffic;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -1,12 +1,12 @@
 //! A network of each segment type between two hosts; and Open vSwitch, as the physical network's switch, whose trunks
 //! lead to the hosts, and as a peer for GRE.
 
-use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 use weft_tests::bench::{Bench, Controller, Switch, address};
 use weft_tests::open_vswitch::OpenVswitch;
+use weft_tests::traffic::{pings, sends};
 use weft_tests::{eventually, serial};
-use weft_up::namespace::{self, ip, run_inside};
+use weft_up::namespace::{ip, run_inside};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -71,40 +71,6 @@ impl Place {
             instance
         })
     }
-}
-
-/// The first answer may wait for a neighbour of the underlay; those after it come.
-fn pings(from: &str, to: &str, options: &str) {
-    eventually(&format!("the first answer of {to}"), PATIENCE, || {
-        run_inside(from, &format!("ping -n -c 1 -W 1 {to}")).ok()
-    });
-    let printed = run_inside(from, &format!("ping -n -c 5 -i 0.1 -W 1 {options} {to}"));
-    let printed = printed.unwrap_or_else(|error| panic!("{from} to {to}: {error:#}"));
-    assert!(printed.contains("5 received"), "{printed}");
-}
-
-/// A megabyte by TCP from one namespace to an address of another.
-fn sends(from: &str, to: &str, address: &str) {
-    let (tell, told) = std::sync::mpsc::channel();
-    let server = namespace::start(to, move || {
-        let listener = TcpListener::bind("0.0.0.0:7000")?;
-        // The test has ended if nobody hears it.
-        let _ = tell.send(());
-        let (mut stream, _) = listener.accept()?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(std::io::copy(&mut stream, &mut std::io::sink())?)
-    })
-    .expect("the namespace is there");
-    told.recv_timeout(PATIENCE).expect("the server listens");
-    let target = format!("{address}:7000");
-    let client = namespace::start(from, move || {
-        let mut stream = TcpStream::connect_timeout(&target.parse()?, PATIENCE)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(std::io::Write::write_all(&mut stream, &vec![7; 1 << 20])?)
-    })
-    .expect("the namespace is there");
-    client.join().expect("no panic").unwrap_or_else(|error| panic!("{from} to {address}: {error:#}"));
-    assert_eq!(server.join().expect("no panic").expect("it receives"), 1 << 20);
 }
 
 #[test]
