@@ -114,31 +114,38 @@ fn hosts_and_foreign_stations_meet_on_every_segment_type() {
     assert!(strange.keys().all(|reason| ["elsewhere", "policy"].contains(&reason.as_str())), "{strange:?}");
 }
 
+/// An instance with 10.0.0.1 at a switch, behind a tunnel port (11) of this kind; Open vSwitch at the other end, with
+/// 10.0.0.2 on the bridge `inner`, which has the port `tunnel`.
+fn beside_open_vswitch(bench: &mut Bench, kind: &str, key: u32, mtu: u32) -> (String, String, Switch, OpenVswitch) {
+    let [host, peer] = bench.two_hosts();
+    let instance = bench.namespace("vm");
+    let switch = bench.switch("host", &host);
+    switch.add_port(1, &format!("tap:eth0,netns={instance},mtu={mtu}"));
+    switch.add_port(10, "af_xdp:eth0");
+    switch.add_port(11, kind);
+    switch.add_flows(&[
+        &format!("in_port=1,actions=set_field:{key}->tun_id,set_field:10.99.0.2->tun_dst,output:11"),
+        &format!("in_port=11,tun_id={key},actions=output:1"),
+    ]);
+    address(&instance, "10.0.0.1/24");
+    // Its underlay is a bridge with the host's interface, which has the address then.
+    let other = OpenVswitch::start(bench, &peer);
+    ip(&format!("-n {peer} addr flush dev eth0")).expect("the interface is there");
+    other.vsctl("add-br under -- set bridge under datapath_type=netdev -- add-port under eth0");
+    address_of(&peer, "under", "10.99.0.2/24");
+    other.vsctl(&format!(
+        "add-br inner -- set bridge inner datapath_type=netdev -- add-port inner tunnel \
+         -- set interface tunnel type={kind} options:remote_ip=10.99.0.1 options:key={key}"
+    ));
+    address_of(&peer, "inner", "10.0.0.2/24");
+    (instance, peer, switch, other)
+}
+
 #[test]
 fn open_vswitch_is_a_peer_for_gre() {
     let _turn = serial();
     let mut bench = Bench::new();
-    let [host, peer] = bench.two_hosts();
-    let instance = bench.namespace("vm");
-    let switch = bench.switch("host", &host);
-    switch.add_port(1, &format!("tap:eth0,netns={instance},mtu=1458"));
-    switch.add_port(10, "af_xdp:eth0");
-    switch.add_port(11, "gre");
-    switch.add_flows(&[
-        "in_port=1,actions=set_field:0x81234567->tun_id,set_field:10.99.0.2->tun_dst,output:11",
-        "in_port=11,tun_id=0x81234567,actions=output:1",
-    ]);
-    address(&instance, "10.0.0.1/24");
-    // Its underlay is a bridge with the host's interface, which has the address then.
-    let other = OpenVswitch::start(&mut bench, &peer);
-    ip(&format!("-n {peer} addr flush dev eth0")).expect("the interface is there");
-    other.vsctl("add-br under -- set bridge under datapath_type=netdev -- add-port under eth0");
-    address_of(&peer, "under", "10.99.0.2/24");
-    other.vsctl(
-        "add-br inner -- set bridge inner datapath_type=netdev -- add-port inner tunnel \
-         -- set interface tunnel type=gre options:remote_ip=10.99.0.1 options:key=0x81234567",
-    );
-    address_of(&peer, "inner", "10.0.0.2/24");
+    let (instance, peer, switch, other) = beside_open_vswitch(&mut bench, "gre", 0x8123_4567, 1458);
     // 4 bytes less than without its checksum.
     ip(&format!("-n {peer} link set inner mtu 1454")).expect("the interface is there");
     for checksum in ["false", "true"] {
@@ -154,6 +161,24 @@ fn open_vswitch_is_a_peer_for_gre() {
     other.vsctl("set interface tunnel options:seq=true");
     assert!(run_inside(&peer, "ping -n -c 2 -W 1 10.0.0.1").is_err());
     assert!(switch.drops_of(10).contains_key("bad_tunnel"), "{:?}", switch.drops_of(10));
+}
+
+#[test]
+fn open_vswitch_is_a_peer_for_vxlan() {
+    let _turn = serial();
+    let mut bench = Bench::new();
+    let (instance, peer, switch, other) = beside_open_vswitch(&mut bench, "vxlan", 0x00ab_cdef, 1450);
+    ip(&format!("-n {peer} link set inner mtu 1450")).expect("the interface is there");
+    // With a checksum in the outer UDP header, and without.
+    for checksum in ["false", "true"] {
+        other.vsctl(&format!("set interface tunnel options:csum={checksum}"));
+        pings(&instance, "10.0.0.2", "-M do -s 1422");
+        pings(&peer, "10.0.0.1", "-M do -s 1422");
+        sends(&instance, &peer, "10.0.0.2");
+        sends(&peer, &instance, "10.0.0.1");
+    }
+    let tunnel = switch.port(11);
+    assert!(tunnel.sent_packets > 500 && tunnel.received_packets > 500, "{tunnel:?}");
 }
 
 fn address_of(namespace: &str, interface: &str, address: &str) {
