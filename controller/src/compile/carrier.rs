@@ -258,7 +258,7 @@ pub(super) fn unknown(state: &mut HostState, model: &Model, network: &Network, h
 }
 
 /// Out, in a VLAN; 0: untagged.
-fn onto(vlan: u16, by: Action) -> Vec<Action> {
+pub(super) fn onto(vlan: u16, by: Action) -> Vec<Action> {
     if vlan == 0 {
         return vec![by];
     }

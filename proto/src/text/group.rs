@@ -121,6 +121,7 @@ fn in_bucket(group: &mut Group, word: Word<'_>, acting: bool) -> Result<bool, Fa
             Kind::Ct(_)
                 | Kind::Clone(_)
                 | Kind::Group(_)
+                | Kind::Meter(_)
                 | Kind::Neighbour(_)
                 | Kind::LearnNeighbour(_)
                 | Kind::Translate(_)
@@ -129,7 +130,7 @@ fn in_bucket(group: &mut Group, word: Word<'_>, acting: bool) -> Result<bool, Fa
     if cannot {
         return Err(word.fault(
             "bad_action",
-            "a bucket cannot track connections, translate, deal with neighbours, branch, or lead to a group",
+            "a bucket cannot track connections, meter, translate, deal with neighbours, branch, or lead to a group",
             "Do it in a rule, before or after the group.",
         ));
     }

@@ -127,6 +127,7 @@ fn errors_in_groups_name_place_problem_and_remedy() {
         ("group_id=1,type=select,bucket=weight:5,weight:6,output:1", 40, "given twice"),
         ("group_id=1,type=all,bucket=ct(zone=1)", 28, "cannot track connections"),
         ("group_id=1,type=all,bucket=group:2", 28, "lead to a group"),
+        ("group_id=1,type=all,bucket=meter:2", 28, "cannot track connections, meter"),
         ("group_id=1,type=all,bucket=actions=", 28, "actions=drop"),
         ("group_id=1,type=all,bucket=output:1,outptu:2", 37, "Did you mean \"output\"?"),
     ] {
@@ -540,8 +541,8 @@ fn any_rule() -> impl Strategy<Value = v1::Rule> {
 fn any_group() -> impl Strategy<Value = v1::Group> {
     let action = any_match().prop_flat_map(plain_action);
     let fits = |action: &v1::Action| {
-        use Kind::{Ct, Group, LearnNeighbour, Neighbour, Translate};
-        !matches!(action.action, Some(Ct(_) | Group(_) | Neighbour(_) | LearnNeighbour(_) | Translate(_)))
+        use Kind::{Ct, Group, LearnNeighbour, Meter, Neighbour, Translate};
+        !matches!(action.action, Some(Ct(_) | Group(_) | Meter(_) | Neighbour(_) | LearnNeighbour(_) | Translate(_)))
     };
     let actions = proptest::collection::vec(action.prop_filter("it stands in a bucket", fits), 0..4);
     let bucket = (1..=65535_u32, proptest::option::of(1..=crate::PORT_MAX), actions);
@@ -604,7 +605,7 @@ proptest! {
     #[test]
     fn no_text_makes_a_parser_panic(text in prop_oneof![fragments(), any::<String>()]) {
         let results =
-            [parse_rule(&text).err(), parse_match(&text).err(), parse_packet(&text).err(), parse_filter(&text, true).err(), parse_meter(&text).err()];
+            [parse_rule(&text).err(), parse_match(&text).err(), parse_packet(&text).err(), parse_filter(&text, true).err(), parse_group(&text).err(), parse_meter(&text).err()];
         for fault in results.into_iter().flatten() {
             prop_assert!(fault.field.starts_with("column "));
             prop_assert!(!fault.problem.ends_with('.') && fault.remedy.ends_with(['.', '?']), "{}", fault);

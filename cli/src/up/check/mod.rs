@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod firewall;
+pub mod outside;
 pub mod remains;
 pub mod routing;
 pub mod segments;
@@ -88,6 +89,18 @@ pub const CHECKS: &[Check] = &[
         promise: "GRE, VLAN and flat networks carry pings and TCP across hosts, each with its MTU",
         run: segments::segments,
         plant: fault::deaf_provider,
+    },
+    Check {
+        name: "snat",
+        promise: "instances reach what is outside, under their router's address",
+        run: outside::snat,
+        plant: fault::no_snat,
+    },
+    Check {
+        name: "floating_ip",
+        promise: "a floating IP is reached from outside, and moves under traffic without losing any",
+        run: outside::floating_ip,
+        plant: fault::no_floating_ip,
     },
     Check {
         name: "trace",

@@ -444,6 +444,42 @@ fn an_external_vlan_is_tagged_outside_and_nowhere_else() {
 }
 
 #[test]
+fn who_asks_from_another_vlan_is_answered_with_its_tag() {
+    let mut gateway = gateway();
+    let request = v1::CreateNetworkRequest {
+        name: "lab".into(),
+        segment_type: "vlan".into(),
+        physical_network: "provider".into(),
+        vlan_id: 9,
+        ..Default::default()
+    };
+    let lab = gateway.scene.cloud.make(|model, id| model.create_network(&request, id));
+    let request = v1::CreateSubnetRequest {
+        name: "lab".into(),
+        network: "lab".into(),
+        cidr: "10.0.2.0/24".into(),
+        ..Default::default()
+    };
+    gateway.scene.cloud.make(|model, id| model.create_subnet(&request, id));
+    let request = v1::AddRouterInterfaceRequest { router: "r".into(), subnet: "lab".into(), ..Default::default() };
+    gateway.scene.cloud.make(|model, id| model.add_router_interface(&request, id));
+    let model = &gateway.scene.cloud.model;
+    let interface = model.interfaces_of(gateway.router.id).find(|port| port.network == lab.id).unwrap();
+    let fields: [(Field, &[u8]); 6] = [
+        (Field::VlanTci, &[0x10, 9]),
+        (Field::EthType, &[8, 0]),
+        (Field::Ipv4Src, &[10, 0, 2, 5]),
+        (Field::Ipv4Dst, &EXTERNAL.octets()),
+        (Field::IpProto, &[1]),
+        (Field::IcmpType, &[8]),
+    ];
+    let asked = packet(gateway.link, Mac([2, 0, 0, 0, 0, 5]), interface.central_mac().0, &fields);
+    let (fates, _, packet) = journey(&gateway.of(2), &asked);
+    assert_eq!(fates, [Fate::Echo]);
+    assert_eq!(packet[&(Field::VlanTci as i32)], [0x10, 9]);
+}
+
+#[test]
 fn a_router_without_a_gateway_host_leads_nowhere() {
     let mut gateway = gateway();
     let three = gateway.scene.hosts[2];

@@ -188,7 +188,8 @@ fn too_many_pieces_are_refused() {
 proptest! {
     #[test]
     fn fragments_reassemble_to_the_original(
-        length in 0_usize..9000,
+        // With the longest header a piece of the smallest MTU holds 8 bytes: this stays below the most pieces.
+        length in 0_usize..8000,
         options in 0_usize..=10,
         mtu in LEAST_MTU..2000,
         second in LEAST_MTU..2000,
