@@ -199,3 +199,38 @@ impl Packet {
         whole
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FROM: Endpoint = (Ipv4Addr::new(10, 0, 0, 1), 1000);
+    const TO: Endpoint = (Ipv4Addr::new(10, 0, 0, 2), 2000);
+
+    #[test]
+    fn what_is_written_is_read_and_every_wrong_bit_is_seen() {
+        let udp = Packet::udp(FROM, TO, b"datagram");
+        let error = Packet::error(TO.0, (3, 3), &udp, 1000);
+        assert_eq!(error.quoted(), udp);
+        let all = [Packet::tcp(FROM, TO, SYN, (1, 2), b"segment"), Packet::echo(8, FROM.0, TO.0, 7), udp, error];
+        for packet in all {
+            assert_eq!(Packet::read(&packet.bytes()), Some(packet.clone()));
+            // The first two bytes and the length say what there is to verify.
+            for place in (4..packet.bytes().len()).filter(|place| !(6..8).contains(place)) {
+                let mut bytes = packet.bytes();
+                bytes[place] ^= 4;
+                let read = std::panic::catch_unwind(|| Packet::read(&bytes));
+                assert!(read.is_err(), "byte {place} of {packet:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_make_the_whole() {
+        let whole = Packet::udp(FROM, TO, &[7; 100]);
+        let mut fragments = whole.fragments(9, 3);
+        assert_eq!(fragments.len(), 3);
+        fragments.reverse();
+        assert_eq!(Packet { fragment: (0, 0), ..Packet::whole(fragments) }, whole);
+    }
+}

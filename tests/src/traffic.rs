@@ -2,6 +2,7 @@
 
 use crate::bench::Bench;
 use crate::{eventually, run};
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
@@ -48,6 +49,33 @@ pub fn sends(from: &str, to: &str, address: &str) {
     .expect("the namespace is there");
     client.join().expect("no panic").unwrap_or_else(|error| panic!("{from} to {address}: {error:#}"));
     assert_eq!(server.join().expect("no panic").expect("it receives"), 1 << 20);
+}
+
+/// curl fetches a page of half a megabyte by HTTP from an address of another namespace.
+///
+/// # Panics
+/// If it does not.
+#[track_caller]
+pub fn fetches(from: &str, to: &str, address: &str) {
+    let bind = || Ok(TcpListener::bind("0.0.0.0:8000")?);
+    let listener = namespace::inside(to, bind).expect("the port is free");
+    let server = std::thread::spawn(move || -> std::io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            request.extend(byte);
+        }
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", 1 << 19)?;
+        stream.write_all(&vec![b'w'; 1 << 19])
+    });
+    let fetched = run_inside(from, &format!("curl --silent --show-error --max-time 20 http://{address}:8000/"));
+    let fetched = fetched.unwrap_or_else(|error| panic!("{from} from {address}: {error:#}"));
+    assert_eq!(fetched.trim_end().len(), 1 << 19);
+    server.join().expect("no panic").expect("it was asked");
 }
 
 /// A UDP datagram to a port where nobody listens: the other end's kernel answers by ICMP.

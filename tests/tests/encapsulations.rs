@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use weft_tests::bench::{Bench, Switch};
-use weft_tests::traffic::{is_refused, pings, sends};
+use weft_tests::traffic::{fetches, is_refused, pings, sends};
 use weft_tests::{eventually, run, serial};
 use weft_up::capture::packet_socket;
 use weft_up::frame::{self, End};
@@ -168,6 +168,7 @@ fn wireshark_finds_nothing_wrong_but_what_was_planted() {
     pings(&one, station, "");
     pings(&one, station, "-s 4000");
     sends(&one, &two, station);
+    fetches(&one, &two, station);
     is_refused(&one, station);
     // Who asked has gone when the answer comes: its kernel says so, by an ICMP error that passes NAT on its way out.
     let answering = namespace::inside(&two, || Ok(UdpSocket::bind("192.0.2.9:7000")?)).expect("the port is free");

@@ -3,7 +3,7 @@
 //! GRE's peer is Open vSwitch (`segments.rs`): not every kernel that the tests run on has GRE.
 
 use weft_tests::bench::{Bench, Switch, address};
-use weft_tests::traffic::{iperf, is_refused, number_before, pings, sends};
+use weft_tests::traffic::{fetches, iperf, is_refused, number_before, pings, sends};
 use weft_tests::{serial, weft};
 use weft_up::namespace::{ip, run_inside};
 
@@ -54,6 +54,8 @@ fn the_kernels_vxlan_is_a_peer_on_underlays_of_1500_and_3000_bytes() {
         pings(&peer, "10.0.0.1", "-s 8000");
         sends(&instance, &peer, "10.0.0.2");
         sends(&peer, &instance, "10.0.0.1");
+        fetches(&instance, &peer, "10.0.0.2");
+        fetches(&peer, &instance, "10.0.0.1");
         is_refused(&instance, "10.0.0.2");
         is_refused(&peer, "10.0.0.1");
         for options in ["--time 2", "--time 2 --reverse"] {

@@ -181,6 +181,43 @@ fn open_vswitch_is_a_peer_for_vxlan() {
     assert!(tunnel.sent_packets > 500 && tunnel.received_packets > 500, "{tunnel:?}");
 }
 
+/// IEEE 802.1ad: a customer's VLAN 7 in a provider's VLAN 300, which Open vSwitch takes apart in two bridges.
+#[test]
+fn open_vswitch_understands_two_tags() {
+    let _turn = serial();
+    let mut bench = Bench::new();
+    let [host, peer] = bench.two_hosts();
+    for namespace in [&host, &peer] {
+        run_inside(namespace, "ethtool -K eth0 txvlan off").expect("ethtool is installed");
+        // A link carries one tag beyond its MTU; but packet sockets, by which Open vSwitch sends, mean 802.1Q's alone.
+        ip(&format!("-n {namespace} link set eth0 mtu 1508")).expect("veth pairs take it");
+    }
+    let instance = bench.namespace("vm");
+    let switch = bench.switch("host", &host);
+    switch.add_port(1, &format!("tap:eth0,netns={instance}"));
+    switch.add_port(20, "af_xdp:eth0,all");
+    switch.add_flows(&[
+        "in_port=1,actions=push_vlan:0x8100,set_field:0x1007->vlan_tci,push_vlan:0x88a8,\
+         set_field:0x112c->vlan_tci,output:20",
+        "in_port=20,vlan_tci=0x112c/0x1fff,vlan_inner_tci=0x1007/0x1fff,actions=pop_vlan,pop_vlan,output:1",
+    ]);
+    address(&instance, "10.0.0.1/24");
+    let other = OpenVswitch::start(&mut bench, &peer);
+    other.vsctl(
+        "set Open_vSwitch . other_config:vlan-limit=2 \
+         -- add-br provider -- set bridge provider datapath_type=netdev -- add-port provider eth0 \
+         -- add-port provider down tag=300 vlan_mode=dot1q-tunnel -- set interface down type=patch options:peer=up \
+         -- add-br customer -- set bridge customer datapath_type=netdev \
+         -- add-port customer up -- set interface up type=patch options:peer=down \
+         -- add-port customer station tag=7 -- set interface station type=internal",
+    );
+    address_of(&peer, "station", "10.0.0.2/24");
+    pings(&instance, "10.0.0.2", "-M do -s 1472");
+    pings(&peer, "10.0.0.1", "-M do -s 1472");
+    sends(&instance, &peer, "10.0.0.2");
+    sends(&peer, &instance, "10.0.0.1");
+}
+
 fn address_of(namespace: &str, interface: &str, address: &str) {
     ip(&format!("-n {namespace} addr add {address} dev {interface}")).expect("the interface is there");
     ip(&format!("-n {namespace} link set {interface} up")).expect("the interface is there");
