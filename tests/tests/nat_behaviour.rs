@@ -185,6 +185,25 @@ fn an_inner_end_has_one_port_of_its_own_whoever_it_speaks_to() {
     place.outside.has_nothing();
 }
 
+/// RFC 4787, REQ-1: also if an inner end begins with many at once, at both workers.
+#[test]
+fn who_speaks_to_many_at_once_has_one_port_too() {
+    let _turn = serial();
+    let mut place = translator();
+    let mut outer = BTreeSet::new();
+    for port in 6000..6020 {
+        for number in 1..=40 {
+            place.alice.send(&Packet::udp((ALICE, port), (remote(number), 53), b"hello"));
+        }
+        let ports: BTreeSet<u16> = (1..=40).map(|_| place.outside.receives().source_port()).collect();
+        assert_eq!(ports.len(), 1, "of {port}: {ports:?}");
+        outer.extend(ports);
+    }
+    assert_eq!(outer.len(), 20, "no overloading: {outer:?}");
+    let status = place.switch.status().expect("the switch answers");
+    assert!(status.workers.iter().all(|worker| worker.packets > 50), "both have part in it: {:?}", status.workers);
+}
+
 /// RFC 4787, REQ-8: address and port-dependent.
 #[test]
 fn only_those_that_were_spoken_to_may_answer() {
