@@ -25,6 +25,14 @@ fn segment(bench: &mut Bench, name: &str, ends: &[(&str, &str, Option<&str>)]) {
             ip(&format!("-n {namespace} addr add {own} dev {interface}")).expect("the address is free");
         }
     }
+    // What they are like before is compared with what they are like in the end.
+    for (namespace, interface, _) in ends {
+        let up = || {
+            let shown = ip(&format!("-n {namespace} link show {interface}")).expect("it is there");
+            shown.contains("state UP").then_some(())
+        };
+        eventually(&format!("carrier on {interface} of {namespace}"), PATIENCE, up);
+    }
 }
 
 /// What a machine's network interfaces are like, but for counters.
@@ -162,9 +170,10 @@ fn one_host_is_all_it_takes() {
     let mut bench = Bench::new();
     let directory = tempfile::tempdir().expect("there is a temporary directory");
     let space = bench.namespace("one");
-    segment(&mut bench, "mgmt", &[(&space, "eth0", Some("192.0.2.10/24"))]);
+    // One LAN, one interface: the host's own address lies beside those of the cloud.
     let internet = internet(&mut bench);
-    segment(&mut bench, "external", &[(&space, "eth1", None), (&internet, "eth0", Some("203.0.113.1/24"))]);
+    let ends = [(&*space, "eth0", Some("203.0.113.10/24")), (&*internet, "eth0", Some("203.0.113.1/24"))];
+    segment(&mut bench, "lan", &ends);
     let machine = Machine::new(&space, directory.path(), "all-in-one");
     let before = interfaces(&machine);
     let (controller_unit, switch_unit) = (Unit::shipped("weft-controller"), Unit::shipped("weft-switch"));
@@ -179,6 +188,9 @@ fn one_host_is_all_it_takes() {
     configure(&web, "10.0.0.11");
     pings(&web, "203.0.113.1", &logs);
     pings(&internet, "203.0.113.150", &logs);
+    // The host's own.
+    pings(&internet, "203.0.113.10", &logs);
+    pings(&space, "203.0.113.1", &logs);
     services.into_iter().for_each(Service::stop);
     assert_eq!(interfaces(&machine), before);
 }

@@ -31,6 +31,8 @@ const TUNNEL_PORT: u32 = 0x00ff_0001;
 /// A VNI that no network of the cloud has.
 const WRONG_SEGMENT: u32 = 0x00ab_cdef;
 
+/// Of `ip_frag`.
+const LATER_FRAGMENT: u8 = 3;
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const TCP: u8 = 6;
@@ -191,6 +193,12 @@ pub fn no_snat(cloud: &Cloud) -> Result<()> {
     let mut fields = vec![field(Field::UdpDst, outside::OUTSIDE_PORT.to_be_bytes())];
     fields.extend(ipv4(UDP));
     install(cloud, gateway_host(cloud), rule(TABLE_SNAT, fields, Vec::new(), Some(TABLE_NEIGHBOUR)))
+}
+
+/// The gateway host lets out the first fragment of a datagram only.
+pub fn no_later_fragments(cloud: &Cloud) -> Result<()> {
+    let fields = vec![field(Field::EthType, IPV4.to_be_bytes()), field(Field::IpFrag, [LATER_FRAGMENT])];
+    install(cloud, gateway_host(cloud), rule(TABLE_DNAT, fields, vec![drop_as(v1::DropCause::Policy)], None))
 }
 
 /// The gateway host does not know whom the floating IP stands for.

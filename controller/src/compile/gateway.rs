@@ -289,6 +289,7 @@ fn side(state: &mut HostState, model: &Model, outside: &Outside<'_>, link: Link)
     );
     let arrives = || vec![set(Field::Reg3, outside.number()), set(Field::EthDst, mac.0)];
     let announce = |state: &mut HostState, address: Ipv4Addr| {
+        physical::take(state, link.port, address);
         state.announce(v1::Announcement {
             port: link.port,
             vlan: link.vlan.into(),

@@ -84,10 +84,11 @@ impl Switch {
     pub fn physical_networks(&self) -> Vec<v1::PhysicalNetwork> {
         let state = self.state();
         let mtu = |interface: &str| state.underlay.interface(interface).map_or(0, |interface| interface.mtu);
-        let networks = self.physical.iter().map(|(name, interface)| v1::PhysicalNetwork {
+        let networks = self.physical.iter().map(|(name, place)| v1::PhysicalNetwork {
             name: name.clone(),
-            interface: interface.clone(),
-            mtu: mtu(interface),
+            interface: place.interface.clone(),
+            mtu: mtu(&place.interface),
+            shared: place.shared,
         });
         networks.collect()
     }

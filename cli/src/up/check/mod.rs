@@ -97,6 +97,12 @@ pub const CHECKS: &[Check] = &[
         plant: fault::no_snat,
     },
     Check {
+        name: "fragments",
+        promise: "a datagram in fragments passes NAT, both ways",
+        run: outside::fragments,
+        plant: fault::no_later_fragments,
+    },
+    Check {
         name: "floating_ip",
         promise: "a floating IP is reached from outside, and moves under traffic without losing any",
         run: outside::floating_ip,

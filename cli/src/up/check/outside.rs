@@ -14,6 +14,10 @@ use weft_proto::v1;
 
 /// The UDP port outside that answers.
 pub const OUTSIDE_PORT: u16 = 7008;
+/// The UDP port outside that is sent what does not fit into a packet.
+const LARGE_PORT: u16 = 7010;
+/// Bytes of a datagram that takes three packets.
+const LARGE: usize = 4000;
 /// The UDP port of the stream to the floating IP.
 const FLOATING_PORT: u16 = 7009;
 /// The floating IP.
@@ -35,28 +39,48 @@ pub fn snat(cloud: &mut Cloud, _: bool) -> Result<String> {
         }
     }
     let address = cloud.outside;
-    let known = talk(from, &cloud.layout.internet_namespace(), address)?;
+    let known = talk(from, &cloud.layout.internet_namespace(), address, (OUTSIDE_PORT, 8))?;
     if known != IpAddr::V4(address) {
         bail!("{} is known as {known} outside, not as {address}, the router's address", from.plan.name);
     }
     Ok(format!("{} reaches {UPSTREAM} and {FAR}, where it is known as {address}", from.plan.name))
 }
 
-/// Sends a datagram out, and takes the answer if it came from the right address; gives the address that it came from.
-fn talk(from: &Instance, internet: &str, known_as: Ipv4Addr) -> Result<IpAddr> {
-    let there = SocketAddrV4::new(FAR, OUTSIDE_PORT);
+/// A datagram in fragments goes out under the router's address, whole, and so does its answer come in: larger fragments
+/// than the instance's network carries.
+pub fn fragments(cloud: &mut Cloud, _: bool) -> Result<String> {
+    let (from, _) = blue_pair(cloud);
+    let address = cloud.outside;
+    let known = talk(from, &cloud.layout.internet_namespace(), address, (LARGE_PORT, LARGE))?;
+    if known != IpAddr::V4(address) {
+        bail!("{} is known as {known} outside, not as {address}, the router's address", from.plan.name);
+    }
+    Ok(format!("{LARGE} bytes from {} to {FAR} and back, as {address}", from.plan.name))
+}
+
+/// Sends a datagram of so many bytes to a port outside, and takes it back if it came from the right address; gives the
+/// address that it came from.
+fn talk(from: &Instance, internet: &str, known_as: Ipv4Addr, (port, bytes): (u16, usize)) -> Result<IpAddr> {
+    let there = SocketAddrV4::new(FAR, port);
+    let question: Vec<u8> = (0..bytes).map(|index| (index % 251) as u8).collect();
     let server = namespace::inside(internet, move || UdpSocket::bind(there).context("cannot listen"))?;
     server.set_read_timeout(Some(PATIENCE))?;
     let client =
         namespace::inside(&from.namespace, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot send"))?;
     client.set_read_timeout(Some(PATIENCE))?;
     client.connect(there)?;
-    client.send(b"question")?;
-    let mut datagram = [0; 16];
-    let (_, asker) = server.recv_from(&mut datagram).context("no datagram arrives outside")?;
+    client.send(&question)?;
+    let mut datagram = [0; 65_536];
+    let (length, asker) = server.recv_from(&mut datagram).context("no datagram arrives outside")?;
+    if datagram[..length] != question {
+        bail!("{length} of {bytes} bytes arrive outside, or other ones");
+    }
     if asker.ip() == IpAddr::V4(known_as) {
-        server.send_to(b"answer", asker)?;
-        client.recv(&mut datagram).context("no answer comes back in")?;
+        server.send_to(&question, asker)?;
+        let length = client.recv(&mut datagram).context("no answer comes back in")?;
+        if datagram[..length] != question {
+            bail!("{length} of {bytes} bytes come back in, or other ones");
+        }
     }
     Ok(asker.ip())
 }

@@ -22,7 +22,7 @@ const ZONE: u32 = 0x0100_0000;
 
 fn with_host(vlan: bool, host: usize) -> Gateway {
     let mut scene = scene();
-    let provider = PhysicalInterface { interface: "eth1".into(), mtu: 1500 };
+    let provider = PhysicalInterface { interface: "eth1".into(), mtu: 1500, shared: false };
     let id = scene.hosts[host];
     let known = scene.cloud.model.hosts[id].clone();
     let report = HostReport {
@@ -494,4 +494,22 @@ fn a_router_without_a_gateway_host_leads_nowhere() {
     let fate = fates(&gateway.of(0), &gateway.sent(&web, &gateway.router, FAR));
     assert_eq!(fate, [Fate::Unreachable(0, INSIDE)]);
     assert!(!gateway.of(2).origins.values().any(|text| text.contains("router")), "it is a host like others");
+}
+
+#[test]
+fn of_a_shared_interface_only_addresses_outside_are_taken() {
+    let mut gateway = gateway();
+    let id = gateway.scene.hosts[2];
+    let taken = |gateway: &Gateway| {
+        let state = compile(&gateway.scene.cloud.model, gateway.scene.hosts[2]);
+        match state.ports[&gateway.link].kind.clone() {
+            Some(v1::port_spec::Kind::AfXdp(port)) => (port.take_all, port.addresses),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(taken(&gateway), (true, vec![]));
+    let mut host = gateway.scene.cloud.model.hosts[id].clone();
+    host.physical.values_mut().for_each(|place| place.shared = true);
+    gateway.scene.cloud.model.apply(&Change::put(host));
+    assert_eq!(taken(&gateway), (false, vec![EXTERNAL.octets().to_vec()]));
 }
