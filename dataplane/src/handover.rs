@@ -53,7 +53,8 @@
 //! they are. If that is yet another worker, they follow the first one there, by the same ring, in order.
 //!
 //! *A new connection with source NAT* goes first to the worker that holds its internal end's mapping
-//! (`Tuple::endpoint`), unless it has records elsewhere; without that it gets a port of its own.
+//! (`Tuple::endpoint`), unless it has records elsewhere; without that it gets a port of its own. Of two workers that
+//! begin one at once the first to commit has the mapping, and gets the other's frame.
 //!
 //! # Rings
 //! One per pair of workers (`rtrb`), written by one and read by the other; nothing else is shared on the fast
