@@ -88,8 +88,9 @@ pub(super) fn plan(
             let number =
                 user.instructions.meters().into_iter().find(|number| gone.contains(number)).unwrap_or_default();
             let problem = format!(
-                "meter {number} is named by {} rules, the first one of table {}, priority {}",
+                "meter {number} is named by {} rule{}, the first one of table {}, priority {}",
                 users.len(),
+                if users.len() == 1 { "" } else { "s" },
                 user.id.table,
                 user.id.priority
             );
