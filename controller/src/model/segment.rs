@@ -257,7 +257,9 @@ impl Model {
             return Ok(mtu);
         }
         let why = smallest.filter(|_| mtu > largest).map_or(String::new(), |(carries, host)| {
-            format!(": host {:?} carries {carries} bytes, {overhead} of them for {}", host.name, segment_type.word())
+            let part =
+                if overhead == 0 { String::new() } else { format!(", {overhead} of them for {}", segment_type.word()) };
+            format!(": host {:?} carries {carries} bytes{part}", host.name)
         });
         Err(Fault::invalid(
             "bad_mtu",
