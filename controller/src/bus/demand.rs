@@ -103,6 +103,29 @@ pub(super) async fn watch_use(controller: Arc<Controller>, link: Arc<Link>, host
     }
 }
 
+/// Whether the host may have subscriptions that this controller does not know of.
+pub(super) fn is_to_learn(controller: &Controller, link: &Link) -> bool {
+    let model = controller.model();
+    let reactive = |id: Uuid| model.networks.get(id).is_some_and(|network| network.reactive);
+    model.networks_on(link.host).into_iter().any(reactive) && link.lock().subscriptions.count() == 0
+}
+
+/// Takes the host's subscriptions from what its switch delivers to. What cannot be learnt is asked for again.
+pub(super) async fn learn(controller: Arc<Controller>, link: Arc<Link>, host: String) {
+    let delivered = match delivered(&link, &host).await {
+        Ok(delivered) => delivered,
+        Err(fault) => return tracing::warn!(host, %fault, "cannot see which destinations the host knows"),
+    };
+    let model = controller.model();
+    let networks = model.networks_on(link.host);
+    let ports = networks.iter().flat_map(|&network| model.ports_of(network)).map(|port| port.id);
+    let held = ports.filter(|&port| {
+        delivered.contains_key(&reactive::delivery_cookie(port)) && reactive::is_of_use(&model, link.host, port)
+    });
+    let mut state = link.lock();
+    held.for_each(|port| state.subscriptions.add(port, Instant::now()));
+}
+
 /// Packets delivered, by cookie.
 async fn delivered(link: &Arc<Link>, host: &str) -> Result<HashMap<u64, u64>, Fault> {
     let owner = v1::Owner::Fabric.into();

@@ -127,11 +127,16 @@ fn basis(link: &Link, session: &Session, hello: &Hello, term: u64) -> Basis {
 impl Task {
     async fn follow(&mut self, inbound: &mut Streaming<FromSwitch>) -> End {
         let mut woken = true;
+        // What the host subscribed to before this controller started, its rules tell: they stay.
+        let mut learning = (self.basis == Basis::Unknown && demand::is_to_learn(&self.controller, &self.link))
+            .then(|| Box::pin(demand::learn(Arc::clone(&self.controller), Arc::clone(&self.link), self.name.clone())));
         loop {
             if let Some(fault) = self.session.end.reason() {
                 return End::Fault(fault);
             }
-            if let Err(fault) = self.advance(woken).await {
+            if learning.is_none()
+                && let Err(fault) = self.advance(woken).await
+            {
                 return End::Fault(fault);
             }
             if let Err(fault) = self.tell_known().await {
@@ -156,6 +161,10 @@ impl Task {
                     Ok(None) | Err(_) => return End::Closed,
                 },
                 () = self.link.wake.notified() => woken = true,
+                () = async { if let Some(learning) = &mut learning { learning.await } }, if learning.is_some() => {
+                    learning = None;
+                    woken = true;
+                }
                 () = self.session.end.wake.notified() => {}
                 () = timer => match self.phase {
                     Phase::Refused(_) => woken = true,

@@ -3,7 +3,7 @@
 //!
 //! Invariants: bounded ([`limits::SUBSCRIPTIONS_PER_HOST`]; the one that was used longest ago makes room); a port that
 //! is unplugged, or comes to the host itself, is forgotten at the next [`Subscriptions::of_use`]. Kept in memory alone:
-//! a controller that starts anew knows none, and is asked again for what is still used.
+//! a controller that starts anew takes them from the switch's rules, see `demand.rs`.
 
 use crate::limits;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -93,6 +93,36 @@ async fn what_a_host_asks_for_it_is_told_and_kept_informed_of() {
 }
 
 #[tokio::test]
+async fn a_controller_that_starts_anew_leaves_what_was_asked_for() {
+    let running = Running::start().await;
+    let mut cloud = running.cloud().await;
+    cloud.wide_network("green", true).await;
+    let (one, two) = (FakeSwitch::new("one", 1), FakeSwitch::new("two", 2));
+    cloud.host("one").await;
+    cloud.host("two").await;
+    let streams = [one.connect(running.channel().await), two.connect(running.channel().await)];
+    for name in ["a", "b", "c"] {
+        cloud.port("green", name).await;
+    }
+    let a = cloud.plug("a", "one", 10_000).await;
+    let (b, c) = (cloud.plug("b", "two", 10_000).await, cloud.plug("c", "two", 10_000).await);
+    one.ask(a.number, &[&address(&b)]).await;
+    one.until("the answer", |held| held.reached.len() == 1).await;
+    let rules = one.held().rules.len();
+    let bundles = one.held().bundles.len();
+    let running = running.restart().await;
+    for stream in streams {
+        stream.ended().await;
+    }
+    let _stream = one.connect(running.channel().await);
+    one.until("a bundle of the next term", |held| held.term == 2).await;
+    let held = one.held();
+    assert_eq!((held.compares, held.bundles.len()), (1, bundles + 1));
+    assert!(held.bundles[bundles].remove_rules.is_empty() && held.bundles[bundles].add_rules.is_empty());
+    assert_eq!((held.rules.len(), about(&held, &mac(&b)), about(&held, &mac(&c))), (rules, 2, 0));
+}
+
+#[tokio::test]
 async fn while_bundles_are_refused_nothing_is_said_to_be_known() {
     let running = Running::start().await;
     let mut cloud = running.cloud().await;
