@@ -17,8 +17,9 @@ least_rustc=1.95
 build_packages=(gcc libc6-dev make git)
 # ip, ethtool: links and namespaces. udhcpc, ping: the endpoints' programs.
 run_packages=(iproute2 ethtool iputils-ping udhcpc)
-# Traffic, another DHCP client, another sender of ARP.
-test_packages=(iperf3 isc-dhcp-client iputils-arping openvswitch-switch)
+# Traffic; other DHCP clients, and many of them at once (kea-admin has perfdhcp); another sender of ARP; another
+# switch; who looks at frames.
+test_packages=(curl iperf3 isc-dhcp-client dhcpcd-base kea-admin iputils-arping openvswitch-switch tcpdump tshark)
 
 say() { printf '%s\n' "$*" >&2; }
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }

@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("cargo:rerun-if-changed={log}");
         }
     } else {
-        println!("cargo:rustc-env=WEFT_BUILD=built for development");
+        println!("cargo:rustc-env=WEFT_BUILD=dev");
     }
     for file in files {
         println!("cargo:rerun-if-changed={file}");

@@ -6,7 +6,7 @@ use weft_proto::text::{format_ip, format_mac, parse_mac};
 use weft_proto::v1::port_spec::Kind;
 use weft_proto::v1::{AfXdpMode, AfXdpPort, GrePort, PcapPort, PortSpec, TapPort, TunnelPort};
 
-const FORMS: &str = "Write tap:NAME[,netns=N][,mac=M][,mtu=N], af_xdp:IF[,queues=N][,mode=native|generic][,all], \
+const FORMS: &str = "Write tap:NAME[,netns=N][,mac=M][,mtu=N], af_xdp:IF[,queues=N][,mode=native|generic][,all][,address=IP ...], \
                      vxlan[:local=IP][,port=N][,underlay=N], gre[:local=IP][,underlay=N] or pcap:rx=FILE,tx=FILE.";
 
 /// The longest name of a network interface, bytes.
@@ -61,6 +61,13 @@ fn number(name: &str, value: &str, range: std::ops::RangeInclusive<u32>) -> Resu
     })
 }
 
+fn address(name: &str, value: &str) -> Result<Vec<u8>, Fault> {
+    let address: std::net::Ipv4Addr = value
+        .parse()
+        .map_err(|_| fault(format!("{name} is \"{value}\""), "Write an IPv4 address, as in 192.0.2.1."))?;
+    Ok(address.octets().to_vec())
+}
+
 fn unknown(kind: &str, name: &str) -> Fault {
     fault(format!("{kind} has no setting \"{name}\""), FORMS)
 }
@@ -96,6 +103,7 @@ fn af_xdp(words: &[&str]) -> Result<Kind, Fault> {
                 return Err(fault(format!("mode is \"{value}\""), "Write mode=auto, mode=native or mode=generic."));
             }
             ("all", "") => port.take_all = true,
+            ("address", value) => port.addresses.push(address(name, value)?),
             _ => return Err(unknown("af_xdp", name)),
         }
     }
@@ -124,7 +132,7 @@ fn vxlan(words: &[&str]) -> Result<Kind, Fault> {
     let mut port = TunnelPort::default();
     for (name, value) in settings(words) {
         match name {
-            "local" => port.local_address = local(value)?,
+            "local" => port.local_address = address(name, value)?,
             "port" => port.udp_port = number(name, value, 1..=65535)?,
             "underlay" => port.underlay_port = number(name, value, 1..=weft_proto::PORT_MAX)?,
             _ => return Err(unknown("vxlan", name)),
@@ -181,6 +189,7 @@ pub fn format(spec: &PortSpec) -> String {
                 AfXdpMode::Generic => Some("mode=generic".to_owned()),
             });
             words.extend(port.take_all.then(|| "all".to_owned()));
+            words.extend(port.addresses.iter().map(|address| format!("address={}", format_ip(address))));
         }
         Some(Kind::Vxlan(port)) => {
             words.extend((!port.local_address.is_empty()).then(|| format!("local={}", format_ip(&port.local_address))));
@@ -223,6 +232,7 @@ mod tests {
             "tap:web-1,netns=web,mac=02:00:00:00:00:01,mtu=1450",
             "af_xdp:eth1",
             "af_xdp:eth1,queues=2,mode=generic,all",
+            "af_xdp:eth1,address=192.0.2.10,address=192.0.2.11",
             "vxlan",
             "vxlan:local=192.0.2.1,port=4790,underlay=3",
             "gre",
@@ -251,6 +261,7 @@ mod tests {
             ("tap:a,mac=1", "mac is \"1\""),
             ("tap:a,colour=red", "tap has no setting \"colour\""),
             ("af_xdp:eth1,mode=fast", "mode=native"),
+            ("af_xdp:eth1,address=1", "address is \"1\""),
             ("vxlan:port=70000", "1 to 65535"),
             ("pcap", "pcap names no file"),
         ] {

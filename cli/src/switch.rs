@@ -98,19 +98,22 @@ pub async fn tables(arguments: HostArguments, connection: &Connection, output: O
 pub async fn neighbours(arguments: HostArguments, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut switch = connection.switch(&arguments.host).await?;
     let neighbours = switch.list_neighbours(ListNeighboursRequest {}).await?.into_inner().neighbours;
-    let mut table = Table::new(&["address", "next hop", "mac", "interface", "state"]);
+    let mut table = Table::new(&["address", "next hop", "mac", "interface", "port", "vlan", "state"]);
     for neighbour in &neighbours {
         let mac = if neighbour.mac.is_empty() { String::new() } else { format_mac(&neighbour.mac) };
+        let number = |number: u32| if number == 0 { String::new() } else { number.to_string() };
         let address = |bytes: &[u8]| if bytes.is_empty() { String::new() } else { format_ip(bytes) };
         table.row(vec![
             address(&neighbour.address),
             address(&neighbour.next_hop),
             mac,
             neighbour.interface.clone(),
+            number(neighbour.port),
+            number(neighbour.vlan),
             neighbour.state.clone(),
         ]);
     }
-    let empty = "No neighbours: nothing was sent to another host yet.";
+    let empty = "No neighbours: nothing was sent to another host, nor asked for by a rule, yet.";
     output.table(&table, empty, neighbours.iter().map(json::neighbour).collect())
 }
 

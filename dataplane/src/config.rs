@@ -3,6 +3,8 @@
 
 mod physical;
 
+pub use physical::Place;
+
 use crate::agent::Endpoint;
 use crate::limits;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -63,9 +65,9 @@ pub struct Flags {
     /// How many of its queues to use; 0: all [default: 0]
     #[arg(long, value_name = "NUMBER")]
     pub underlay_queues: Option<u32>,
-    /// A physical network that this host reaches, and the interface that leads there, which the switch takes whole;
-    /// once for each. They replace those of the file
-    #[arg(long, value_name = "NAME=INTERFACE")]
+    /// A physical network that this host reaches, and the interface that leads there, which the switch takes whole,
+    /// or with ",shared" leaves to the host but for routers' addresses; once for each. They replace those of the file
+    #[arg(long, value_name = "NAME=INTERFACE[,shared]")]
     pub physical: Option<Vec<String>>,
     /// Packet memory in 4 KiB chunks [default: 8192]
     #[arg(long, value_name = "NUMBER")]
@@ -175,7 +177,7 @@ pub struct Settings {
     /// `None`: no tunnels, unless somebody adds an af_xdp port.
     pub underlay: Option<UnderlaySettings>,
     /// Interfaces of physical networks, by the networks' names.
-    pub physical: BTreeMap<String, String>,
+    pub physical: BTreeMap<String, Place>,
     /// Chunks and runs.
     pub memory: (usize, usize),
     /// At least one.
@@ -319,6 +321,10 @@ mod tests {
         Settings::of(flags, &Source::of(Path::new("weft.toml"), text))
     }
 
+    fn place(interface: &str) -> Place {
+        Place { interface: interface.to_owned(), shared: false }
+    }
+
     fn refused(text: &str, flags: &[&str]) -> String {
         load(text, flags).expect_err("the settings are wrong").to_string()
     }
@@ -341,7 +347,7 @@ mod tests {
         assert_eq!(file.controller, Some(endpoint));
         let underlay = UnderlaySettings { interface: "eth1".to_owned(), mode: Mode::Generic, queues: 2 };
         assert_eq!(file.underlay, Some(underlay));
-        assert_eq!(file.physical, BTreeMap::from([("provider".to_owned(), "eth3".to_owned())]));
+        assert_eq!(file.physical, BTreeMap::from([("provider".to_owned(), place("eth3"))]));
         assert_eq!((file.memory, file.workers, file.cores, file.spin), ((1024, 128), 2, vec![0, 1], true));
         assert_eq!((file.log.level.as_str(), file.log.format), ("debug", log::Format::Json));
         let flags = [
@@ -368,7 +374,7 @@ mod tests {
         assert_eq!(both.controller, Some(endpoint));
         let underlay = UnderlaySettings { interface: "eth2".to_owned(), mode: Mode::Native, queues: 1 };
         assert_eq!(both.underlay, Some(underlay));
-        let physical = [("lab", "eth4"), ("internet", "eth5")].map(|(name, interface)| (name.into(), interface.into()));
+        let physical = [("lab", "eth4"), ("internet", "eth5")].map(|(name, interface)| (name.into(), place(interface)));
         assert_eq!(both.physical, BTreeMap::from(physical));
         assert_eq!((both.memory, both.workers, both.cores, both.spin), ((2048, 256), 1, vec![3], false));
         assert_eq!((both.log.level.as_str(), both.log.format), ("warn", log::Format::Lines));

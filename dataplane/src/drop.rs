@@ -90,7 +90,7 @@ reasons! {
     NoTunnelDestination = "no_tunnel_destination",
     /// The underlay has no route to the tunnel's other end.
     NoRoute = "no_route",
-    /// The MAC address of the tunnel's other end, or of the router towards it, is not known (yet).
+    /// The MAC address of the next hop, or of the tunnel's other end, or of the router towards it, is not known (yet).
     NeighbourUnresolved = "neighbour_unresolved",
     /// A tunnel packet to this host of a kind it does not understand.
     BadTunnel = "bad_tunnel",

@@ -7,8 +7,10 @@ use crate::drop::DropReason;
 use crate::flow::key::FlowKey;
 use crate::flow::program::Egress;
 use crate::handover::{FromTunnel, Links, Message, Parcel, PortName};
+use crate::limits::neighbour::LEARNT_PER_BATCH;
 use crate::limits::{HAND_OVERS_PER_FRAME, PORTS, REPLIES_PER_BATCH};
 use crate::meter::Meters;
+use crate::neighbours::Hop;
 use crate::outcome::Outcomes;
 use crate::packet::fragment::fragment;
 use crate::packet::frame::{Departure, Frame};
@@ -46,6 +48,8 @@ pub struct Outgoing {
     pub meters: Meters,
     /// Port numbers by slot, at the version of the batch; 0: none.
     pub numbers: Vec<u32>,
+    /// Where senders of ARP packets are, for the worker to take.
+    pub learnt: Vec<(Hop, [u8; 6])>,
     /// By slot: the worker that sends by a port of which this one has no queue.
     routes: BTreeMap<PortSlot, u16>,
     /// Frames in the form that their port takes; empty between uses.
@@ -79,6 +83,7 @@ impl Outgoing {
             links,
             meters: Meters::default(),
             numbers: vec![0; PORTS],
+            learnt: Vec::new(),
             routes: BTreeMap::new(),
             fitted: Vec::new(),
             pieces: Vec::new(),
@@ -154,11 +159,27 @@ impl Outgoing {
         }
     }
 
+    /// A frame of our own is to leave by this port, on nobody's behalf.
+    ///
+    /// # Errors
+    /// `NoBuffer`; `TooBig` for any buffer.
+    pub fn originate(&mut self, slot: PortSlot, bytes: &[u8]) -> Result<(), DropReason> {
+        let mut frame = self.pool.sized(slot, bytes.len()).ok_or(DropReason::NoBuffer)?;
+        if !frame.set_len(bytes.len()) {
+            self.pool.free(frame);
+            return Err(DropReason::TooBig);
+        }
+        frame.head_mut().copy_from_slice(bytes);
+        frame.departure.received = Departure::OWN;
+        self.wait(slot, PortSlot::NONE, frame);
+        Ok(())
+    }
+
     /// Puts a frame's message into a ring; gives the frame back if that is full.
     fn put(&mut self, worker: u16, frame: Frame, message: impl FnOnce(Parcel) -> Message) -> Result<(), Frame> {
         match self.links.put(worker.into(), message(Parcel::new(frame))) {
             Err(Message::Resume { frame, .. } | Message::Send { frame, .. }) => Err(frame.open()),
-            Ok(()) | Err(Message::Forget(_)) => {
+            Ok(()) | Err(Message::Forget(_) | Message::Found(_)) => {
                 self.outcomes.taken();
                 Ok(())
             }
@@ -369,6 +390,12 @@ impl Egress for Outgoing {
         }
         pieces.drain(..).for_each(|piece| each(self, piece));
         self.pieces = pieces;
+    }
+
+    fn learn(&mut self, hop: Hop, mac: [u8; 6]) {
+        if self.learnt.len() < LEARNT_PER_BATCH {
+            self.learnt.push((hop, mac));
+        }
     }
 
     fn admit(&mut self, meter: u32, frame: &Frame) -> bool {

@@ -53,7 +53,8 @@
 //! they are. If that is yet another worker, they follow the first one there, by the same ring, in order.
 //!
 //! *A new connection with source NAT* goes first to the worker that holds its internal end's mapping
-//! (`Tuple::endpoint`), unless it has records elsewhere; without that it gets a port of its own.
+//! (`Tuple::endpoint`), unless it has records elsewhere; without that it gets a port of its own. Of two workers that
+//! begin one at once the first to commit has the mapping, and gets the other's frame.
 //!
 //! # Rings
 //! One per pair of workers (`rtrb`), written by one and read by the other; nothing else is shared on the fast
@@ -70,6 +71,7 @@
 //! - `Send`: a frame that is decided, for a port of whose queues the sender has none (an interface with fewer
 //!   queues than there are workers). All of a flow's frames take the same way: order is kept.
 //! - `Forget`: the cached program for a key.
+//! - `Found`: a next hop is known, for which frames may wait (`neighbours.rs`).
 //!
 //! Ports are named by slot and number: a slot that was given to another port since is told by the number, and
 //! the frame drops under `PortDown`.
@@ -83,6 +85,7 @@
 use crate::connection::Directory;
 use crate::flow::key::FlowKey;
 use crate::limits::{self, HAND_OVER_RING};
+use crate::neighbours::Hop;
 use crate::packet::frame::Frame;
 use crate::packet::pool::Pool;
 use crate::port::PortSlot;
@@ -164,6 +167,8 @@ pub enum Message {
     },
     /// Forget the program for this key, if it is a hand-over.
     Forget(Box<FlowKey>),
+    /// This next hop is known.
+    Found(Hop),
 }
 
 /// How a sleeping worker is woken.
@@ -276,6 +281,14 @@ impl Links {
         if let Some(Some(link)) = self.writers.get_mut(to) {
             link.news = true;
             let _ = link.writer.push(Message::Forget(Box::new(*key)));
+        }
+    }
+
+    /// Tells all workers that a next hop is known. Those whose ring is full find out a little later.
+    pub fn found(&mut self, hop: Hop) {
+        for link in self.writers.iter_mut().flatten() {
+            link.news = true;
+            let _ = link.writer.push(Message::Found(hop));
         }
     }
 

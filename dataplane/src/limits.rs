@@ -222,6 +222,45 @@ pub mod destination {
     pub const RELEASED: u64 = 1_000_000;
 }
 
+/// Next hops that rules look for (the action `neighbour`), all workers together; times in microseconds. What exceeds
+/// drops under `NeighbourUnresolved`.
+pub mod neighbour {
+    /// Next hops that are known, asked for or refused. Those used longest ago make room for others.
+    pub const KNOWN_OR_ASKED: usize = 4096;
+    /// Of these, asked for or refused on behalf of packets from one port.
+    pub const ASKED_PER_PORT: usize = 64;
+    /// Frames that wait for one.
+    pub const FRAMES_PER_HOP: usize = 3;
+    /// Frames that wait in one worker.
+    pub const FRAMES: usize = 1024;
+    /// Requests until it is given up.
+    pub const TRIES: u32 = 3;
+    /// Between two requests (RFC 1122, 2.3.2.1: at most one a second).
+    pub const RETRY: u64 = 1_000_000;
+    /// How long one that did not answer is not asked for again.
+    pub const REFUSED: u64 = 5_000_000;
+    /// How long one is believed to be where it last was, before it is asked whether it still is.
+    pub const REACHABLE: u64 = 30_000_000;
+    /// How long one that nobody uses is kept.
+    pub const IDLE: u64 = 60_000_000;
+    /// How long one that has just been heard is not listened to, unless it has moved.
+    pub const SETTLED: u64 = 1_000_000;
+    /// ARP packets that one worker learns from in a batch.
+    pub const LEARNT_PER_BATCH: usize = 64;
+}
+
+/// Announcements of addresses (ARP); times in microseconds.
+pub mod announcement {
+    /// Addresses that a worker is announcing, and those of one bundle.
+    pub const WAITING: usize = 4096;
+    /// Announced at a time, ten times a second.
+    pub const AT_A_TIME: usize = 256;
+    /// How often each is announced.
+    pub const TIMES: u32 = 3;
+    /// Between two times.
+    pub const AGAIN: u64 = 1_000_000;
+}
+
 /// Connections: how many, and how long they last without a packet, in microseconds.
 pub mod connection {
     /// Records of one worker, unless the configuration says otherwise: 32 MiB.

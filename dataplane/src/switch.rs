@@ -46,6 +46,7 @@ pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelEnd, TunnelFilter, W
 pub use punts::PuntHub;
 pub use underlay::{Resolve, UnderlayState, follow_underlay};
 
+use crate::config::Place;
 use crate::flow::rule::Owner;
 use crate::flow::tables::Tables;
 use crate::handover::Links;
@@ -74,7 +75,7 @@ pub struct SwitchSettings {
     /// How ports are opened.
     pub opener: Box<dyn OpenPort>,
     /// Interfaces of physical networks, by the networks' names: what the controller makes ports of.
-    pub physical: BTreeMap<String, String>,
+    pub physical: BTreeMap<String, Place>,
 }
 
 /// See the module comment.
@@ -91,7 +92,7 @@ pub struct Switch {
     removals: Removals,
     captures: capture::Taken,
     opener: Box<dyn OpenPort>,
-    physical: BTreeMap<String, String>,
+    physical: BTreeMap<String, Place>,
     state: Mutex<State>,
     resolver: OnceLock<Box<dyn Resolve>>,
     /// What `GetStatus` says of the controller.

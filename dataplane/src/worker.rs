@@ -11,7 +11,8 @@
 //!    since; if that concerns it, or nothing is known, the tables are walked (`flow/resolve.rs`) within the
 //!    port's budget, and the result is compiled to a program and cached. If another worker has a connection of
 //!    the packet, that program hands the frame over, and the rest of its way is there. A fragment that comes
-//!    before the first one of its datagram waits for it (`connection/fragments.rs`), and walks then.
+//!    before the first one of its datagram waits for it (`connection/fragments.rs`), and walks then; so does a
+//!    packet whose next hop is asked for (`neighbours.rs`).
 //! 5. **Run** (`flow/program.rs`): in place, no allocation. What sends puts the frame with its port.
 //! 6. **Transmit** (`Outgoing::flush`): at the end of the batch, per port, in the form it can take.
 //!
@@ -36,13 +37,16 @@ use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, reso
 use crate::flow::tables::{Progress, Tables};
 use crate::handover::{FromTunnel, Message, PortName};
 use crate::limits::{BATCH, CACHE_IDLE_MICROSECONDS, COMPARISONS_PER_WALK, HAND_OVERS_PER_FRAME};
+use crate::neighbours::Hop;
 use crate::packet::frame::Frame;
 use crate::packet::parse::{Layout, parse};
 use crate::packet::tunnel::{self, Encapsulation};
 use crate::port::PortSlot;
 use crate::topology::{PortKind, Topology};
+use announcements::Announcements;
 use control::Command;
 use credit::Credit;
+use neighbours::WaitingForHops;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -50,10 +54,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+mod announcements;
 mod control;
 mod credit;
 mod inject;
+mod neighbours;
 
+pub use announcements::Announcement;
 pub use control::{Listed, Traced, WorkerHandle, WorkerReport, WorkerSettings};
 pub use inject::{Course, Injected};
 
@@ -105,6 +112,11 @@ pub struct Worker {
     connections: Connections,
     /// Fragments that came before the first one of their datagram.
     waiting: Waiting<Missed>,
+    /// Packets whose next hop is asked for.
+    hops: WaitingForHops,
+    announcements: Announcements,
+    /// Next hops that have become known, for which they may wait.
+    found: Vec<Hop>,
     outgoing: Outgoing,
     slots: Vec<PortSlot>,
     frames: Vec<Frame>,
@@ -268,6 +280,7 @@ impl Worker {
                         self.outgoing.send_decided(port, frame);
                     }
                     Message::Forget(key) => self.forget(&key),
+                    Message::Found(hop) => self.found.push(hop),
                 }
             }
             left -= batch;
@@ -330,6 +343,7 @@ impl Worker {
             self.miss(one);
         }
         self.missed = missed;
+        self.learn();
         self.outgoing.flush();
     }
 
@@ -450,6 +464,13 @@ impl Worker {
         {
             return self.hold(seen, Missed { frame, key, layout, origin });
         }
+        if let Some(wanted) = resolution.hops.wanted {
+            if resolution.drop.is_some() {
+                return self.await_hop(wanted, Missed { frame, key, layout, origin });
+            }
+            // What has left elsewhere must not leave there twice; but the next one may find the hop known.
+            self.ask_for(wanted);
+        }
         let begun = resolution.fragment.filter(|seen| self.connections.fragments.note(seen, now));
         let missed = Missed { frame, key, layout, origin };
         match resolution.owner {
@@ -484,6 +505,7 @@ impl Worker {
             self.cache.tables.count(&resolution.rules, &resolution.missed, 1);
             resolution.rules.iter().for_each(|rule| rule.counters.add(1, frame.len() as u64, self.now));
             resolution.counted.iter().for_each(|counters| counters.add(1, frame.len() as u64, self.now));
+            resolution.hops.used.iter().for_each(|used| used.mark(self.now));
             let program = Arc::new(Program::compile(&resolution));
             self.outgoing.capture_walk(|| Walk {
                 rules: resolution.rules.into(),
@@ -579,6 +601,8 @@ impl Worker {
         self.connections.fragments.expire(self.now);
         let late = self.waiting.expire(self.now);
         self.give_up(late, DropReason::FragmentTimeout);
+        self.tidy_neighbours();
+        self.tidy_announcements();
     }
 
     fn sleep(&mut self) {
@@ -613,7 +637,8 @@ impl Worker {
 
     fn stop(mut self) {
         self.cache.flush();
-        let all = self.waiting.withdraw(|_| true);
+        let mut all = self.waiting.withdraw(|_| true);
+        all.extend(self.hops.withdraw(|_| true));
         self.give_up(all, DropReason::Stopped);
         self.outgoing.close();
         self.progress.asleep();

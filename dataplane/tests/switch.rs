@@ -1,86 +1,19 @@
 //! The program `weft-switch` itself, in network namespaces: ports, tunnels and order at the end.
 
 mod namespace;
+mod program;
 
-use hyper_util::rt::TokioIo;
 use namespace::{Namespace, eventually};
+use program::{PROGRAM, Program};
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint, Uri};
 use weft_proto::v1::action::Action as Wire;
-use weft_proto::v1::switch_client::SwitchClient;
 use weft_proto::v1::{self, Field, port_spec::Kind};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-switch");
 const UNDERLAY: u32 = 0x00ff_0000;
 const TUNNEL: u32 = 0x00ff_0001;
-
-/// A running switch; killed if the test fails before it is stopped.
-struct Program {
-    child: Child,
-    socket: PathBuf,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Program {
-    fn start(namespace: &Namespace, socket: &Path, arguments: &[&str]) -> Self {
-        let child = Command::new("ip")
-            .args(["netns", "exec", &namespace.name, PROGRAM, "--socket"])
-            .arg(socket)
-            .args(["--memory-chunks=4096", "--memory-runs=128", "--log=debug"])
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let program = Self { child, socket: socket.to_owned(), runtime };
-        eventually("the switch opens its socket", || std::os::unix::net::UnixStream::connect(&program.socket).is_ok());
-        program
-    }
-
-    fn ask<T>(&self, ask: impl AsyncFnOnce(SwitchClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>) -> T {
-        self.runtime.block_on(async {
-            let path = self.socket.clone();
-            let connector = tower::service_fn(move |_: Uri| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            });
-            let channel = Endpoint::from_static("http://switch").connect_with_connector(connector).await.unwrap();
-            ask(SwitchClient::new(channel)).await.unwrap().into_inner()
-        })
-    }
-
-    fn apply(&self, bundle: v1::Bundle) -> v1::BundleResult {
-        self.ask(async move |mut client| client.apply_bundle(tokio_stream::iter(vec![bundle])).await)
-    }
-
-    fn port(&self, number: u32) -> v1::PortStatus {
-        let ports = self.ask(async |mut client| client.list_ports(v1::ListPortsRequest {}).await).ports;
-        ports.into_iter().find(|port| port.spec.as_ref().unwrap().number == number).expect("the port is listed")
-    }
-
-    /// Tells it to end, and gives its exit code.
-    fn stop(mut self, signal: &str) -> Option<i32> {
-        namespace::run(&["kill", "-s", signal, &self.child.id().to_string()]);
-        let status = self.child.wait().unwrap();
-        let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        assert!(!log.contains("panicked"), "{log}");
-        assert!(!self.socket.exists(), "the socket is removed\n{log}");
-        status.code()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It has ended already unless the test failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn exact(field: Field, value: &[u8]) -> v1::FieldMatch {
     v1::FieldMatch { field: field.into(), value: value.to_vec(), ..Default::default() }

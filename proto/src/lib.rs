@@ -66,5 +66,5 @@ pub const PUNT_STATION: u32 = 0xffff_ff02;
 /// The largest number that a meter may have (OpenFlow's `OFPM_MAX`).
 pub const METER_MAX: u32 = 0xffff_0000;
 
-/// Gives the program's version: the crate's, with the commit it was built from.
+/// The program's version: the crate's, with the commit that a release was built from, or "dev".
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("WEFT_BUILD"), ")");

@@ -11,6 +11,8 @@ pub mod bench;
 pub mod demo;
 pub mod machine;
 pub mod open_vswitch;
+pub mod packet;
+pub mod traffic;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

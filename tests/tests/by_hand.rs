@@ -7,7 +7,8 @@ use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 use weft_proto::v1;
 use weft_tests::bench::{Bench, Switch, address};
-use weft_tests::{eventually, run, serial, weft};
+use weft_tests::traffic::{iperf, number_before};
+use weft_tests::{eventually, serial, weft};
 use weft_up::capture::{Capture, Direction, packet_socket};
 use weft_up::check::remains::xdp_program;
 use weft_up::frame::{self, End};
@@ -47,25 +48,6 @@ fn two_hosts() -> TwoHosts {
     TwoHosts { instances, switches, bench }
 }
 
-/// Runs iperf3 from one namespace to 10.0.0.2 in another; gives the receiver's line.
-fn iperf(bench: &mut Bench, from: &str, to: &str, options: &str) -> String {
-    let mut server = bench.start(to, "iperf3 --server --one-off");
-    std::thread::sleep(Duration::from_millis(500));
-    let client = format!("timeout 40 iperf3 --client 10.0.0.2 --format m {options}");
-    let outcome = run(std::process::Command::new("ip").args(["netns", "exec", from]).args(client.split(' ')));
-    let printed = outcome.success();
-    server.end();
-    let line = printed.lines().rfind(|line| line.contains("receiver"));
-    line.unwrap_or_else(|| panic!("iperf3 names no receiver:\n{printed}")).to_owned()
-}
-
-/// The number before a unit: 940 of "940 Mbits/sec".
-fn number_before(line: &str, unit: &str) -> f64 {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let place = words.iter().position(|word| *word == unit).unwrap_or_else(|| panic!("no {unit} in {line:?}"));
-    words[place - 1].parse().unwrap_or_else(|_| panic!("no number before {unit} in {line:?}"))
-}
-
 #[test]
 fn two_hosts_ping_and_run_iperf3_over_vxlan() {
     let _turn = serial();
@@ -81,13 +63,13 @@ fn two_hosts_ping_and_run_iperf3_over_vxlan() {
     let printed = run_inside(&one, "ping -n -c 3 -i 0.1 -W 1 -M do -s 1422 10.0.0.2").expect("ping is answered");
     assert!(printed.contains("3 received"), "{printed}");
 
-    let tcp = iperf(&mut hosts.bench, &one, &two, "--time 3");
+    let tcp = iperf(&mut hosts.bench, &one, &two, "10.0.0.2", "--time 3");
     println!("TCP over VXLAN: {tcp}");
     assert!(number_before(&tcp, "Mbits/sec") > 10.0, "{tcp}");
-    let back = iperf(&mut hosts.bench, &one, &two, "--time 3 --reverse");
+    let back = iperf(&mut hosts.bench, &one, &two, "10.0.0.2", "--time 3 --reverse");
     println!("TCP over VXLAN, back: {back}");
     assert!(number_before(&back, "Mbits/sec") > 10.0, "{back}");
-    let udp = iperf(&mut hosts.bench, &one, &two, "--udp --bitrate 20M --length 1400 --time 3");
+    let udp = iperf(&mut hosts.bench, &one, &two, "10.0.0.2", "--udp --bitrate 20M --length 1400 --time 3");
     println!("UDP over VXLAN: {udp}");
     // 20 Mbit/s are 1,800 packets a second: nothing to lose.
     assert!(number_before(&udp, "Mbits/sec") > 18.0, "{udp}");
@@ -113,13 +95,13 @@ fn a_meter_holds_traffic_to_its_rate() {
     switch.add_flows(&["in_port=1,actions=meter:1,output:2", "in_port=2,actions=output:1"]);
     address(&one, "10.0.0.1/24");
     address(&two, "10.0.0.2/24");
-    let udp = iperf(&mut bench, &one, &two, "--udp --bitrate 60M --length 1400 --time 5");
+    let udp = iperf(&mut bench, &one, &two, "10.0.0.2", "--udp --bitrate 60M --length 1400 --time 5");
     println!("UDP of 60 Mbit/s by a meter of 20: {udp}");
     // 19.4 without the headers; a tenth may lie with the worker that has nothing to send, the first quarter of a
     // second with the wrong one.
     let passed = number_before(&udp, "Mbits/sec");
     assert!((15.0..21.0).contains(&passed), "{udp}");
-    let tcp = iperf(&mut bench, &one, &two, "--time 5");
+    let tcp = iperf(&mut bench, &one, &two, "10.0.0.2", "--time 5");
     println!("TCP by it: {tcp}");
     assert!((2.0..21.0).contains(&number_before(&tcp, "Mbits/sec")), "{tcp}");
     assert!(switch.drops_of(TAP)["meter"] > 1000);
@@ -141,7 +123,7 @@ fn large_segments_cross_between_two_taps_untouched() {
     switch.add_flows(&["in_port=1,actions=output:2", "in_port=2,actions=output:1"]);
     address(&one, "10.0.0.1/24");
     address(&two, "10.0.0.2/24");
-    let line = iperf(&mut bench, &one, &two, "--bytes 400M");
+    let line = iperf(&mut bench, &one, &two, "10.0.0.2", "--bytes 400M");
     println!("TCP between two TAPs: {line}");
 
     let (from, to) = (switch.port(TAP), switch.port(OTHER_TAP));

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::time::Duration;
-use weft_tests::bench::{Bench, address};
+use weft_tests::bench::Bench;
 use weft_tests::machine::{Machine, Service, Unit, deploy};
 use weft_tests::{eventually, serial};
 use weft_up::namespace::{ip, run_inside};
@@ -24,6 +24,14 @@ fn segment(bench: &mut Bench, name: &str, ends: &[(&str, &str, Option<&str>)]) {
         if let Some(own) = own {
             ip(&format!("-n {namespace} addr add {own} dev {interface}")).expect("the address is free");
         }
+    }
+    // What they are like before is compared with what they are like in the end.
+    for (namespace, interface, _) in ends {
+        let up = || {
+            let shown = ip(&format!("-n {namespace} link show {interface}")).expect("it is there");
+            shown.contains("state UP").then_some(())
+        };
+        eventually(&format!("carrier on {interface} of {namespace}"), PATIENCE, up);
     }
 }
 
@@ -60,14 +68,36 @@ fn connected(controller: &Machine, hosts: usize, log: &dyn Fn() -> String) {
     }
 }
 
-/// Makes an instance: a namespace whose interface is the port's, with the address that the port has.
-fn instance(bench: &mut Bench, controller: &Machine, name: &str, host: &str, own: &str) -> String {
-    let namespace = bench.namespace(name);
-    weft(controller, &format!("port create {name} --network blue --address {own}"));
-    weft(controller, &format!("port plug {name} --host {host} --netns {namespace} --interface eth0"));
-    address(&namespace, &format!("{own}/24"));
+/// Gives the interface of an instance the address that its port has, and the router as the way out.
+fn configure(namespace: &str, own: &str) {
+    let shown = ip(&format!("-n {namespace} -o link show")).expect("the namespace is there");
+    let interface = shown.lines().find_map(|line| line.split(": ").nth(1).filter(|name| name.starts_with("weft")));
+    let interface = interface.expect("the port made an interface").split('@').next().expect("split gives one");
+    for line in [format!("addr add {own}/24 dev {interface}"), format!("link set {interface} up")] {
+        ip(&format!("-n {namespace} {line}")).expect("the interface is there");
+    }
     ip(&format!("-n {namespace} route add default via 10.0.0.1")).expect("the network is there");
-    namespace
+}
+
+/// Types what the page has under a heading: its lines for a shell, without `sudo`, with other names of a host and a namespace.
+fn type_the_page(controller: &Machine, heading: &str, names: &[(&str, &str)]) {
+    let page =
+        std::fs::read_to_string(deploy().parent().expect("it has one").join("docs/deploy.md")).expect("it is here");
+    let (_, part) = page.split_once(&format!("\n## {heading}\n")).expect("the page has the heading");
+    let (_, block) = part.split_once("```sh\n").expect("it has lines for a shell");
+    let (block, _) = block.split_once("```").expect("they end");
+    for line in block.lines() {
+        let mut line = line.strip_prefix("sudo weft ").expect("all of them are of weft").to_owned();
+        for (from, to) in names {
+            line = line.replace(from, to);
+        }
+        let _done = weft(controller, &line);
+    }
+}
+
+/// The external network's other end: an address, and nobody who knows a way to the instances.
+fn internet(bench: &mut Bench) -> String {
+    bench.namespace("internet")
 }
 
 /// Waits until a ping is answered.
@@ -77,12 +107,6 @@ fn pings(namespace: &str, target: &str, log: &dyn Fn() -> String) {
     while answered().is_none() {
         assert!(std::time::Instant::now() < deadline, "{target} does not answer {namespace}\n{}", log());
     }
-}
-
-/// Lets everybody talk to everybody: the demonstration is not about security groups.
-fn blue(controller: &Machine) {
-    weft(controller, "network create blue");
-    weft(controller, "subnet create blue --network blue --cidr 10.0.0.0/24");
 }
 
 #[test]
@@ -98,7 +122,7 @@ fn four_hosts_are_set_up_as_the_page_says_and_leave_their_interfaces_as_they_wer
     let underlay: Vec<String> = [11, 12, 13].map(|last| format!("198.51.100.{last}/24")).into();
     let ends: Vec<_> = spaces[1..].iter().zip(&underlay).map(|(space, own)| (&**space, "eth1", Some(&**own))).collect();
     segment(&mut bench, "underlay", &ends);
-    let internet = bench.namespace("internet");
+    let internet = internet(&mut bench);
     segment(&mut bench, "external", &[(&spaces[1], "eth2", None), (&internet, "eth0", Some("203.0.113.1/24"))]);
 
     let machines: Vec<Machine> = (names.iter().zip(&spaces))
@@ -120,11 +144,17 @@ fn four_hosts_are_set_up_as_the_page_says_and_leave_their_interfaces_as_they_wer
     let logs = || hosts.iter().map(|host| host.log(&switch_unit)).collect::<Vec<_>>().join("\n");
     connected(controller, hosts.len(), &logs);
 
-    blue(controller);
-    let one = instance(&mut bench, controller, "web-1", "compute-1", "10.0.0.11");
-    let two = instance(&mut bench, controller, "web-2", "compute-2", "10.0.0.12");
+    let (one, two) = (bench.namespace("web"), bench.namespace("two"));
+    type_the_page(controller, "Networks, and the way outside", &[("--netns web", &format!("--netns {one}"))]);
+    weft(controller, "port create two --network blue --address 10.0.0.12");
+    weft(controller, &format!("port plug two --host compute-2 --netns {two}"));
+    configure(&one, "10.0.0.11");
+    configure(&two, "10.0.0.12");
+    // Across hosts; out, with and without an address outside; in.
     pings(&one, "10.0.0.12", &logs);
-    pings(&two, "10.0.0.11", &logs);
+    pings(&two, "203.0.113.1", &logs);
+    pings(&one, "203.0.113.1", &logs);
+    pings(&internet, "203.0.113.150", &logs);
 
     // One ends with no chance to tidy up.
     services.pop().expect("there are four").kill();
@@ -132,6 +162,37 @@ fn four_hosts_are_set_up_as_the_page_says_and_leave_their_interfaces_as_they_wer
     for (machine, before) in machines.iter().zip(&before) {
         assert_eq!(&interfaces(machine), before, "{} is not as it was", machine.namespace);
     }
+}
+
+#[test]
+fn one_host_is_all_it_takes() {
+    let _turn = serial();
+    let mut bench = Bench::new();
+    let directory = tempfile::tempdir().expect("there is a temporary directory");
+    let space = bench.namespace("one");
+    // One LAN, one interface: the host's own address lies beside those of the cloud.
+    let internet = internet(&mut bench);
+    let ends = [(&*space, "eth0", Some("203.0.113.10/24")), (&*internet, "eth0", Some("203.0.113.1/24"))];
+    segment(&mut bench, "lan", &ends);
+    let machine = Machine::new(&space, directory.path(), "all-in-one");
+    let before = interfaces(&machine);
+    let (controller_unit, switch_unit) = (Unit::shipped("weft-controller"), Unit::shipped("weft-switch"));
+    let services = [machine.start(&controller_unit), machine.start(&switch_unit)];
+    until_it_answers(&machine, &controller_unit);
+    weft(&machine, "host create one");
+    let logs = || machine.log(&switch_unit);
+    connected(&machine, 1, &logs);
+    let web = bench.namespace("web");
+    let names = [("compute-1", "one"), ("--netns web", &format!("--netns {web}"))];
+    type_the_page(&machine, "Networks, and the way outside", &names);
+    configure(&web, "10.0.0.11");
+    pings(&web, "203.0.113.1", &logs);
+    pings(&internet, "203.0.113.150", &logs);
+    // The host's own.
+    pings(&internet, "203.0.113.10", &logs);
+    pings(&space, "203.0.113.1", &logs);
+    services.into_iter().for_each(Service::stop);
+    assert_eq!(interfaces(&machine), before);
 }
 
 fn until_it_answers(controller: &Machine, unit: &Unit) {

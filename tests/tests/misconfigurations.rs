@@ -31,6 +31,9 @@ impl Scene {
         for line in [
             "network create lab --mtu 1300 --project blue",
             "subnet create lab --network lab --cidr 10.1.0.0/24 --project blue",
+            // In place of the demo's, which leads out.
+            "router interface remove main office --project blue",
+            "router delete main --project blue",
             "router create edge --project blue",
             "router interface add edge office --project blue",
             "router interface add edge lab --project blue",

@@ -1,12 +1,12 @@
 //! A network of each segment type between two hosts; and Open vSwitch, as the physical network's switch, whose trunks
 //! lead to the hosts, and as a peer for GRE.
 
-use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 use weft_tests::bench::{Bench, Controller, Switch, address};
 use weft_tests::open_vswitch::OpenVswitch;
+use weft_tests::traffic::{pings, sends};
 use weft_tests::{eventually, serial};
-use weft_up::namespace::{self, ip, run_inside};
+use weft_up::namespace::{ip, run_inside};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -73,40 +73,6 @@ impl Place {
     }
 }
 
-/// The first answer may wait for a neighbour of the underlay; those after it come.
-fn pings(from: &str, to: &str, options: &str) {
-    eventually(&format!("the first answer of {to}"), PATIENCE, || {
-        run_inside(from, &format!("ping -n -c 1 -W 1 {to}")).ok()
-    });
-    let printed = run_inside(from, &format!("ping -n -c 5 -i 0.1 -W 1 {options} {to}"));
-    let printed = printed.unwrap_or_else(|error| panic!("{from} to {to}: {error:#}"));
-    assert!(printed.contains("5 received"), "{printed}");
-}
-
-/// A megabyte by TCP from one namespace to an address of another.
-fn sends(from: &str, to: &str, address: &str) {
-    let (tell, told) = std::sync::mpsc::channel();
-    let server = namespace::start(to, move || {
-        let listener = TcpListener::bind("0.0.0.0:7000")?;
-        // The test has ended if nobody hears it.
-        let _ = tell.send(());
-        let (mut stream, _) = listener.accept()?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(std::io::copy(&mut stream, &mut std::io::sink())?)
-    })
-    .expect("the namespace is there");
-    told.recv_timeout(PATIENCE).expect("the server listens");
-    let target = format!("{address}:7000");
-    let client = namespace::start(from, move || {
-        let mut stream = TcpStream::connect_timeout(&target.parse()?, PATIENCE)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(std::io::Write::write_all(&mut stream, &vec![7; 1 << 20])?)
-    })
-    .expect("the namespace is there");
-    client.join().expect("no panic").unwrap_or_else(|error| panic!("{from} to {address}: {error:#}"));
-    assert_eq!(server.join().expect("no panic").expect("it receives"), 1 << 20);
-}
-
 #[test]
 fn hosts_and_foreign_stations_meet_on_every_segment_type() {
     let _turn = serial();
@@ -148,31 +114,38 @@ fn hosts_and_foreign_stations_meet_on_every_segment_type() {
     assert!(strange.keys().all(|reason| ["elsewhere", "policy"].contains(&reason.as_str())), "{strange:?}");
 }
 
+/// An instance with 10.0.0.1 at a switch, behind a tunnel port (11) of this kind; Open vSwitch at the other end, with
+/// 10.0.0.2 on the bridge `inner`, which has the port `tunnel`.
+fn beside_open_vswitch(bench: &mut Bench, kind: &str, key: u32, mtu: u32) -> (String, String, Switch, OpenVswitch) {
+    let [host, peer] = bench.two_hosts();
+    let instance = bench.namespace("vm");
+    let switch = bench.switch("host", &host);
+    switch.add_port(1, &format!("tap:eth0,netns={instance},mtu={mtu}"));
+    switch.add_port(10, "af_xdp:eth0");
+    switch.add_port(11, kind);
+    switch.add_flows(&[
+        &format!("in_port=1,actions=set_field:{key}->tun_id,set_field:10.99.0.2->tun_dst,output:11"),
+        &format!("in_port=11,tun_id={key},actions=output:1"),
+    ]);
+    address(&instance, "10.0.0.1/24");
+    // Its underlay is a bridge with the host's interface, which has the address then.
+    let other = OpenVswitch::start(bench, &peer);
+    ip(&format!("-n {peer} addr flush dev eth0")).expect("the interface is there");
+    other.vsctl("add-br under -- set bridge under datapath_type=netdev -- add-port under eth0");
+    address_of(&peer, "under", "10.99.0.2/24");
+    other.vsctl(&format!(
+        "add-br inner -- set bridge inner datapath_type=netdev -- add-port inner tunnel \
+         -- set interface tunnel type={kind} options:remote_ip=10.99.0.1 options:key={key}"
+    ));
+    address_of(&peer, "inner", "10.0.0.2/24");
+    (instance, peer, switch, other)
+}
+
 #[test]
 fn open_vswitch_is_a_peer_for_gre() {
     let _turn = serial();
     let mut bench = Bench::new();
-    let [host, peer] = bench.two_hosts();
-    let instance = bench.namespace("vm");
-    let switch = bench.switch("host", &host);
-    switch.add_port(1, &format!("tap:eth0,netns={instance},mtu=1458"));
-    switch.add_port(10, "af_xdp:eth0");
-    switch.add_port(11, "gre");
-    switch.add_flows(&[
-        "in_port=1,actions=set_field:0x81234567->tun_id,set_field:10.99.0.2->tun_dst,output:11",
-        "in_port=11,tun_id=0x81234567,actions=output:1",
-    ]);
-    address(&instance, "10.0.0.1/24");
-    // Its underlay is a bridge with the host's interface, which has the address then.
-    let other = OpenVswitch::start(&mut bench, &peer);
-    ip(&format!("-n {peer} addr flush dev eth0")).expect("the interface is there");
-    other.vsctl("add-br under -- set bridge under datapath_type=netdev -- add-port under eth0");
-    address_of(&peer, "under", "10.99.0.2/24");
-    other.vsctl(
-        "add-br inner -- set bridge inner datapath_type=netdev -- add-port inner tunnel \
-         -- set interface tunnel type=gre options:remote_ip=10.99.0.1 options:key=0x81234567",
-    );
-    address_of(&peer, "inner", "10.0.0.2/24");
+    let (instance, peer, switch, other) = beside_open_vswitch(&mut bench, "gre", 0x8123_4567, 1458);
     // 4 bytes less than without its checksum.
     ip(&format!("-n {peer} link set inner mtu 1454")).expect("the interface is there");
     for checksum in ["false", "true"] {
@@ -188,6 +161,61 @@ fn open_vswitch_is_a_peer_for_gre() {
     other.vsctl("set interface tunnel options:seq=true");
     assert!(run_inside(&peer, "ping -n -c 2 -W 1 10.0.0.1").is_err());
     assert!(switch.drops_of(10).contains_key("bad_tunnel"), "{:?}", switch.drops_of(10));
+}
+
+#[test]
+fn open_vswitch_is_a_peer_for_vxlan() {
+    let _turn = serial();
+    let mut bench = Bench::new();
+    let (instance, peer, switch, other) = beside_open_vswitch(&mut bench, "vxlan", 0x00ab_cdef, 1450);
+    ip(&format!("-n {peer} link set inner mtu 1450")).expect("the interface is there");
+    // With a checksum in the outer UDP header, and without.
+    for checksum in ["false", "true"] {
+        other.vsctl(&format!("set interface tunnel options:csum={checksum}"));
+        pings(&instance, "10.0.0.2", "-M do -s 1422");
+        pings(&peer, "10.0.0.1", "-M do -s 1422");
+        sends(&instance, &peer, "10.0.0.2");
+        sends(&peer, &instance, "10.0.0.1");
+    }
+    let tunnel = switch.port(11);
+    assert!(tunnel.sent_packets > 500 && tunnel.received_packets > 500, "{tunnel:?}");
+}
+
+/// IEEE 802.1ad: a customer's VLAN 7 in a provider's VLAN 300, which Open vSwitch takes apart in two bridges.
+#[test]
+fn open_vswitch_understands_two_tags() {
+    let _turn = serial();
+    let mut bench = Bench::new();
+    let [host, peer] = bench.two_hosts();
+    for namespace in [&host, &peer] {
+        run_inside(namespace, "ethtool -K eth0 txvlan off").expect("ethtool is installed");
+        // A link carries one tag beyond its MTU; but packet sockets, by which Open vSwitch sends, mean 802.1Q's alone.
+        ip(&format!("-n {namespace} link set eth0 mtu 1508")).expect("veth pairs take it");
+    }
+    let instance = bench.namespace("vm");
+    let switch = bench.switch("host", &host);
+    switch.add_port(1, &format!("tap:eth0,netns={instance}"));
+    switch.add_port(20, "af_xdp:eth0,all");
+    switch.add_flows(&[
+        "in_port=1,actions=push_vlan:0x8100,set_field:0x1007->vlan_tci,push_vlan:0x88a8,\
+         set_field:0x112c->vlan_tci,output:20",
+        "in_port=20,vlan_tci=0x112c/0x1fff,vlan_inner_tci=0x1007/0x1fff,actions=pop_vlan,pop_vlan,output:1",
+    ]);
+    address(&instance, "10.0.0.1/24");
+    let other = OpenVswitch::start(&mut bench, &peer);
+    other.vsctl(
+        "set Open_vSwitch . other_config:vlan-limit=2 \
+         -- add-br provider -- set bridge provider datapath_type=netdev -- add-port provider eth0 \
+         -- add-port provider down tag=300 vlan_mode=dot1q-tunnel -- set interface down type=patch options:peer=up \
+         -- add-br customer -- set bridge customer datapath_type=netdev \
+         -- add-port customer up -- set interface up type=patch options:peer=down \
+         -- add-port customer station tag=7 -- set interface station type=internal",
+    );
+    address_of(&peer, "station", "10.0.0.2/24");
+    pings(&instance, "10.0.0.2", "-M do -s 1472");
+    pings(&peer, "10.0.0.1", "-M do -s 1472");
+    sends(&instance, &peer, "10.0.0.2");
+    sends(&peer, &instance, "10.0.0.1");
 }
 
 fn address_of(namespace: &str, interface: &str, address: &str) {

@@ -156,6 +156,7 @@ fn trouble(host: &v1::Host) -> String {
 fn physical(host: &v1::Host) -> String {
     let each = host.physical_networks.iter().map(|network| match network.mtu {
         0 => format!("{} by {} (no such interface)", network.name, network.interface),
+        mtu if network.shared => format!("{} by {} (mtu {mtu}, shared)", network.name, network.interface),
         mtu => format!("{} by {} (mtu {mtu})", network.name, network.interface),
     });
     each.collect::<Vec<_>>().join(", ")

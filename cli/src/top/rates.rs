@@ -158,7 +158,7 @@ mod tests {
                 WorkerStatus { busy_microseconds: packets * 1000, cache_entries: 3, ..WorkerStatus::default() };
             let snapshot = Snapshot {
                 time: begin + Duration::from_secs(seconds),
-                status: SwitchStatus { workers: vec![worker.clone(), worker], ..SwitchStatus::default() },
+                status: SwitchStatus { workers: vec![worker, worker], ..SwitchStatus::default() },
                 // The second is a tunnel.
                 ports: vec![port(1, "eth0"), port(2, "")],
                 cache: vec![entry],

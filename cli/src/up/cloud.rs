@@ -3,10 +3,10 @@
 //!
 //! The numbered road:
 //! 1. an underlay: one namespace with a bridge, and a cable (veth) from it to each host's `eth0`; likewise a physical
-//!    network, at `eth1`;
+//!    network, at `eth1`; a namespace that plays the internet, and a cable from it to the last host, the gateway host;
 //! 2. the controller, in the machine's own namespace;
 //! 3. one switch per host, inside the host's namespace;
-//! 4. hosts, projects, networks, subnets and ports, by the API;
+//! 4. hosts, projects, networks, subnets, a router that leads out, and ports, by the API;
 //! 5. each port plugged into a namespace that plays an instance;
 //! 6. a real DHCP client in each.
 //!
@@ -18,6 +18,7 @@ use super::instance::{self, Instance, InstancePlan};
 use super::interrupt;
 use super::layout::{Layout, UNDERLAY};
 use super::namespace::{ip, run_inside};
+use super::outside;
 use super::program::{Program, ProgramPlan, last_lines};
 use super::record::{self, Record};
 use super::settings;
@@ -81,6 +82,8 @@ pub struct Cloud {
     pub hosts: Vec<HostSite>,
     /// What plays instances, in the order of their numbers.
     pub instances: Vec<Instance>,
+    /// The address of the first project's router outside.
+    pub outside: Ipv4Addr,
     /// The way to the controller.
     pub controller: Api,
     controller_program: usize,
@@ -103,6 +106,7 @@ impl Cloud {
             progress,
             hosts: Vec::new(),
             instances: Vec::new(),
+            outside: Ipv4Addr::UNSPECIFIED,
             controller,
             controller_program: 0,
             programs: Vec::new(),
@@ -112,9 +116,10 @@ impl Cloud {
         settings::write_dhcp_script(&cloud.layout)?;
         cloud.lay_underlay(host_count)?;
         cloud.lay_provider(host_count)?;
+        cloud.lay_internet(host_count)?;
         cloud.start_controller()?;
         for index in 0..host_count {
-            cloud.register_host(index)?;
+            cloud.register_host(index, index == outside::gateway_host(host_count))?;
         }
         cloud.wait_for_hosts()?;
         cloud.make_projects(host_count)?;
@@ -166,6 +171,19 @@ impl Cloud {
         Ok(())
     }
 
+    fn lay_internet(&mut self, host_count: usize) -> Result<()> {
+        let internet = self.layout.internet_namespace();
+        self.record.namespace(&internet)?;
+        let host = Layout::host_name(outside::gateway_host(host_count));
+        outside::lay(&internet, &self.layout.host_namespace(&host))?;
+        self.progress.say(format!(
+            "internet: {} and {} in namespace {internet}, behind host {host}",
+            outside::UPSTREAM,
+            outside::FAR
+        ));
+        Ok(())
+    }
+
     fn start_controller(&mut self) -> Result<()> {
         for file in [self.layout.controller_socket(), self.layout.token_file()] {
             if file.exists() {
@@ -200,7 +218,7 @@ impl Cloud {
         Ok(())
     }
 
-    fn register_host(&mut self, index: usize) -> Result<()> {
+    fn register_host(&mut self, index: usize, gateway: bool) -> Result<()> {
         interrupt::check()?;
         let name = Layout::host_name(index);
         let request = v1::CreateHostRequest { name: name.clone() };
@@ -209,7 +227,7 @@ impl Cloud {
             .with_context(|| format!("host create {name}"))?;
         // One host shows that several workers do what one does.
         let workers = if index == 0 { 2 } else { 1 };
-        let program = self.run(settings::switch(&self.layout, &name, workers)?)?;
+        let program = self.run(settings::switch(&self.layout, &name, workers, gateway)?)?;
         let switch = Api::new(&self.layout.switch_socket(&name))?;
         self.hosts.push(HostSite {
             namespace: self.layout.host_namespace(&name),
@@ -265,6 +283,14 @@ impl Cloud {
             instance::PROJECTS.join(" and "),
             instance::NETWORK,
             instance::CIDR
+        ));
+        self.outside = outside::lead_out(&self.controller)?;
+        self.progress.say(format!(
+            "router: {} of project {} leads to network {} as {}",
+            outside::ROUTER,
+            instance::PROJECTS[0],
+            outside::INTERNET,
+            self.outside
         ));
         for plan in instance::plan(host_count) {
             self.add_instance(plan)?;
@@ -483,7 +509,7 @@ impl Cloud {
     /// Names of all namespaces.
     #[must_use]
     pub fn namespaces(&self) -> Vec<String> {
-        let mut names = vec![self.layout.underlay_namespace()];
+        let mut names = vec![self.layout.underlay_namespace(), self.layout.internet_namespace()];
         names.extend(self.hosts.iter().map(|host| host.namespace.clone()));
         names.extend(self.instances.iter().map(|instance| instance.namespace.clone()));
         names

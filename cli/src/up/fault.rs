@@ -1,7 +1,7 @@
 //! Faults for `weft up --check --break NAME`: hand-made rules that make exactly one line of the check wrong.
 //! They rely on the names of the fabric's tables and ports, not on how the controller fills them.
 
-use super::check::{address, firewall, reactive, routing, separation, traffic};
+use super::check::{address, firewall, outside, reactive, routing, separation, traffic};
 use super::cloud::Cloud;
 use super::instance::Instance;
 use anyhow::{Context, Result};
@@ -16,6 +16,10 @@ const TABLE_PORT_SECURITY: u32 = 10;
 const TABLE_RESPOND: u32 = 20;
 /// Where it chooses the way.
 const TABLE_L2: u32 = 40;
+/// Where a gateway host takes floating IPs for what is inside.
+const TABLE_DNAT: u32 = 45;
+/// Where it hides who is inside.
+const TABLE_SNAT: u32 = 60;
 /// Where a router finds the MAC of who it sends to.
 const TABLE_NEIGHBOUR: u32 = 62;
 /// Where security groups say what may enter a port.
@@ -27,6 +31,8 @@ const TUNNEL_PORT: u32 = 0x00ff_0001;
 /// A VNI that no network of the cloud has.
 const WRONG_SEGMENT: u32 = 0x00ab_cdef;
 
+/// Of `ip_frag`.
+const LATER_FRAGMENT: u8 = 3;
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const TCP: u8 = 6;
@@ -181,6 +187,31 @@ pub fn deaf_provider(cloud: &Cloud) -> Result<()> {
 pub fn not_asked_for(cloud: &Cloud) -> Result<()> {
     let fields = vec![field(Field::EthType, ARP.to_be_bytes()), field(Field::ArpTpa, reactive::ASKED_FOR.octets())];
     install(cloud, 0, rule(TABLE_RESPOND, fields, vec![drop_as(v1::DropCause::UnknownDestination)], None))
+}
+
+/// The host by which the cloud is left.
+fn gateway_host(cloud: &Cloud) -> usize {
+    crate::outside::gateway_host(cloud.hosts.len())
+}
+
+/// The gateway host lets an instance's datagrams out as they are.
+pub fn no_snat(cloud: &Cloud) -> Result<()> {
+    let mut fields = vec![field(Field::UdpDst, outside::OUTSIDE_PORT.to_be_bytes())];
+    fields.extend(ipv4(UDP));
+    install(cloud, gateway_host(cloud), rule(TABLE_SNAT, fields, Vec::new(), Some(TABLE_NEIGHBOUR)))
+}
+
+/// The gateway host lets out the first fragment of a datagram only.
+pub fn no_later_fragments(cloud: &Cloud) -> Result<()> {
+    let fields = vec![field(Field::EthType, IPV4.to_be_bytes()), field(Field::IpFrag, [LATER_FRAGMENT])];
+    install(cloud, gateway_host(cloud), rule(TABLE_DNAT, fields, vec![drop_as(v1::DropCause::Policy)], None))
+}
+
+/// The gateway host does not know whom the floating IP stands for.
+pub fn no_floating_ip(cloud: &Cloud) -> Result<()> {
+    let fields = vec![field(Field::EthType, IPV4.to_be_bytes()), field(Field::Ipv4Dst, outside::FLOATING.octets())];
+    let rule = rule(TABLE_DNAT, fields, vec![drop_as(v1::DropCause::UnknownDestination)], None);
+    install(cloud, gateway_host(cloud), rule)
 }
 
 /// A switch that forwards only while it has a controller: planted when the controller is killed.

@@ -2,6 +2,7 @@
 
 use super::cloud::Cloud;
 use super::frame::Mac;
+use super::outside;
 
 fn text(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
@@ -48,6 +49,10 @@ pub fn guide(cloud: &Cloud) -> String {
     }
     for (command, comment) in [
         (format!("ip netns exec {} ping {}", one.namespace, two.plan.address), "across hosts, over VXLAN"),
+        (
+            format!("ip netns exec {} ping {}", one.namespace, outside::FAR),
+            "out of the cloud, by NAT on the gateway host",
+        ),
         (format!("weft {option}status"), "the cloud at a glance"),
         (format!("weft {option}flows dump {host}"), "every rule of a host, and where it comes from"),
         (

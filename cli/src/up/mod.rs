@@ -16,6 +16,7 @@ pub mod instance;
 mod interrupt;
 pub mod layout;
 pub mod namespace;
+pub mod outside;
 mod preflight;
 pub mod program;
 pub mod raw;

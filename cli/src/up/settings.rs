@@ -3,6 +3,7 @@
 use super::cloud::{PROVIDER, PROVIDER_INTERFACE};
 use super::instance::Instance;
 use super::layout::Layout;
+use super::outside::{INTERFACE, INTERNET};
 use super::program::ProgramPlan;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -52,13 +53,15 @@ pub fn controller(layout: &Layout, port: u16) -> Result<ProgramPlan> {
     server(layout, "controller".into(), sibling("weft-controller")?, "controller", &config)
 }
 
-/// The switch of a host, in the host's namespace, with so many workers.
+/// The switch of a host, in the host's namespace, with so many workers; on the gateway host it has the interface to
+/// what is outside.
 ///
 /// # Errors
 /// If its configuration cannot be written.
-pub fn switch(layout: &Layout, host: &str, workers: usize) -> Result<ProgramPlan> {
+pub fn switch(layout: &Layout, host: &str, workers: usize, gateway: bool) -> Result<ProgramPlan> {
+    let outside = if gateway { format!("{INTERNET} = {INTERFACE:?}\n") } else { String::new() };
     let config = format!(
-        "# Written by `weft up`.\nhost = {host:?}\ncontroller = \"unix:{}\"\nsocket = {:?}\n\n[underlay]\ninterface = \"eth0\"\n\n[workers]\ncount = {workers}\n\n[physical]\n{PROVIDER} = {PROVIDER_INTERFACE:?}\n",
+        "# Written by `weft up`.\nhost = {host:?}\ncontroller = \"unix:{}\"\nsocket = {:?}\n\n[underlay]\ninterface = \"eth0\"\n\n[workers]\ncount = {workers}\n\n[physical]\n{PROVIDER} = {PROVIDER_INTERFACE:?}\n{outside}",
         layout.controller_socket().display(),
         layout.switch_socket(host),
     );

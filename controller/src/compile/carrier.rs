@@ -49,7 +49,11 @@ impl Carrier {
             SegmentType::Vxlan => Some(Self::Tunnel(TUNNEL_PORT)),
             SegmentType::Gre => Some(Self::Tunnel(GRE_PORT)),
             SegmentType::Vlan { physical, .. } | SegmentType::Flat { physical } => {
-                let port = physical::port_of(model.hosts.get(host)?, physical)?.number;
+                let host = model.hosts.get(host)?;
+                if host.physical.get(physical)?.shared && !network.external {
+                    return None;
+                }
+                let port = physical::port_of(host, physical)?.number;
                 Some(Self::Physical { port, vlan: network.segment_type.vlan() })
             }
         }
@@ -261,7 +265,7 @@ pub(super) fn unknown(state: &mut HostState, model: &Model, network: &Network, h
 }
 
 /// Out, in a VLAN; 0: untagged.
-fn onto(vlan: u16, by: Action) -> Vec<Action> {
+pub(super) fn onto(vlan: u16, by: Action) -> Vec<Action> {
     if vlan == 0 {
         return vec![by];
     }

@@ -25,6 +25,7 @@
 //! | | from outside, to anything else, if the router translates: dropped | 100 |
 //! | | all else: on to route | 0 |
 //! | route | to an external subnet, or to anything else that has no route: TTL, MTU, the segment; on to snat | as above |
+//! | | from another host by a VLAN, an echo request to the router's address: answered, with the tag | 310 |
 //! | snat | from outside, tagged: the tag goes | 300 |
 //! | | from inside, a sender who has a floating IP: that one | 200 |
 //! | | from inside, any other: the router's address and a port of its choice, if it translates | 100 |
@@ -43,7 +44,7 @@
 //!
 //! A zone of a router's connections is its number with bit 24 set, which no port has.
 
-use super::carrier;
+use super::carrier::{self, Carrier};
 use super::network::arp_answer;
 use super::physical;
 use super::pipeline::{CLASSIFY, DELIVER, DNAT, L2, NEIGHBOUR, OUTPUT, RESPOND, ROUTE, SNAT};
@@ -203,6 +204,7 @@ pub(super) fn compile(state: &mut HostState, model: &Model, host: Uuid, here: &B
             external_network(state, outside.side.network, link);
         }
         side(state, model, outside, link);
+        echo_in_vlans(state, model, outside, host);
         snat(state, model, outside);
         inside.extend(model.networks_of_router(outside.router.id));
     }
@@ -287,6 +289,7 @@ fn side(state: &mut HostState, model: &Model, outside: &Outside<'_>, link: Link)
     );
     let arrives = || vec![set(Field::Reg3, outside.number()), set(Field::EthDst, mac.0)];
     let announce = |state: &mut HostState, address: Ipv4Addr| {
+        physical::take(state, link.port, address);
         state.announce(v1::Announcement {
             port: link.port,
             vlan: link.vlan.into(),
@@ -341,11 +344,7 @@ fn side(state: &mut HostState, model: &Model, outside: &Outside<'_>, link: Link)
             hop: hop.map_or(Vec::new(), |hop| hop.octets().to_vec()),
         }));
         let mut actions = vec![set(Field::EthSrc, mac.0), neighbour];
-        if link.vlan != 0 {
-            actions.push(act(action::Action::PushVlan(v1::PushVlan { ether_type: 0x8100 })));
-            actions.push(set(Field::VlanTci, (0x1000 | link.vlan).to_be_bytes()));
-        }
-        actions.push(output(by));
+        actions.extend(carrier::onto(link.vlan, output(by)));
         actions
     };
     // What came in by the link may go out there again: a VLAN network of the router's on the same physical network. An
@@ -367,6 +366,29 @@ fn side(state: &mut HostState, model: &Model, outside: &Outside<'_>, link: Link)
     let what = hop.map_or(String::from("out"), |hop| format!("out, by {hop} (external network {})", network.name));
     let onward = of_router(state, router, "outside", "onward", &what);
     both(state, 100, onward, None, hop);
+}
+
+/// Answers to echo requests that came from other hosts by a VLAN, whose tag was taken off: an answer goes back as the
+/// question is then.
+fn echo_in_vlans(state: &mut HostState, model: &Model, outside: &Outside<'_>, host: Uuid) {
+    let (router, address) = (outside.router, outside.side.address);
+    for network in model.networks_of_router(router.id).into_iter().filter_map(|network| model.networks.get(network)) {
+        let Some(Carrier::Physical { port, vlan }) = Carrier::of(state, model, network, host) else { continue };
+        if vlan == 0 {
+            continue;
+        }
+        let what = format!("its external address {address}, asked from the VLAN of network {}", network.name);
+        let cookie = of_router(state, router, "outside-echo", &network.id.to_string(), &what);
+        let request = RuleBuilder::new(ROUTE, 310, cookie)
+            .in_port(port)
+            .segment(network.segment)
+            .with(Field::Reg3, outside.number())
+            .ipv4()
+            .with(Field::Ipv4Dst, address.octets())
+            .with(Field::IpProto, [1])
+            .with(Field::IcmpType, [8]);
+        state.add(request.apply(carrier::onto(vlan, act(action::Action::IcmpReply(v1::IcmpReply {})))));
+    }
 }
 
 /// Under which address the router's senders are known outside.

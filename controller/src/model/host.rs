@@ -31,10 +31,12 @@ pub struct Host {
 /// Where a host reaches a physical network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PhysicalInterface {
-    /// Its name; its frames are all the switch's.
+    /// Its name; its frames are all the switch's, unless it is shared.
     pub interface: String,
     /// Bytes of an IP packet; 0: the host has no such interface.
     pub mtu: u32,
+    /// The host keeps its own traffic there: only external networks can be on it.
+    pub shared: bool,
 }
 
 impl PhysicalInterface {
@@ -55,7 +57,7 @@ impl PhysicalInterface {
                 let problem = format!("interface {} leads to two physical networks", network.interface);
                 return refuse("interface", problem, "Give each an interface of its own.");
             }
-            let place = Self { interface: network.interface.clone(), mtu: network.mtu };
+            let place = Self { interface: network.interface.clone(), mtu: network.mtu, shared: network.shared };
             if physical.insert(network.name.clone(), place).is_some() {
                 let problem = format!("physical network {:?} is told twice", network.name);
                 return refuse("name", problem, "Give each one interface.");
@@ -100,6 +102,7 @@ impl Object for Host {
                     name: name.clone(),
                     interface: place.interface.clone(),
                     mtu: place.mtu,
+                    shared: place.shared,
                 })
                 .collect(),
             ..v1::Host::default()

@@ -28,7 +28,22 @@ impl Model {
         }
         let scope = if T::OWNED { self.project(project, "project")?.id } else { Uuid::nil() };
         let mut found = all.named(scope, named);
-        let first = found.next().ok_or_else(|| unknown::<T>(field, named))?;
+        let first = found.next().ok_or_else(|| {
+            let fault = unknown::<T>(field, named);
+            match self.projects.get(scope).filter(|_| !named.is_empty()) {
+                None => fault,
+                // Whoever forgot to say which project sees where it was looked for.
+                Some(scope) => Fault {
+                    problem: format!("{} in project {:?}", fault.problem, scope.name),
+                    remedy: if project.is_empty() {
+                        format!("{}, or name its project.", fault.remedy.trim_end_matches('.'))
+                    } else {
+                        fault.remedy
+                    },
+                    ..fault
+                },
+            }
+        })?;
         match found.count() {
             0 => Ok(first),
             more => Err(Fault::invalid(

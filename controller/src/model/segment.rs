@@ -286,6 +286,18 @@ impl Model {
                 "Choose a host that reaches it (`weft host list`), or add it to the host's settings ([physical]).";
             return refuse("physical_network_unreachable", problem, remedy);
         }
+        if let Some((physical, place)) = kind.physical().and_then(|name| host.physical.get_key_value(name))
+            && place.shared
+            && !network.external
+        {
+            let problem = format!(
+                "network {:?} is on physical network {physical:?}, whose interface {} the host {:?} shares with its switch",
+                network.name, place.interface, host.name
+            );
+            let remedy = "Only external networks can be there. Choose another host, or give the physical network an \
+                          interface of its own (without \",shared\").";
+            return refuse("physical_network_shared", problem, remedy);
+        }
         let (mtu, overhead) = (network.mtu, kind.overhead(network.vlan_transparent));
         let Some(carries) = kind.carrier_mtu(host).filter(|&carries| mtu + overhead > carries) else { return Ok(()) };
         let problem = format!(

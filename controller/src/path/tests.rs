@@ -52,7 +52,7 @@ impl Scene {
                 version: "1".into(),
                 physical: BTreeMap::from([(
                     "lan".to_owned(),
-                    PhysicalInterface { interface: "eth1".into(), mtu: 1500 },
+                    PhysicalInterface { interface: "eth1".into(), mtu: 1500, shared: false },
                 )]),
             };
             scene.make(|model, _| model.report_host(host.id, &report));

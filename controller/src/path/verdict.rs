@@ -5,7 +5,8 @@
 
 use super::packet::{Flow, Packet, Transport, address, mac};
 use crate::compile::pipeline::{
-    CLASSIFY, DELIVER, EGRESS_FIREWALL, INGRESS_FIREWALL, INGRESS_TRACK, NEIGHBOUR, PORT_SECURITY, ROUTE, TUNNEL_PORT,
+    CLASSIFY, DELIVER, EGRESS_FIREWALL, GRE_PORT, INGRESS_FIREWALL, INGRESS_TRACK, NEIGHBOUR, PORT_SECURITY, ROUTE,
+    TUNNEL_PORT,
 };
 use crate::compile::state::matched;
 use crate::model::{DEFAULT_PROJECT, Model, Network, Port, Router, Subnet};
@@ -408,7 +409,7 @@ fn unsent(reply: &TraceReply) -> Option<&OutputEffect> {
 
 fn not_sent(model: &Model, hop: &Hop<'_>, output: &OutputEffect, rule: &v1::Rule, host: &str) -> Finding {
     let reason = &output.drop_reason;
-    if output.port != TUNNEL_PORT {
+    if ![TUNNEL_PORT, GRE_PORT].contains(&output.port) {
         let port = model.ports_on(hop.host).find(|port| port.number == output.port);
         let name = port.map_or(output.port_name.clone(), |port| port.name.clone());
         return finding(

@@ -156,7 +156,8 @@ fn the_model_survives_to_the_bit() {
     let report = crate::model::HostReport {
         underlay: Some([10, 9, 0, 1].into()),
         underlay_mtu: 9000,
-        physical: [("provider".to_owned(), PhysicalInterface { interface: "eth1".into(), mtu: 1500 })].into(),
+        physical: [("provider".to_owned(), PhysicalInterface { interface: "eth1".into(), mtu: 1500, shared: true })]
+            .into(),
         version: "0.1".into(),
     };
     let planned = model.report_host(host.id, &report);

@@ -323,7 +323,7 @@ async fn a_physical_network_is_a_port_of_the_hosts_that_reach_it() {
     let running = Running::start().await;
     let mut cloud = running.cloud().await;
     cloud.host("one").await;
-    let provider = v1::PhysicalNetwork { name: "provider".into(), interface: "eth2".into(), mtu: 1500 };
+    let provider = v1::PhysicalNetwork { name: "provider".into(), interface: "eth2".into(), mtu: 1500, shared: false };
     let mut switch = FakeSwitch::new("one", 1);
     switch.physical = vec![provider.clone()];
     let stream = switch.connect(running.channel().await);

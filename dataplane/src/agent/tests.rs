@@ -115,7 +115,8 @@ impl Bench {
             memory: Memory::map(512, 64).unwrap(),
             workers: vec![WorkerSettings { core: None, spin: false }],
             opener: Box::new(KernelPorts),
-            physical: [("provider".to_owned(), "lo".to_owned())].into(),
+            physical: [("provider".to_owned(), crate::config::Place { interface: "lo".to_owned(), shared: false })]
+                .into(),
         })
         .unwrap();
         let bench = Self { switch, stop: watch::Sender::new(false), directory: tempfile::tempdir().unwrap() };
@@ -167,7 +168,8 @@ async fn a_conversation_from_hello_to_cancel() {
     assert_eq!((hello.host.as_str(), hello.protocol), ("one", weft_proto::PROTOCOL));
     assert_eq!((hello.term, hello.generation, hello.boot_id), (0, 0, bench.switch.boot_id()));
     // Nobody has told this switch which interfaces there are.
-    let provider = v1::PhysicalNetwork { name: "provider".to_owned(), interface: "lo".to_owned(), mtu: 0 };
+    let provider =
+        v1::PhysicalNetwork { name: "provider".to_owned(), interface: "lo".to_owned(), mtu: 0, shared: false };
     assert_eq!(hello.physical_networks, [provider]);
     session.welcome().await;
     bench.status(|status| status == "connected").await;

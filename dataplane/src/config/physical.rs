@@ -1,5 +1,6 @@
 //! The physical networks that a host reaches: `[physical] NAME = "INTERFACE"`. Each has an interface of its own, whose
-//! frames are all the switch's: an address that the host has there is not reached any more.
+//! frames are all the switch's: an address that the host has there is not reached any more. Unless it is shared
+//! (`"INTERFACE,shared"`): then the host keeps its traffic, and only external networks can be there.
 
 use super::check_interface;
 use std::collections::BTreeMap;
@@ -9,13 +10,31 @@ use weft_proto::program::settings::{SettingsError, Source};
 /// Bytes of a name, as of those of the controller's objects.
 const NAME_BYTES: usize = 63;
 
+/// Where a physical network is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The interface.
+    pub interface: String,
+    /// Whether the host keeps its own traffic there.
+    pub shared: bool,
+}
+
+impl Place {
+    fn of(text: String) -> Self {
+        match text.strip_suffix(",shared") {
+            Some(interface) => Self { interface: interface.to_owned(), shared: true },
+            None => Self { interface: text, shared: false },
+        }
+    }
+}
+
 /// From the flags, or else the file; checked.
 pub(super) fn networks(
     flags: Option<Vec<String>>,
     file: BTreeMap<String, String>,
     underlay: Option<&str>,
     source: &Source,
-) -> Result<BTreeMap<String, String>, SettingsError> {
+) -> Result<BTreeMap<String, Place>, SettingsError> {
     let by_flag = flags.is_some();
     let place = |name: &str| {
         source.place(if by_flag { "physical".to_owned() } else { format!("physical.{name}") }.as_str(), by_flag)
@@ -37,12 +56,13 @@ pub(super) fn networks(
             networks
         }
     };
+    let networks: BTreeMap<String, Place> = networks.into_iter().map(|(name, text)| (name, Place::of(text))).collect();
     if networks.len() > PHYSICAL_NETWORKS {
         let problem = format!("{} physical networks", networks.len());
         return Err(SettingsError::new(place(""), problem, format!("Use at most {PHYSICAL_NETWORKS}.")));
     }
     let mut owners: BTreeMap<&str, &str> = underlay.map(|interface| (interface, "the underlay")).into_iter().collect();
-    for (name, interface) in &networks {
+    for (name, Place { interface, .. }) in &networks {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         if !first || name.len() > NAME_BYTES || !name.bytes().all(allowed) {
@@ -51,6 +71,10 @@ pub(super) fn networks(
             return Err(SettingsError::new(place(name), problem, remedy));
         }
         check_interface(interface, &place(name))?;
+        if let Some((_, word)) = interface.split_once(',') {
+            let problem = format!("\"{word}\" after the interface's name means nothing");
+            return Err(SettingsError::new(place(name), problem, "Write \"INTERFACE\" or \"INTERFACE,shared\"."));
+        }
         if let Some(other) = owners.insert(interface, name) {
             let problem = format!("interface {interface} is that of {other} already");
             let remedy =
@@ -66,7 +90,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn of(flags: &[&str], text: &str) -> Result<BTreeMap<String, String>, String> {
+    fn of(flags: &[&str], text: &str) -> Result<BTreeMap<String, Place>, String> {
         let text = format!("[physical]\n{text}");
         let source = Source::of(Path::new("weft.toml"), text.as_str());
         let file: BTreeMap<String, BTreeMap<String, String>> = source.parse().map_err(|error| error.to_string())?;
@@ -80,13 +104,17 @@ mod tests {
         assert!(of(&[], "a = \"eth1\"\n").unwrap_err().contains(taken));
         let twice = of(&[], "a = \"eth2\"\nb = \"eth2\"\n").unwrap_err();
         assert!(twice.starts_with("weft.toml, line 3 (physical.b): interface eth2 is that of a already."), "{twice}");
-        assert_eq!(of(&[], "a = \"eth2\"\nb = \"eth3\"\n").unwrap().len(), 2);
+        let two = of(&[], "a = \"eth2\"\nb = \"eth3,shared\"\n").unwrap();
+        assert_eq!(two["a"], Place { interface: "eth2".into(), shared: false });
+        assert_eq!(two["b"], Place { interface: "eth3".into(), shared: true });
+        assert!(of(&[], "a = \"eth1,shared\"\n").unwrap_err().contains(taken));
     }
 
     #[test]
     fn wrong_ones_are_refused_where_they_stand() {
         for (flags, text, says) in [
             (&[][..], "\"a b\" = \"eth2\"\n", "\"a b\" cannot be a physical network's name"),
+            (&[], "a = \"eth2,share\"\n", "\"share\" after the interface's name means nothing. Write \"INTERFACE\" or"),
             (&[], "a = \"\"\n", "weft.toml, line 2 (physical.a): \"\" cannot be an interface's name"),
             (&["a"], "", "--physical: \"a\" names no interface. Write NAME=INTERFACE."),
             (&["a=eth2", "a=eth3"], "", "--physical: physical network \"a\" is given twice"),

@@ -65,10 +65,16 @@ impl Contents {
     }
 }
 
+/// Whether an ICMP message of this type quotes a packet (RFC 792).
+#[must_use]
+pub fn is_icmp_error(kind: u8) -> bool {
+    matches!(kind, 3 | 4 | 5 | 11 | 12)
+}
+
 /// Whether it is an ICMP or ICMPv6 message that quotes a packet (RFC 792; RFC 4443, 2.1).
 fn is_error(key: &FlowKey) -> bool {
     match (key.eth_type, key.ip_proto) {
-        ([0x08, 0x00], protocol::ICMP) => matches!(key.l4_src[1], 3 | 4 | 5 | 11 | 12),
+        ([0x08, 0x00], protocol::ICMP) => is_icmp_error(key.l4_src[1]),
         ([0x86, 0xdd], protocol::ICMPV6) => key.l4_src[1] < 128,
         _ => false,
     }

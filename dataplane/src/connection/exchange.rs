@@ -1,7 +1,7 @@
 //! What goes into [`super::Connections`] and what comes out of it.
 
 use super::directory::Directory;
-use super::nat::Nat;
+use super::nat::{Internal, Nat};
 use super::protocol::{Progress, Transport};
 use super::record::{Record, flag};
 use super::state::CtState;
@@ -158,6 +158,9 @@ pub struct New<'a> {
     pub follow_policy: bool,
     /// The connection of the same tuple that rules no longer admit: it is closed before this one is committed.
     pub replaces: Option<ConnectionId>,
+    /// Records of the packet's are here: it does not follow its internal end's NAT mapping to another worker, but
+    /// gets a port of its own.
+    pub apart: bool,
 }
 
 /// A connection that could begin: everything is chosen, nothing is changed.
@@ -170,6 +173,8 @@ pub struct Prepared {
     pub(super) flags: u16,
     pub(super) mark: u32,
     pub(super) first: FlowKey,
+    /// The end whose NAT mapping no other worker may have.
+    pub(super) maps: Option<Internal>,
 }
 
 impl Prepared {

@@ -68,7 +68,7 @@ mod tuple;
 mod tests;
 
 pub use assumed::Assumed;
-pub use contents::Contents;
+pub use contents::{Contents, is_icmp_error};
 pub use directory::{Directory, Refusal};
 pub use exchange::{
     Advanced, EndReason, Expired, Filter, New, Observation, Options, Passing, Prepared, Refused, Related, Start,

@@ -318,6 +318,7 @@ impl Connections {
         }
         let mut flags = if new.follow_policy { flag::FOLLOW_POLICY } else { 0 };
         let mut out = original;
+        let mut maps = None;
         if original.family != 4 && new.nat != Nat::default() {
             return Err(DropReason::BadAction);
         }
@@ -340,6 +341,7 @@ impl Connections {
                 let choice = self.ports.choose(&internal, &out, nat, is_free)?;
                 out = with_source(&out, nat.address, choice.port);
                 flags |= if choice.mapped { flag::MAPPED } else { 0 };
+                maps = choice.mapped.then_some(internal).filter(|_| !new.apart);
             } else {
                 out = with_source(&out, nat.address, 0);
                 if !is_free(&out.inverse()) {
@@ -351,7 +353,7 @@ impl Connections {
         if self.find(new.zone, &reply).is_some_and(|(slot, _)| blocks(slot)) {
             return Err(DropReason::ConnectionClash);
         }
-        Ok(Prepared { zone: new.zone, original, reply, progress, flags, mark: new.mark, first: *new.first })
+        Ok(Prepared { zone: new.zone, original, reply, progress, flags, mark: new.mark, first: *new.first, maps })
     }
 
     /// Enters a live record everywhere it is counted or found.

@@ -44,6 +44,7 @@ pub(super) fn new(zone: u32, tuple: Tuple, transport: Transport) -> New<'static>
         mark: 0,
         follow_policy: false,
         replaces: None,
+        apart: false,
     }
 }
 

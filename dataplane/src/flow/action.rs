@@ -8,7 +8,7 @@ mod dhcp;
 mod gateway;
 mod track;
 
-pub use gateway::Neighbour;
+pub use gateway::{Neighbour, host, vlan};
 
 use super::key::FlowKey;
 use super::message::{address, field_row, hexadecimal, operand, port_number, prerequisites};
@@ -299,7 +299,7 @@ pub fn instructions_from_message(message: &v1::Instructions, id: &RuleId) -> Res
     Ok(Instructions {
         apply: actions(&message.apply_actions, "apply_actions", id)?,
         clear: message.clear_actions,
-        write: actions(&message.write_actions, "write_actions", id)?,
+        write: action_set(&message.write_actions, id)?,
         metadata,
         goto,
     })
@@ -401,6 +401,23 @@ fn actions(list: &[v1::Action], place: &str, id: &RuleId) -> Result<Vec<Action>,
         all.push(action);
     }
     Ok(all)
+}
+
+/// What an action set can hold: those that have a place in its order (`flow.proto`).
+fn action_set(list: &[v1::Action], id: &RuleId) -> Result<Vec<Action>, Fault> {
+    let all = actions(list, "write_actions", id)?;
+    let foreign = |action: &v1::Action| {
+        matches!(action.action, Some(Wire::Neighbour(_) | Wire::LearnNeighbour(_) | Wire::Translate(_)))
+    };
+    match list.iter().position(foreign) {
+        None => Ok(all),
+        Some(index) => Err(Fault::invalid(
+            "bad_action",
+            format!("write_actions[{index}]"),
+            "neighbour, learn_neighbour and translate have no place in an action set's order",
+            "Put it into apply_actions.",
+        )),
+    }
 }
 
 /// An action of a group's bucket: packets of any kind may come to it, and what does not fit one is found out then.
@@ -629,7 +646,11 @@ fn answer(bytes: &[u8], place: &str) -> Result<Option<Ipv4Addr>, Fault> {
     ))
 }
 
-pub(super) fn mac(bytes: &[u8], place: &str) -> Result<[u8; 6], Fault> {
+/// The MAC address of one interface.
+///
+/// # Errors
+/// It is none.
+pub fn mac(bytes: &[u8], place: &str) -> Result<[u8; 6], Fault> {
     let mac: [u8; 6] = bytes.try_into().map_err(|_| {
         Fault::invalid("bad_length", place, format!("a MAC address of {} bytes", bytes.len()), "Give 6 bytes.")
     })?;

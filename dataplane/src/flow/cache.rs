@@ -30,6 +30,7 @@ use super::state::FlowState;
 use super::statistics::TableStatistics;
 use crate::capture::Walk;
 use crate::limits::{CACHE_ENTRIES, CACHE_ENTRY_BYTES, CACHE_MASKS, CACHE_SPARE};
+use crate::neighbours::Used;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
@@ -58,6 +59,8 @@ struct Way {
     /// Bits that all packets of an entry share through the whole walk.
     stable: FlowKey,
     rules: Arc<[Arc<Rule>]>,
+    /// Next hops that its packets use.
+    hops: Box<[Arc<Used>]>,
     /// Groups and buckets that count its packets.
     counted: Box<[Arc<RuleCounters>]>,
     missed: Box<[u8]>,
@@ -73,6 +76,8 @@ impl PartialEq for Way {
             && self.passed == other.passed
             && self.rules.len() == other.rules.len()
             && self.rules.iter().zip(other.rules.iter()).all(same)
+            && self.hops.len() == other.hops.len()
+            && self.hops.iter().zip(&other.hops).all(|(one, other)| Arc::ptr_eq(one, other))
             && self.counted.iter().map(Arc::as_ptr).eq(other.counted.iter().map(Arc::as_ptr))
     }
 }
@@ -330,6 +335,7 @@ impl Cache {
             words: words.map(|(index, &word)| (index as u8, word)).collect(),
             stable: resolution.stable,
             rules: resolution.rules.into(),
+            hops: resolution.hops.used.into(),
             counted: resolution.counted.into(),
             missed: resolution.missed.into(),
             passed: resolution.passed.into(),
@@ -551,5 +557,6 @@ fn settle(entry: &mut Entry, tables: &mut TableStatistics) {
         tables.count(&entry.way.rules, &entry.way.missed, packets);
         entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes, entry.used));
         entry.way.counted.iter().for_each(|counters| counters.add(packets, bytes, entry.used));
+        entry.way.hops.iter().for_each(|used| used.mark(entry.used));
     }
 }

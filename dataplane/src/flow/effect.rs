@@ -4,6 +4,7 @@
 use super::action::{Action, action_to_message};
 use super::translate::Translation;
 use crate::drop::DropReason;
+use crate::neighbours::Hop;
 use crate::packet::tunnel::Header;
 use crate::port::PortSlot;
 use crate::topology::Topology;
@@ -33,6 +34,8 @@ pub enum Effect {
     Tunnel(Box<TunnelOutput>),
     /// Translate it, as its connection's NAT has it.
     Translate(Box<Translation>),
+    /// Write the next hop's MAC address.
+    Neighbour(NextHop),
     /// A copy goes a way of its own.
     Branch(Box<Branch>),
     /// Another worker is to decide about the packet: the only effect.
@@ -44,6 +47,15 @@ pub enum Effect {
         /// Why not.
         reason: DropReason,
     },
+}
+
+/// Where a packet goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The next hop.
+    pub hop: Hop,
+    /// Where it is; `None`: that is not known, and nothing follows.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// A bucket of a group; `None`: none could be chosen.
@@ -90,8 +102,20 @@ impl Effect {
         match self {
             Self::Action { action, .. } => action.consumes(),
             Self::Output { .. } | Self::Tunnel(_) | Self::Branch(_) | Self::HandOver(_) => true,
-            Self::Translate(_) | Self::Undeliverable { .. } => false,
+            Self::Translate(_) | Self::Neighbour(_) | Self::Undeliverable { .. } => false,
         }
+    }
+
+    /// Whether it does something, though nothing follows that sends the packet.
+    #[must_use]
+    pub fn teaches(&self) -> bool {
+        matches!(self, Self::Action { action: Action::LearnNeighbour { .. }, .. })
+    }
+
+    /// Whether it only tells why the packet goes no further.
+    #[must_use]
+    pub fn explains(&self) -> bool {
+        matches!(self, Self::Undeliverable { .. } | Self::Neighbour(NextHop { mac: None, .. }))
     }
 
     /// The meter that it asks.
@@ -136,7 +160,8 @@ impl Effect {
             Self::Tunnel(output) => Some(output.slot),
             // Without a buffer for the copy, its first output misses it.
             Self::Branch(branch) => branch.effects.iter().find_map(Self::output),
-            Self::Action { .. } | Self::Translate(_) | Self::HandOver(_) | Self::Undeliverable { .. } => None,
+            Self::Action { .. } | Self::Translate(_) | Self::Neighbour(_) => None,
+            Self::HandOver(_) | Self::Undeliverable { .. } => None,
         }
     }
 
@@ -160,6 +185,15 @@ impl Effect {
             Self::Branch(branch) => {
                 let effects = branch.effects.iter().flat_map(|effect| effect.to_messages(topology)).collect();
                 return vec![branch.message(effects, branch.drop)];
+            }
+            Self::Neighbour(NextHop { hop, mac }) => {
+                let effect = v1::effect::Effect::Neighbour(v1::NeighbourEffect {
+                    port: hop.port,
+                    vlan: hop.vlan.into(),
+                    hop: hop.address.octets().to_vec(),
+                    mac: mac.map_or(Vec::new(), |mac| mac.to_vec()),
+                });
+                return vec![v1::Effect { effect: Some(effect) }];
             }
             // Who asks is told what that worker says.
             Self::HandOver(_) => return Vec::new(),

@@ -12,13 +12,14 @@
 //! it was not answered.
 
 use super::action::Action;
-use super::effect::{Branch, Effect, TunnelOutput};
+use super::effect::{Branch, Effect, NextHop, TunnelOutput};
 use super::key::FlowKey;
 use super::resolve::{Back, Resolution};
 use super::rewrite::rewrite;
-use super::translate::translate;
+use super::translate::{translate, translate_one_to_one};
 use crate::connection::{Connections, Contents, Touched, Track};
 use crate::drop::DropReason;
+use crate::neighbours::Hop;
 use crate::packet::checksum;
 use crate::packet::fragment::{datagram_bytes, is_unfragmentable};
 use crate::packet::frame::Frame;
@@ -26,7 +27,7 @@ use crate::packet::parse::Layout;
 use crate::packet::segment::complete_checksum;
 use crate::port::PortSlot;
 use crate::respond::icmp::{self, Problem, Received};
-use crate::respond::{arp, dhcp};
+use crate::respond::{arp, dhcp, is_unicast};
 use crate::topology::Topology;
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
@@ -77,6 +78,8 @@ pub trait Egress {
     fn fragment(&mut self, output: PortSlot, frame: Frame, l3: usize, mtu: u16, each: impl FnMut(&mut Self, Frame));
     /// Hands a frame, as it came in, to another worker, which decides about it.
     fn hand_over(&mut self, worker: u16, frame: Frame, key: &FlowKey);
+    /// An ARP packet says where its sender is.
+    fn learn(&mut self, hop: Hop, mac: [u8; 6]);
     /// Whether a meter lets the frame pass.
     fn admit(&mut self, meter: u32, frame: &Frame) -> bool;
     /// Whether one more reply may be composed in this batch.
@@ -177,6 +180,8 @@ impl Program {
                 if let Some(copy) = egress.copy(&frame, step.output()) {
                     self.consume(step, copy, passing, egress);
                 }
+            } else if step.teaches() {
+                learn(step, passing.key, egress);
             } else if let Some(meter) = step.meter() {
                 if !egress.admit(meter, &frame) {
                     return egress.discard(frame, DropReason::Meter);
@@ -184,6 +189,10 @@ impl Program {
             } else if let Err(refusal) = change(step, &mut frame, &mut passing.layout, &mut passing.mtu) {
                 return self.refuse(frame, refusal, &passing, egress);
             }
+        }
+        if last.teaches() {
+            learn(last, passing.key, egress);
+            return egress.discard(frame, drop);
         }
         self.consume(last, frame, passing, egress);
     }
@@ -209,7 +218,7 @@ impl Program {
             }
             Effect::HandOver(worker) => return egress.hand_over(*worker, frame, passing.key),
             Effect::Undeliverable { reason, .. } => return egress.discard(frame, *reason),
-            Effect::Translate(_) => return egress.discard(frame, DropReason::NoOutput),
+            Effect::Translate(_) | Effect::Neighbour(_) => return egress.discard(frame, DropReason::NoOutput),
         };
         match action {
             Action::Punt { max_length, reason } => {
@@ -320,7 +329,7 @@ impl Program {
 /// The steps of effects: what cannot be delivered is left out, and what comes after the last consumer.
 fn compile_steps(effects: &[Effect]) -> Vec<Effect> {
     let step = |effect: &Effect| match effect {
-        Effect::Undeliverable { .. } => None,
+        explains if explains.explains() => None,
         Effect::Branch(branch) => {
             let branch = Branch { of: branch.of, effects: compile_steps(&branch.effects), drop: branch.drop };
             Some(Effect::Branch(Box::new(branch)))
@@ -328,7 +337,7 @@ fn compile_steps(effects: &[Effect]) -> Vec<Effect> {
         other => Some(other.clone()),
     };
     let mut steps: Vec<Effect> = effects.iter().filter_map(step).collect();
-    while steps.last().is_some_and(|step| !step.consumes()) {
+    while steps.last().is_some_and(|step| !step.consumes() && !step.teaches()) {
         steps.pop();
     }
     steps
@@ -345,6 +354,7 @@ fn fingerprint(steps: &[Effect]) -> u64 {
         // Of one connection, which stands in `tracks`.
         Effect::Translate(_) => (6, 0, None),
         Effect::Branch(branch) => (7, fingerprint(&branch.effects), None),
+        Effect::Neighbour(NextHop { hop, .. }) => (8, u64::from(hop.port), Some(hop.address)),
     });
     FixedState::default().hash_one(parts.collect::<Vec<_>>())
 }
@@ -384,6 +394,7 @@ fn send(step: &Effect, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
         Effect::Tunnel(output) => send_by_tunnel(output, frame, key, egress),
         Effect::Action { .. }
         | Effect::Translate(_)
+        | Effect::Neighbour(_)
         | Effect::Branch(_)
         | Effect::HandOver(_)
         | Effect::Undeliverable { .. } => egress.discard(frame, DropReason::NoOutput),
@@ -397,12 +408,25 @@ fn send_by_tunnel(output: &TunnelOutput, mut frame: Frame, key: &FlowKey, egress
     }
 }
 
+/// Who sent an ARP packet is where it says, behind the port that a step names.
+fn learn(step: &Effect, key: &FlowKey, egress: &mut impl Egress) {
+    let Effect::Action { action: Action::LearnNeighbour { port, vlan }, .. } = step else { return };
+    let port = if *port == 0 { key.port() } else { *port };
+    if icmp::is_host(key.ipv4_src) && is_unicast(key.link_source) {
+        egress.learn(Hop { port, vlan: *vlan, address: key.ipv4_src.into() }, key.link_source);
+    }
+}
+
 /// A step that changes the frame and leaves it.
 fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Option<u16>) -> Result<(), Refusal> {
     let action = match step {
         Effect::Action { action, .. } => action,
         Effect::Translate(translation) if !translate(frame, layout, translation) => {
             return Err(DropReason::BadAction.into());
+        }
+        Effect::Neighbour(NextHop { mac: Some(mac), .. }) => {
+            frame.head_mut().get_mut(..6).ok_or(DropReason::Truncated)?.copy_from_slice(mac);
+            return Ok(());
         }
         _ => return Ok(()),
     };
@@ -449,6 +473,12 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Optio
                 *mtu = Some(mtu.map_or(*limit, |before| before.min(*limit)));
             }
         }
+        Action::Translate { source, destination } => {
+            let [source, destination] = [source, destination].map(|address| address.map(|address| address.octets()));
+            if !translate_one_to_one(frame, layout, source, destination) {
+                return Err(DropReason::BadAction.into());
+            }
+        }
         // Those that consume, and those that the walk carries out.
         Action::Output(_)
         | Action::Punt { .. }
@@ -462,7 +492,6 @@ fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Optio
         | Action::IcmpReply
         | Action::Neighbour(_)
         | Action::LearnNeighbour { .. }
-        | Action::Translate { .. }
         | Action::IcmpUnreachable { .. } => {}
     }
     Ok(())

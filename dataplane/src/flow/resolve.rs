@@ -47,6 +47,7 @@ mod action_set;
 mod answer;
 mod branch;
 mod finish;
+mod gateway;
 mod group;
 mod output;
 mod rewrite;
@@ -54,6 +55,7 @@ mod track;
 mod translate;
 
 pub use answer::Back;
+pub use gateway::{Hops, Wanted};
 
 /// What is walked: the state under its read lock, at a version.
 pub struct View<'a> {
@@ -161,6 +163,8 @@ pub struct Resolution {
     pub cacheable: bool,
     /// Branches walked, those of repeated walks included: what it cost beyond one walk.
     pub branches: usize,
+    /// Next hops.
+    pub hops: Hops,
     /// Of a trace: the packet as it is at each output, in order, whether it can leave there or not.
     pub copies: Vec<FlowKey>,
 }
@@ -248,6 +252,7 @@ struct Walk<'a> {
     depth: usize,
     /// Whether an output was left out, because it names the port that the packet came in by.
     suppressed: bool,
+    hops: Hops,
     copies: Vec<FlowKey>,
 }
 
@@ -298,6 +303,7 @@ impl<'a> Walk<'a> {
             branches_repeated: 0,
             depth: 0,
             suppressed: false,
+            hops: Hops::default(),
             copies: Vec::new(),
         }
     }
@@ -389,7 +395,7 @@ impl<'a> Walk<'a> {
             Action::CheckMtu { .. } | Action::IcmpUnreachable { .. } => self.needs_ipv4()?,
             Action::IcmpReply => self.echo()?,
             Action::Neighbour(_) | Action::LearnNeighbour { .. } | Action::Translate { .. } => {
-                return Err(DropReason::BadAction);
+                return self.gateway(action, rule);
             }
             Action::ArpReply(_) => self.consult(Field::EthType),
             Action::Punt { .. } | Action::DhcpReply(_) | Action::Meter(_) => {}

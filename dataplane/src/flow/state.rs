@@ -12,6 +12,7 @@ use super::log::{ChangeLog, Passed, TOPOLOGY, Work, partition};
 use super::members::{Member, Members};
 use super::rule::{Rule, RuleId};
 use super::tables::TableSettings;
+use crate::neighbours::Neighbours;
 use crate::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -56,6 +57,8 @@ pub struct FlowState {
     topologies: Vec<(u64, Arc<Topology>)>,
     /// Of topologies, and of groups.
     topology_log: ChangeLog,
+    /// Next hops: as they are, whatever the version. Their changes are in the topology's log.
+    pub neighbours: Neighbours,
     /// What rules share.
     pub groups: Groups,
     /// Rules now, all tables.
@@ -269,6 +272,7 @@ impl FlowState {
         for number in numbers {
             if before.ports.get(number) != topology.ports.get(number) {
                 self.topology_log.record_all(Some(partition(&number.to_be_bytes())), version);
+                self.neighbours.forget_port(*number);
             }
         }
         let remotes: BTreeSet<&Ipv4Addr> = before.paths.keys().chain(topology.paths.keys()).collect();
@@ -278,6 +282,14 @@ impl FlowState {
             }
         }
         self.topologies.insert(0, (version, Arc::new(topology)));
+        self.note_neighbours(version);
+    }
+
+    /// Records what has changed of next hops; true if anything has.
+    pub fn note_neighbours(&mut self, version: u64) -> bool {
+        let changed = self.neighbours.take_changed();
+        changed.iter().for_each(|hop| self.topology_log.record_all(Some(hop.partition()), version));
+        !changed.is_empty()
     }
 
     /// Sets and removes groups from `version` on, noting what differs.

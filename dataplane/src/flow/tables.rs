@@ -8,6 +8,10 @@
 //!
 //! The version is the only thing of this that a worker reads per batch; the lock is taken by the slow
 //! path only.
+//!
+//! Next hops (`neighbours.rs`) are changed by workers, who must never wait for a commit: these changes are visible
+//! at once, to walks at any version, and recorded under the version that comes next. It is made current by the
+//! worker, or by the commit that is under way ([`Tables::announce`]): then the programs of those hops walk again.
 
 use super::action::tunnel_destinations;
 use super::group::{Group, GroupId};
@@ -20,10 +24,11 @@ use super::state::{FlowState, Remains, mask_of};
 use super::trace::Trace;
 use crate::connection::Assumed;
 use crate::limits;
+use crate::neighbours::Neighbours;
 use crate::topology::Topology;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use weft_proto::fault::Fault;
@@ -163,6 +168,8 @@ pub struct Tables {
     /// Held for the length of a commit.
     commits: Mutex<()>,
     workers: Mutex<Vec<Arc<Progress>>>,
+    /// Something is recorded under a version that is not current yet.
+    unannounced: AtomicBool,
 }
 
 impl Tables {
@@ -174,10 +181,11 @@ impl Tables {
             state: RwLock::default(),
             commits: Mutex::default(),
             workers: Mutex::default(),
+            unannounced: AtomicBool::new(false),
         })
     }
 
-    /// Counts commits; what a worker loads once per batch.
+    /// Counts commits, and changes of next hops; what a worker loads once per batch.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::SeqCst)
@@ -277,6 +285,35 @@ impl Tables {
             if remains.peek().is_none() {
                 return Ok(done);
             }
+        }
+    }
+
+    /// Changes what is known of next hops, for workers: short, and never waits for a commit.
+    pub fn change_neighbours<T>(&self, change: impl FnOnce(&mut Neighbours) -> T) -> T {
+        let mut state = self.write();
+        let result = change(&mut state.neighbours);
+        // A commit may make its version current meanwhile: whoever has read the state before that lock was had is
+        // at that version's predecessor or this one's, and whoever reads it later sees the change.
+        let version = self.version() + 1;
+        let changed = state.note_neighbours(version);
+        drop(state);
+        if changed {
+            self.unannounced.store(true, Ordering::SeqCst);
+            self.announce();
+        }
+        result
+    }
+
+    /// Makes the version current under which changes of next hops were recorded. While a commit is under way it
+    /// has to be tried again.
+    pub fn announce(&self) {
+        if !self.unannounced.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Ok(_alone) = self.commits.try_lock()
+            && self.unannounced.swap(false, Ordering::SeqCst)
+        {
+            self.version.fetch_add(1, Ordering::SeqCst);
         }
     }
 

@@ -6,11 +6,12 @@
 //! - SCTP's CRC32c is computed anew where a port changes. A fragment has not all that it covers: NAT refuses to
 //!   change its ports. Of a quoted SCTP packet it stays as it is: nobody could check it.
 //!
-//! Walks make a [`Translation`] of what a connection knows; programs carry it out. IPv4 only.
+//! Walks make a [`Translation`] of what a connection knows; programs carry it out. NAT one to one
+//! ([`translate_one_to_one`]) needs no connection: addresses alone change, by constants. IPv4 only.
 
 use super::key::FlowKey;
 use super::rewrite::update_transport;
-use crate::connection::{CtState, Related, Tuple};
+use crate::connection::{CtState, Related, Tuple, is_icmp_error};
 use crate::packet::checksum;
 use crate::packet::frame::Frame;
 use crate::packet::header::{Icmp, Ipv4, protocol, view};
@@ -139,15 +140,7 @@ pub fn translate(frame: &mut Frame, layout: &Layout, translation: &Translation) 
 fn try_translate(frame: &mut Frame, layout: &Layout, translation: &Translation) -> Option<()> {
     let (l3, l4) = (usize::from(layout.l3), usize::from(layout.l4));
     let ip: Ipv4 = *view::<Ipv4>(frame.head(), l3).filter(|ip| ip.version_ihl >> 4 == 4)?;
-    let addresses = l3 + 12;
-    let old: [u8; 8] = array(frame.head(), addresses)?;
-    replace(frame.head_mut(), addresses, [translation.source, translation.destination])?;
-    let new: [u8; 8] = array(frame.head(), addresses)?;
-    if old != new {
-        let sum = checksum::update(ip.checksum, &old, &new);
-        replace(frame.head_mut(), l3 + 10, [Some(sum), None])?;
-        update_transport(frame, layout, false, true, &old, &new).then_some(())?;
-    }
+    readdress(frame, layout, [translation.source, translation.destination])?;
     if l4 == 0 {
         return Some(());
     }
@@ -166,57 +159,117 @@ fn try_translate(frame: &mut Frame, layout: &Layout, translation: &Translation) 
         update_transport(frame, layout, false, false, &old, &new).then_some(())?;
     }
     match &translation.quoted {
-        Some(quoted) if ip.protocol == protocol::ICMP => translate_quoted(frame, layout, quoted),
+        Some(quoted) if ip.protocol == protocol::ICMP => {
+            change_quoted(frame, layout, |bytes| translate_quote(bytes, quoted))
+        }
         _ => Some(()),
     }
+}
+
+/// Replaces addresses, and what depends on them. Gives those of before.
+fn readdress(frame: &mut Frame, layout: &Layout, addresses: [Option<[u8; 4]>; 2]) -> Option<[[u8; 4]; 2]> {
+    let l3 = usize::from(layout.l3);
+    let ip: Ipv4 = *view::<Ipv4>(frame.head(), l3).filter(|ip| ip.version_ihl >> 4 == 4)?;
+    let old: [u8; 8] = array(frame.head(), l3 + 12)?;
+    replace(frame.head_mut(), l3 + 12, addresses)?;
+    let new: [u8; 8] = array(frame.head(), l3 + 12)?;
+    if old != new {
+        let sum = checksum::update(ip.checksum, &old, &new);
+        replace(frame.head_mut(), l3 + 10, [Some(sum), None])?;
+        update_transport(frame, layout, false, true, &old, &new).then_some(())?;
+    }
+    Some([array(&old, 0)?, array(&old, 4)?])
+}
+
+/// Replaces addresses of an IPv4 packet. An ICMP error quotes a packet that went the other way: if that one has
+/// the address that is replaced at its other end, it is replaced there too, so that the receiver knows its own.
+/// False as with [`translate`].
+#[must_use]
+pub fn translate_one_to_one(
+    frame: &mut Frame,
+    layout: &Layout,
+    source: Option<[u8; 4]>,
+    destination: Option<[u8; 4]>,
+) -> bool {
+    let Some([old_source, old_destination]) = readdress(frame, layout, [source, destination]) else { return false };
+    let (l3, l4) = (usize::from(layout.l3), usize::from(layout.l4));
+    let of_icmp = l4 != 0 && frame.head().get(l3 + 9) == Some(&protocol::ICMP);
+    if !of_icmp || !frame.head().get(l4).is_some_and(|&kind| is_icmp_error(kind)) {
+        return true;
+    }
+    // What quotes no packet of IPv4 goes on as it is.
+    let _ = change_quoted(frame, layout, |bytes| {
+        let ip: Ipv4 = *view::<Ipv4>(bytes, 0).filter(|ip| ip.version_ihl >> 4 == 4)?;
+        let quoted: [u8; 8] = array(bytes, 12)?;
+        let addresses =
+            [destination.filter(|_| quoted[..4] == old_destination), source.filter(|_| quoted[4..] == old_source)];
+        change_quote(bytes, &ip, addresses, None)
+    });
+    true
 }
 
 /// The longest IPv4 header, and a transport header up to its checksum.
 const QUOTED: usize = 60 + 20;
 
-/// Makes the packet that an ICMP error quotes one of this tuple.
-fn translate_quoted(frame: &mut Frame, layout: &Layout, quoted: &Tuple) -> Option<()> {
+/// Changes the packet that an ICMP error quotes, as far as headers go.
+fn change_quoted(frame: &mut Frame, layout: &Layout, change: impl FnOnce(&mut [u8]) -> Option<()>) -> Option<()> {
     let from = usize::from(layout.l4) + Icmp::BYTES;
     let head = frame.head();
     let length = head.len().min(layout.end as usize).checked_sub(from)?.min(QUOTED) & !1;
     let mut old = [0; QUOTED];
     old[..length].copy_from_slice(&head[from..from + length]);
     let mut new = old;
-    translate_quote(&mut new[..length], quoted)?;
+    change(&mut new[..length])?;
     frame.head_mut()[from..from + length].copy_from_slice(&new[..length]);
     update_transport(frame, layout, false, false, &old[..length], &new[..length]).then_some(())
 }
 
+/// Makes it one of this tuple.
 fn translate_quote(bytes: &mut [u8], quoted: &Tuple) -> Option<()> {
     let ip: Ipv4 = *view::<Ipv4>(bytes, 0)?;
     if ip.protocol != quoted.protocol {
         return None;
     }
+    let addresses = [Some(narrow(&quoted.source)), Some(narrow(&quoted.destination))];
+    change_quote(bytes, &ip, addresses, quoted.has_ports().then_some([quoted.source_port, quoted.destination_port]))
+}
+
+/// Replaces addresses, and ports (or an identifier, twice), of a packet that begins with this header; its
+/// checksums as far as they are there.
+fn change_quote(
+    bytes: &mut [u8],
+    ip: &Ipv4,
+    addresses: [Option<[u8; 4]>; 2],
+    ports: Option<[[u8; 2]; 2]>,
+) -> Option<()> {
     let old: [u8; 8] = array(bytes, 12)?;
-    replace(bytes, 12, [Some(narrow(&quoted.source)), Some(narrow(&quoted.destination))])?;
+    replace(bytes, 12, addresses)?;
     let new: [u8; 8] = array(bytes, 12)?;
     let sum = checksum::update(ip.checksum, &old, &new);
     replace(bytes, 10, [Some(sum), None])?;
-    if !quoted.has_ports() {
+    if ip.fragment.get() & Ipv4::OFFSET_MASK != 0 {
         return Some(());
     }
     let l4 = ip.header_bytes();
-    // Where the ports (or the identifier) and the checksum stand, and whether that covers the addresses.
-    let (at, ports, sum, pseudo) = match ip.protocol {
-        protocol::ICMP => (l4 + 4, [Some(quoted.source_port), None], l4 + 2, false),
-        protocol::TCP => (l4, [Some(quoted.source_port), Some(quoted.destination_port)], l4 + 16, true),
-        _ => (l4, [Some(quoted.source_port), Some(quoted.destination_port)], l4 + 6, true),
+    // Where the ports (or the identifier) and the checksum stand.
+    let (at, sum) = match ip.protocol {
+        protocol::ICMP => (l4 + 4, l4 + 2),
+        protocol::TCP => (l4, l4 + 16),
+        protocol::UDP | protocol::SCTP => (l4, l4 + 6),
+        _ => return Some(()),
     };
-    let (old_ports, new_ports): ([u8; 4], [u8; 4]);
-    old_ports = array(bytes, at)?;
-    replace(bytes, at, ports)?;
-    new_ports = array(bytes, at)?;
+    let (mut old_ports, mut new_ports) = ([0; 4], [0; 4]);
+    if let Some([source, destination]) = ports {
+        old_ports = array(bytes, at)?;
+        replace(bytes, at, [Some(source), Some(destination).filter(|_| ip.protocol != protocol::ICMP)])?;
+        new_ports = array(bytes, at)?;
+    }
     let Some(before) = array::<2>(bytes, sum) else { return Some(()) };
     if ip.protocol == protocol::SCTP || (ip.protocol == protocol::UDP && before == [0, 0]) {
         return Some(());
     }
     let mut after = checksum::update(before, &old_ports, &new_ports);
-    if pseudo {
+    if ip.protocol != protocol::ICMP {
         after = checksum::update(after, &old, &new);
     }
     if ip.protocol == protocol::UDP && after == [0, 0] {

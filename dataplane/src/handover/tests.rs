@@ -5,6 +5,7 @@ mod apart;
 mod branches;
 mod captured;
 mod flows;
+mod hops;
 mod translated;
 
 use super::Links;

@@ -8,6 +8,7 @@
 //! - [`segment`]: large frames to wire-sized ones; completing partial checksums.
 //! - [`tunnel`]: VXLAN encapsulation and decapsulation.
 
+pub mod arp;
 pub mod checksum;
 pub mod fragment;
 pub mod frame;

@@ -21,6 +21,7 @@ fn ethernet_header(bytes: &[u8]) -> Option<(usize, [u8; 2])> {
 }
 
 /// Whether one station can have this MAC address.
-fn is_unicast(mac: [u8; 6]) -> bool {
+#[must_use]
+pub fn is_unicast(mac: [u8; 6]) -> bool {
     mac[0] & 1 == 0 && mac != [0; 6]
 }

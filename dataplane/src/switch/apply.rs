@@ -79,6 +79,7 @@ impl Switch {
             remove_groups: std::mem::take(&mut plan.remove_groups),
             topology: None,
         };
+        let announcements = std::mem::take(&mut plan.announcements);
         let meters = plan.meters.as_ref().map(|after| self.changed_meters(&state.meters, after));
         if let Some(meters) = &meters {
             // Rules that go may name meters that go.
@@ -103,6 +104,11 @@ impl Switch {
         state.origins.add(plan.origins, || self.tables.rules(|_| true).iter().map(|rule| rule.cookie).collect());
         if resolve && let Some(resolver) = self.resolver.get() {
             resolver.want(&self.tables.tunnel_destinations());
+        }
+        if !announcements.is_empty()
+            && let Some(worker) = self.workers.read().expect("no panic under this lock").first()
+        {
+            worker.announce(announcements);
         }
         if changes_ports {
             self.changed();

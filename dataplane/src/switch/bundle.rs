@@ -12,6 +12,7 @@ use crate::flow::rule::{Owner, Rule, RuleId};
 use crate::flow::tables::{SetChange, TableSettings, Tables};
 use crate::limits::{BUNDLE_BYTES, BUNDLE_PARTS, RULES};
 use crate::meter::Meter;
+use crate::worker::Announcement;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tonic::Code;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
 
+mod announcements;
 mod ports;
 
 pub(super) use ports::check_spec;
@@ -42,7 +44,7 @@ pub(super) struct Plan {
     pub origins: Vec<v1::Origin>,
     /// Ports to open, with their place in the bundle.
     pub open: Vec<(usize, v1::PortSpec)>,
-    /// Ports that stay, under another name.
+    /// Ports that stay, under another name or with other addresses.
     pub rename: Vec<v1::PortSpec>,
     /// Ports to close: removed, or replaced by one of the same number.
     pub close: BTreeSet<u32>,
@@ -50,6 +52,7 @@ pub(super) struct Plan {
     pub close_first: BTreeSet<u32>,
     /// Ports that the bundle names, for its result.
     pub named: Vec<u32>,
+    pub announcements: Vec<Announcement>,
 }
 
 impl Plan {
@@ -123,6 +126,7 @@ pub(super) fn merge(parts: Vec<v1::Bundle>) -> Result<v1::Bundle, Fault> {
         whole.set_groups.extend(part.set_groups);
         whole.remove_groups.extend(part.remove_groups);
         whole.request_ids.extend(part.request_ids);
+        whole.announcements.extend(part.announcements);
         whole.set_meters.extend(part.set_meters);
         whole.remove_meters.extend(part.remove_meters);
     }
@@ -178,8 +182,11 @@ pub(super) fn plan(
         close: BTreeSet::new(),
         close_first: BTreeSet::new(),
         named: Vec::new(),
+        announcements: Vec::new(),
     };
+    let announced = std::mem::take(&mut bundle.announcements);
     ports::plan(bundle, managed, state, &mut plan)?;
+    plan.announcements = announcements::check(&announced, state, &plan)?;
     Ok(plan)
 }
 

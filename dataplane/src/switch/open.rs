@@ -47,13 +47,19 @@ impl TunnelSettings {
 }
 
 /// Tells an interface of the host which packets are the switch's: those of tunnels that end at these
-/// addresses. Dropping it leaves every frame to the host.
+/// addresses, and what is for addresses of ours. Dropping it leaves every frame to the host.
 pub trait TunnelFilter: Send + Sync {
     /// From now on, exactly these.
     ///
     /// # Errors
     /// A sentence for people.
     fn set(&self, ends: &BTreeSet<TunnelEnd>) -> Result<(), String>;
+
+    /// From now on, exactly these addresses.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    fn set_addresses(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<(), String>;
 
     /// Frames that the kernel could not hand over: the receive ring was full, or had no buffer.
     fn missed(&self) -> u64;
@@ -115,9 +121,9 @@ impl Device {
     }
 
     /// Sets the filter, if it has one.
-    pub(super) fn filter(&self, ends: &BTreeSet<TunnelEnd>) -> Result<(), String> {
+    pub(super) fn filter(&self, ends: &BTreeSet<TunnelEnd>, addresses: &BTreeSet<Ipv4Addr>) -> Result<(), String> {
         match &*self.filter.lock().expect("no panic under this lock") {
-            Some(filter) => filter.set(ends),
+            Some(filter) => filter.set(ends).and_then(|()| filter.set_addresses(addresses)),
             None => Ok(()),
         }
     }
@@ -216,6 +222,10 @@ impl OpenPort for KernelPorts {
 impl TunnelFilter for AfXdp {
     fn set(&self, ends: &BTreeSet<TunnelEnd>) -> Result<(), String> {
         self.set_endpoints(ends).map_err(|error: AfXdpError| error.to_string())
+    }
+
+    fn set_addresses(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<(), String> {
+        AfXdp::set_addresses(self, addresses).map_err(|error: AfXdpError| error.to_string())
     }
 
     fn missed(&self) -> u64 {

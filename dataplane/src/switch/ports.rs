@@ -192,7 +192,19 @@ impl Ports {
         topology
     }
 
-    /// Tells each interface of the host which tunnel packets are ours.
+    /// The addresses that are ours on an interface; never one of the host's own, which it would lose.
+    fn own_addresses(port: &Port, underlay: &UnderlayState) -> BTreeSet<Ipv4Addr> {
+        let Some(Kind::AfXdp(interface)) = &port.spec.kind else { return BTreeSet::new() };
+        let given = interface.addresses.iter().filter_map(|bytes| <[u8; 4]>::try_from(bytes.as_slice()).ok());
+        let (hosts, ours): (BTreeSet<_>, BTreeSet<_>) =
+            given.map(Ipv4Addr::from).partition(|address| underlay.owns(*address));
+        for address in hosts {
+            tracing::warn!(port = port.spec.name, %address, "this address is the host's own: it stays with the host");
+        }
+        ours
+    }
+
+    /// Tells each interface of the host which packets are ours.
     pub fn set_tunnel_filters(&self, underlay: &UnderlayState) {
         let mut ends: BTreeMap<u32, BTreeSet<TunnelEnd>> = BTreeMap::new();
         for tunnel in self.iter().filter_map(Port::tunnel) {
@@ -203,8 +215,8 @@ impl Ports {
         for port in self.iter() {
             let Some(device) = &port.device else { continue };
             let ends = ends.get(&port.spec.number).cloned().unwrap_or_default();
-            if let Err(error) = device.filter(&ends) {
-                tracing::error!(port = port.spec.name, %error, "the filter for tunnel packets cannot be set");
+            if let Err(error) = device.filter(&ends, &Self::own_addresses(port, underlay)) {
+                tracing::error!(port = port.spec.name, %error, "the filter for what is ours cannot be set");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The switch with ports in memory: a recording's specification opens one of `port/memory.rs`, whose
 //! other end the test holds; its `transmit_file` stands for the name of an interface.
 
+mod announcements;
 mod bundle;
 mod capture;
 mod expiry;
@@ -33,6 +34,7 @@ type Ends = BTreeSet<TunnelEnd>;
 struct TestPorts {
     peers: Arc<Mutex<HashMap<u32, MemoryPeer>>>,
     filters: Arc<Mutex<HashMap<u32, Ends>>>,
+    addresses: Arc<Mutex<HashMap<u32, BTreeSet<Ipv4Addr>>>>,
     /// Numbers that are open.
     open: Arc<Mutex<BTreeSet<u32>>>,
     /// Numbers that cannot be opened.
@@ -46,6 +48,11 @@ struct TestFilter(TestPorts, u32);
 impl TunnelFilter for TestFilter {
     fn set(&self, ends: &Ends) -> Result<(), String> {
         self.0.filters.lock().unwrap().insert(self.1, ends.clone());
+        Ok(())
+    }
+
+    fn set_addresses(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<(), String> {
+        self.0.addresses.lock().unwrap().insert(self.1, addresses.clone());
         Ok(())
     }
 
@@ -65,11 +72,15 @@ impl OpenPort for TestPorts {
         if self.broken.lock().unwrap().contains(&spec.number) {
             return Err(Fault::invalid("port_failed", "pcap", "it is broken", "Mend it."));
         }
-        let Some(Kind::Pcap(files)) = &spec.kind else { panic!("tests open recordings only") };
+        let interface = match &spec.kind {
+            Some(Kind::Pcap(files)) => &files.transmit_file,
+            Some(Kind::AfXdp(port)) => &port.interface,
+            _ => panic!("tests open recordings and interfaces only"),
+        };
         assert!(self.open.lock().unwrap().insert(spec.number), "what stands in the way is closed first");
         let (queue, peer) = pair(slot).unwrap();
         self.peers.lock().unwrap().insert(spec.number, peer);
-        let device = Device::new(files.transmit_file.clone(), "memory".to_owned())
+        let device = Device::new(interface.clone(), "memory".to_owned())
             .with_filter(Box::new(TestFilter(self.clone(), spec.number)));
         let (lost, number) = (self.lost.clone(), spec.number);
         let device = device.with_watch(Box::new(move || {

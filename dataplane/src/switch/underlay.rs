@@ -25,6 +25,11 @@ impl UnderlayState {
     pub(super) fn interface(&self, name: &str) -> Option<&Interface> {
         self.interfaces.iter().find(|interface| interface.name == name)
     }
+
+    /// Whether it is an address of the host itself.
+    pub(super) fn owns(&self, address: Ipv4Addr) -> bool {
+        self.interfaces.iter().any(|interface| interface.addresses.contains(&address))
+    }
 }
 
 /// Who finds ways to remote tunnel ends.
@@ -79,10 +84,11 @@ impl Switch {
     pub fn physical_networks(&self) -> Vec<v1::PhysicalNetwork> {
         let state = self.state();
         let mtu = |interface: &str| state.underlay.interface(interface).map_or(0, |interface| interface.mtu);
-        let networks = self.physical.iter().map(|(name, interface)| v1::PhysicalNetwork {
+        let networks = self.physical.iter().map(|(name, place)| v1::PhysicalNetwork {
             name: name.clone(),
-            interface: interface.clone(),
-            mtu: mtu(interface),
+            interface: place.interface.clone(),
+            mtu: mtu(&place.interface),
+            shared: place.shared,
         });
         networks.collect()
     }
@@ -99,7 +105,18 @@ impl Switch {
             state: hop.state.to_owned(),
             ..Default::default()
         });
-        v1::ListNeighboursReply { neighbours: neighbours.collect() }
+        let topology = self.tables.topology();
+        let own = self.tables.read().neighbours.list();
+        let own = own.into_iter().map(|listed| v1::NeighbourState {
+            address: listed.hop.address.octets().to_vec(),
+            next_hop: listed.hop.address.octets().to_vec(),
+            mac: listed.mac.map_or(Vec::new(), |mac| mac.to_vec()),
+            interface: topology.ports.get(&listed.hop.port).map_or(String::new(), |info| info.name.to_string()),
+            state: listed.state.to_owned(),
+            port: listed.hop.port,
+            vlan: listed.hop.vlan.into(),
+        });
+        v1::ListNeighboursReply { neighbours: neighbours.chain(own).collect() }
     }
 }
 

@@ -2,8 +2,10 @@
 //! end.
 
 use super::Worker;
+use super::announcements::{Announcement, Announcements};
 use super::credit::Credit;
 use super::inject::Injected;
+use super::neighbours::WaitingForHops;
 use crate::capture::Capture;
 use crate::clock;
 use crate::connection::fragments::Waiting;
@@ -132,6 +134,9 @@ pub(super) enum Command {
     Report(Sender<WorkerReport>),
     Cache(usize, Sender<Vec<v1::CacheEntry>>),
     Trace(Traced, Arc<[Assumed]>, Sender<Result<v1::TraceReply, u16>>),
+    /// Send a frame by a port.
+    Send(u32, Vec<u8>, Sender<Result<(), DropReason>>),
+    Announce(Vec<Announcement>),
     /// Those of the filter among some slots, beginning with this one; also gives where to go on.
     Connections(Filter, usize, Sender<(Vec<Listed>, Option<usize>)>),
     /// Likewise to be ended; gives how many were.
@@ -162,8 +167,9 @@ impl Worker {
                 let _ = done.send(());
             }
             Command::RemoveQueues(slot, done) => {
-                let its =
+                let mut its =
                     self.waiting.withdraw(|missed| missed.origin.ingress == slot || missed.frame.charged() == slot);
+                its.extend(self.withdraw_from_hops(slot));
                 self.give_up(its, DropReason::PortDown);
                 self.outgoing.remove(slot);
                 self.slots = self.outgoing.slots().collect();
@@ -179,6 +185,14 @@ impl Worker {
             Command::Trace(traced, assumed, reply) => {
                 let _ = reply.send(self.trace(&traced, &assumed));
             }
+            Command::Send(port, frame, reply) => {
+                self.look_at_version();
+                self.outgoing.begin(self.active);
+                let sent = self.send(port, &frame);
+                self.outgoing.flush();
+                let _ = reply.send(sent);
+            }
+            Command::Announce(all) => self.announce(all),
             Command::Connections(filter, from, reply) => {
                 let _ = reply.send(self.list(&filter, from));
             }
@@ -342,6 +356,9 @@ impl WorkerHandle {
                     cache: Cache::default(),
                     connections,
                     waiting: Waiting::default(),
+                    hops: WaitingForHops::default(),
+                    found: Vec::new(),
+                    announcements: Announcements::default(),
                     outgoing: Outgoing::new(Pool::new(memory), punts, links),
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),
@@ -407,6 +424,19 @@ impl WorkerHandle {
     /// Tells the worker which other one sends by a port of which it has no queue.
     pub fn route(&self, slot: PortSlot, worker: u16) {
         self.ask(|done| Command::Route(slot, worker, done));
+    }
+
+    /// Sends a frame of our own by a port, past all tables. It is counted by the port alone.
+    ///
+    /// # Errors
+    /// Why it does not leave: `NoSuchPort`, `PortDown`, `NoTunnelDestination` of a tunnel port, `NoBuffer`, `TooBig`.
+    pub fn send(&self, port: u32, frame: Vec<u8>) -> Result<(), DropReason> {
+        self.ask(|reply| Command::Send(port, frame, reply))
+    }
+
+    /// Tells neighbours where addresses are: now, and again a few times.
+    pub fn announce(&self, all: Vec<Announcement>) {
+        self.tell(Command::Announce(all));
     }
 
     /// Walks the tables for a packet, among this worker's connections and the assumed, and writes the walk down;

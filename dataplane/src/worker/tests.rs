@@ -4,6 +4,8 @@ mod branches;
 mod captured;
 mod edges;
 mod groups;
+mod neighbours;
+mod one_to_one;
 mod routed;
 mod tracked;
 mod translated;

@@ -52,6 +52,19 @@ impl Namespace {
         run(&all)
     }
 
+    /// Runs a program inside that may fail, and gives what it prints.
+    pub fn run_any(&self, arguments: &str) -> String {
+        let output =
+            Command::new("ip").args(["netns", "exec", &self.name]).args(arguments.split(' ')).output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
+    /// Whether a program inside succeeds.
+    pub fn try_command(&self, arguments: &str) -> bool {
+        let arguments = arguments.split(' ');
+        Command::new("ip").args(["netns", "exec", &self.name]).args(arguments).output().unwrap().status.success()
+    }
+
     /// A veth pair with an end in each, both up, without checksum offload (its frames lie in memory
     /// with partial checksums, which AF_XDP would not complete).
     pub fn veth(&self, end: &str, other: &Namespace, other_end: &str, queues: u32) {

@@ -605,7 +605,7 @@ proptest! {
     #[test]
     fn no_text_makes_a_parser_panic(text in prop_oneof![fragments(), any::<String>()]) {
         let results =
-            [parse_rule(&text).err(), parse_match(&text).err(), parse_packet(&text).err(), parse_filter(&text, true).err(), parse_meter(&text).err()];
+            [parse_rule(&text).err(), parse_match(&text).err(), parse_packet(&text).err(), parse_filter(&text, true).err(), parse_group(&text).err(), parse_meter(&text).err()];
         for fault in results.into_iter().flatten() {
             prop_assert!(fault.field.starts_with("column "));
             prop_assert!(!fault.problem.ends_with('.') && fault.remedy.ends_with(['.', '?']), "{}", fault);

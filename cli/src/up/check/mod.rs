@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod firewall;
+pub mod outside;
 pub mod reactive;
 pub mod remains;
 pub mod routing;
@@ -95,6 +96,24 @@ pub const CHECKS: &[Check] = &[
         promise: "the first packet of a reactive network is punted, the next not",
         run: reactive::reactive,
         plant: fault::not_asked_for,
+    },
+    Check {
+        name: "snat",
+        promise: "instances reach what is outside, under their router's address",
+        run: outside::snat,
+        plant: fault::no_snat,
+    },
+    Check {
+        name: "fragments",
+        promise: "a datagram in fragments passes NAT, both ways",
+        run: outside::fragments,
+        plant: fault::no_later_fragments,
+    },
+    Check {
+        name: "floating_ip",
+        promise: "a floating IP is reached from outside, and moves under traffic without losing any",
+        run: outside::floating_ip,
+        plant: fault::no_floating_ip,
     },
     Check {
         name: "trace",

@@ -3,6 +3,7 @@
 use crate::cloud::Cloud;
 use crate::layout::Layout;
 use crate::namespace::{self, ip};
+use crate::outside::INTERFACE;
 use crate::raw;
 use crate::record::ProcessIdentity;
 use anyhow::{Result, bail};
@@ -68,17 +69,19 @@ pub fn xdp_program(namespace: &str, interface: &str) -> Option<u32> {
 
 /// Removes the cloud and looks for what is left of it. With the fault, something is left on purpose.
 pub fn clean(cloud: &mut Cloud, before: &mut Remains, broken: bool) -> Result<String> {
-    let programs: Vec<u32> = cloud.hosts.iter().filter_map(|host| xdp_program(&host.namespace, "eth0")).collect();
+    let mut interfaces: Vec<(&str, &str)> = cloud.hosts.iter().map(|host| (host.namespace.as_str(), "eth0")).collect();
+    interfaces.extend(cloud.hosts.last().map(|host| (host.namespace.as_str(), INTERFACE)));
+    let expected = interfaces.len();
+    let programs: Vec<u32> = interfaces.iter().filter_map(|(host, interface)| xdp_program(host, interface)).collect();
     let mut processes: BTreeSet<u32> = cloud.process_ids().into_iter().collect();
     let namespaces = cloud.namespaces();
     processes.extend(namespaces.iter().flat_map(|name| namespace::processes(name)));
     let processes: Vec<ProcessIdentity> = processes.into_iter().filter_map(ProcessIdentity::of).collect();
-    if programs.len() != cloud.hosts.len() {
+    if programs.len() != expected {
         cloud.remove()?;
         bail!(
-            "{} of {} hosts had an XDP program on eth0: there was not what should vanish",
-            programs.len(),
-            cloud.hosts.len()
+            "{} of {expected} interfaces of hosts had an XDP program: there was not what should vanish",
+            programs.len()
         );
     }
     let stray = format!("{}forgotten", before.prefix);

@@ -1,9 +1,10 @@
-//! The line about routers: a second network of a project, on another host, and a router between the two.
+//! The line about routers: a second network of a project, on another host, is joined to the project's router.
 
 use super::traffic::{blue_pair, transfer};
 use crate::cloud::Cloud;
-use crate::instance::{GATEWAY, Instance, InstancePlan, NETWORK, PROJECTS};
+use crate::instance::{GATEWAY, Instance, InstancePlan, PROJECTS};
 use crate::namespace;
+use crate::outside::ROUTER;
 use anyhow::{Context as _, Result, bail};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -17,11 +18,10 @@ const LAB_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
 const LAB_MTU: u32 = 1300;
 /// Its instance's.
 pub const LAB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 11);
-const ROUTER: &str = "main";
 /// Of what Linux sends.
 const TTL: u8 = 64;
 
-/// Makes the network, the router and an instance on the second host; then the first instance talks to it.
+/// Makes the network and an instance on the second host, and joins the network to the router; then the first instance talks to it.
 pub fn routing(cloud: &mut Cloud, _: bool) -> Result<String> {
     build(cloud)?;
     let plan = InstancePlan {
@@ -65,21 +65,17 @@ fn build(cloud: &Cloud) -> Result<()> {
         cidr: LAB_CIDR.into(),
         ..Default::default()
     };
-    let router = v1::CreateRouterRequest { name: ROUTER.into(), project: project.into() };
+    let interface = v1::AddRouterInterfaceRequest {
+        router: ROUTER.into(),
+        project: project.into(),
+        subnet: LAB.into(),
+        ..Default::default()
+    };
     cloud.controller.cloud(|mut cloud| async move {
         cloud.create_network(network).await?;
         cloud.create_subnet(subnet).await?;
-        cloud.create_router(router).await
+        cloud.add_router_interface(interface).await
     })?;
-    for subnet in [NETWORK, LAB] {
-        let interface = v1::AddRouterInterfaceRequest {
-            router: ROUTER.into(),
-            project: project.into(),
-            subnet: subnet.into(),
-            ..Default::default()
-        };
-        cloud.controller.cloud(|mut cloud| async move { cloud.add_router_interface(interface).await })?;
-    }
     Ok(())
 }
 

@@ -22,7 +22,7 @@ const ZONE: u32 = 0x0100_0000;
 
 fn with_host(vlan: bool, host: usize) -> Gateway {
     let mut scene = scene();
-    let provider = PhysicalInterface { interface: "eth1".into(), mtu: 1500 };
+    let provider = PhysicalInterface { interface: "eth1".into(), mtu: 1500, shared: false };
     let id = scene.hosts[host];
     let known = scene.cloud.model.hosts[id].clone();
     let report = HostReport {
@@ -444,6 +444,42 @@ fn an_external_vlan_is_tagged_outside_and_nowhere_else() {
 }
 
 #[test]
+fn who_asks_from_another_vlan_is_answered_with_its_tag() {
+    let mut gateway = gateway();
+    let request = v1::CreateNetworkRequest {
+        name: "lab".into(),
+        segment_type: "vlan".into(),
+        physical_network: "provider".into(),
+        vlan_id: 9,
+        ..Default::default()
+    };
+    let lab = gateway.scene.cloud.make(|model, id| model.create_network(&request, id));
+    let request = v1::CreateSubnetRequest {
+        name: "lab".into(),
+        network: "lab".into(),
+        cidr: "10.0.2.0/24".into(),
+        ..Default::default()
+    };
+    gateway.scene.cloud.make(|model, id| model.create_subnet(&request, id));
+    let request = v1::AddRouterInterfaceRequest { router: "r".into(), subnet: "lab".into(), ..Default::default() };
+    gateway.scene.cloud.make(|model, id| model.add_router_interface(&request, id));
+    let model = &gateway.scene.cloud.model;
+    let interface = model.interfaces_of(gateway.router.id).find(|port| port.network == lab.id).unwrap();
+    let fields: [(Field, &[u8]); 6] = [
+        (Field::VlanTci, &[0x10, 9]),
+        (Field::EthType, &[8, 0]),
+        (Field::Ipv4Src, &[10, 0, 2, 5]),
+        (Field::Ipv4Dst, &EXTERNAL.octets()),
+        (Field::IpProto, &[1]),
+        (Field::IcmpType, &[8]),
+    ];
+    let asked = packet(gateway.link, Mac([2, 0, 0, 0, 0, 5]), interface.central_mac().0, &fields);
+    let (fates, _, packet) = journey(&gateway.of(2), &asked);
+    assert_eq!(fates, [Fate::Echo]);
+    assert_eq!(packet[&(Field::VlanTci as i32)], [0x10, 9]);
+}
+
+#[test]
 fn a_router_without_a_gateway_host_leads_nowhere() {
     let mut gateway = gateway();
     let three = gateway.scene.hosts[2];
@@ -458,4 +494,22 @@ fn a_router_without_a_gateway_host_leads_nowhere() {
     let fate = fates(&gateway.of(0), &gateway.sent(&web, &gateway.router, FAR));
     assert_eq!(fate, [Fate::Unreachable(0, INSIDE)]);
     assert!(!gateway.of(2).origins.values().any(|text| text.contains("router")), "it is a host like others");
+}
+
+#[test]
+fn of_a_shared_interface_only_addresses_outside_are_taken() {
+    let mut gateway = gateway();
+    let id = gateway.scene.hosts[2];
+    let taken = |gateway: &Gateway| {
+        let state = compile(&gateway.scene.cloud.model, gateway.scene.hosts[2], &BTreeSet::new());
+        match state.ports[&gateway.link].kind.clone() {
+            Some(v1::port_spec::Kind::AfXdp(port)) => (port.take_all, port.addresses),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(taken(&gateway), (true, vec![]));
+    let mut host = gateway.scene.cloud.model.hosts[id].clone();
+    host.physical.values_mut().for_each(|place| place.shared = true);
+    gateway.scene.cloud.model.apply(&Change::put(host));
+    assert_eq!(taken(&gateway), (false, vec![EXTERNAL.octets().to_vec()]));
 }

@@ -105,7 +105,9 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
                 underlay_mtu: 1500,
                 physical: ["provider", "lab"][..random.below(5).min(2)]
                     .iter()
-                    .map(|&name| (name.to_owned(), PhysicalInterface { interface: name.to_owned(), mtu: 1500 }))
+                    .map(|&name| {
+                        (name.to_owned(), PhysicalInterface { interface: name.to_owned(), mtu: 1500, shared: false })
+                    })
                     .collect(),
                 version: "1".into(),
             };

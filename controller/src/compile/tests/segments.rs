@@ -21,7 +21,7 @@ fn place(segment_type: &str, vlan_id: u32, vlan_transparent: bool) -> Place {
     cloud.make(|model, id| model.create_project(&v1::CreateProjectRequest { name: "default".into() }, id));
     let hosts = [cloud.host("one", 1), cloud.host("two", 2), cloud.host("three", 3)];
     for (host, last) in [(hosts[0], 1), (hosts[1], 2)] {
-        let interface = PhysicalInterface { interface: "eth2".into(), mtu: 1500 };
+        let interface = PhysicalInterface { interface: "eth2".into(), mtu: 1500, shared: false };
         let report = HostReport {
             underlay: Some([10, 9, 0, last].into()),
             underlay_mtu: 1500,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 fn report(last: u8, physical: &[&str]) -> HostReport {
     let place = |(index, name): (usize, &&str)| {
-        ((*name).to_owned(), PhysicalInterface { interface: format!("eth{index}"), mtu: 1500 })
+        ((*name).to_owned(), PhysicalInterface { interface: format!("eth{index}"), mtu: 1500, shared: false })
     };
     let physical: BTreeMap<_, _> = physical.iter().enumerate().map(place).collect();
     HostReport { underlay: Some([10, 9, 0, last].into()), underlay_mtu: 1500, physical, version: "1".into() }

@@ -13,7 +13,7 @@ fn vlan(name: &str, vlan_id: u32) -> v1::CreateNetworkRequest {
 }
 
 fn report(last: u8, physical: &[(&str, &str, u32)]) -> HostReport {
-    let place = |interface: &str, mtu| PhysicalInterface { interface: interface.into(), mtu };
+    let place = |interface: &str, mtu| PhysicalInterface { interface: interface.into(), mtu, shared: false };
     let physical = physical.iter().map(|&(name, interface, mtu)| (name.to_owned(), place(interface, mtu))).collect();
     HostReport { underlay: Some([10, 9, 0, last].into()), underlay_mtu: 1500, physical, version: "1".into() }
 }
@@ -131,6 +131,12 @@ fn ports_are_where_the_network_is_carried() {
     assert_eq!(check(&[("provider", "eth2", 1500)]), Ok(()));
     assert_eq!(check(&[("provider", "eth2", 1400)]), Err("bad_mtu".to_owned()));
     assert_eq!(check(&[("lab", "eth2", 1500)]), Err("physical_network_unreachable".to_owned()));
+    let mut shared = Host { physical: report(1, &[("provider", "eth2", 1500)]).physical, ..one.clone() };
+    shared.physical.values_mut().for_each(|place| place.shared = true);
+    let fault = cloud.0.check_carriage(blue, &shared).unwrap_err();
+    assert_eq!((fault.code.as_str(), fault.field.as_str()), ("physical_network_shared", "host"));
+    let outside = Network { external: true, ..blue.clone() };
+    assert_eq!(cloud.0.check_carriage(&outside, &shared).map_err(|fault| fault.code), Ok(()));
 }
 
 #[test]
@@ -140,6 +146,7 @@ fn a_report_tells_each_physical_network_once() {
             name: name.into(),
             interface: interface.into(),
             mtu: 1500,
+            shared: false,
         };
         PhysicalInterface::all(&networks.iter().map(network).collect::<Vec<_>>())
     };

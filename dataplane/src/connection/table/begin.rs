@@ -14,7 +14,7 @@ impl Connections {
     ///
     /// # Errors
     /// As for [`Self::prepare`], if things have changed since then. `ConnectionClash`: another worker has one
-    /// of the tuples.
+    /// of the tuples, or the internal end's mapping.
     pub fn commit(&mut self, prepared: &Prepared, passing: &Passing, now: u64) -> Result<ConnectionId, DropReason> {
         match self.commit_all(std::slice::from_ref(prepared), passing, now) {
             Ok(begun) => Ok(begun[0]),
@@ -26,7 +26,8 @@ impl Connections {
     /// Likewise several, of different zones, with one packet: all or none. In the directory this is one step.
     ///
     /// # Errors
-    /// As for [`Self::prepare`], if things have changed since then; or who has one of the tuples by now.
+    /// As for [`Self::prepare`], if things have changed since then; or who has one of the tuples, or the mapping of
+    /// an internal end, by now.
     pub fn commit_all(&mut self, all: &[Prepared], passing: &Passing, now: u64) -> Result<Vec<ConnectionId>, Refused> {
         let mut replaced = Vec::new();
         let mut more = 0;
@@ -51,7 +52,11 @@ impl Connections {
         }
         if let Some(directory) = &self.options.directory {
             let both = |prepared: &Prepared| [prepared.original, prepared.reply].map(|tuple| (prepared.zone, tuple));
-            let claimed: Vec<(u32, Tuple)> = all.iter().flat_map(both).collect();
+            let mut claimed: Vec<(u32, Tuple)> = all.iter().flat_map(both).collect();
+            // Who was first to map an internal end, of two workers that it sent by at once, has the other connections too.
+            let begins_mapping = |prepared: &&Prepared| prepared.maps.is_some_and(|end| !self.ports.has(&end));
+            let ends = all.iter().filter(begins_mapping).map(|prepared| (prepared.zone, prepared.original.endpoint()));
+            claimed.extend(ends);
             directory.claim(&claimed, self.options.worker).map_err(|refusal| match refusal {
                 Refusal::OwnedBy(worker) => Refused::OwnedBy(worker),
                 Refusal::Full => Refused::Because(DropReason::ConnectionLimit),

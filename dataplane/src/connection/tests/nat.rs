@@ -163,6 +163,41 @@ fn an_icmp_identifier_is_translated_like_a_port() {
     assert_eq!(connections.observe(7, Some(&attack), &OTHER, NOW).state, CtState::NEW | CtState::TRACKED);
 }
 
+/// RFC 4787, REQ-5 and 6; RFC 5382, REQ-5.
+#[test]
+fn what_was_translated_finds_back_for_as_long_as_the_rfcs_ask_for() {
+    const MINUTE: u64 = 60 * SECOND;
+    let mut connections = open(small());
+    let nat = masquerade(6000, 6999);
+    let udp = to(protocol::UDP, (host(1), 5000), 1, 53);
+    let id = start(&mut connections, &New { nat, ..new(7, udp, OTHER) }, NOW).unwrap();
+    let answer = out(&connections, id).inverse();
+    let finds = |connections: &Connections, answer: &Tuple, now| connections.lookup(7, answer, now).is_some();
+    assert!(finds(&connections, &answer, NOW + 2 * MINUTE - 1) && !finds(&connections, &answer, NOW + 2 * MINUTE));
+    // Each packet out begins the time anew.
+    let refreshed = NOW + 2 * MINUTE - SECOND;
+    send(&mut connections, 7, &udp, OTHER, refreshed);
+    assert!(finds(&connections, &answer, refreshed + 2 * MINUTE - 1));
+    // Once answered it is longer, and a packet in does it too.
+    send(&mut connections, 7, &answer, OTHER, refreshed);
+    assert!(finds(&connections, &answer, refreshed + 5 * MINUTE - 1));
+    // The port stays that one's meanwhile.
+    let again = Tuple { destination_port: 54_u16.to_be_bytes(), ..udp };
+    let prepared =
+        connections.prepare(&New { nat, ..new(7, again, OTHER) }, refreshed + 5 * MINUTE - 1).unwrap().translated();
+    assert_eq!(prepared.from().1.to_be_bytes(), answer.destination_port);
+
+    let outward = to(protocol::TCP, (host(1), 5000), 1, 80);
+    let syn = tcp(tcp_flag::SYN, 100, 0, 0);
+    let id = start(&mut connections, &New { nat, ..new(7, outward, syn) }, NOW).unwrap();
+    let inward = out(&connections, id).inverse();
+    assert!(finds(&connections, &inward, NOW + 4 * MINUTE - 1) && !finds(&connections, &inward, NOW + 4 * MINUTE));
+    send(&mut connections, 7, &inward, tcp(tcp_flag::SYN | tcp_flag::ACK, 900, 101, 0), NOW);
+    assert!(finds(&connections, &inward, NOW + 4 * MINUTE - 1) && !finds(&connections, &inward, NOW + 4 * MINUTE));
+    send(&mut connections, 7, &outward, tcp(tcp_flag::ACK, 101, 901, 0), NOW);
+    assert!(finds(&connections, &inward, NOW + 124 * MINUTE - 1));
+}
+
 #[test]
 fn protocols_without_ports_get_the_address_alone() {
     let mut connections = open(small());

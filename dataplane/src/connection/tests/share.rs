@@ -85,10 +85,9 @@ impl Workers {
                         continue;
                     }
                     let nat = if zone == ROUTER { nat } else { Nat::default() };
-                    let begins = New { nat, ..new(zone, tuple, Transport::Other) };
-                    if records.is_empty()
-                        && let Some(owner) = connections.mapped_elsewhere(&begins)
-                    {
+                    let apart = !records.is_empty();
+                    let begins = New { nat, apart, ..new(zone, tuple, Transport::Other) };
+                    if !apart && let Some(owner) = connections.mapped_elsewhere(&begins) {
                         self.hand_overs += 1;
                         at = owner.into();
                         continue 'worker;
@@ -272,4 +271,28 @@ fn commits_of_several_zones_are_one_step() {
     let refused = workers.all[0].commit_all(&prepared, &passing(Transport::Other), NOW);
     assert_eq!((refused, workers.all[0].len()), (Err(Refused::OwnedBy(1)), 0));
     assert_eq!((workers.directory.owner(7, &udp(1)), workers.directory.len()), (None, 2));
+}
+
+/// Two workers that an internal end sends by at once: the second to commit learns who has the mapping.
+#[test]
+fn an_internal_end_that_begins_at_two_workers_at_once_is_mapped_by_one() {
+    let to_port = |port| Tuple::ipv4(protocol::UDP, (CLIENT, 5000), (SERVER, port));
+    let mut workers = Workers::new(2, 1);
+    let nat = Nat { source: Some(SourceNat { address: EXTERNAL, ports: (6000, 6999) }), destination: None };
+    let [one, other] = [53, 54].map(|port| New { nat, ..new(ROUTER, to_port(port), Transport::Other) });
+    let [first, second] =
+        [(0, &one), (1, &other)].map(|(worker, new): (usize, _)| workers.all[worker].prepare(new, NOW).unwrap());
+    let commit = |connections: &mut Connections, prepared: &Prepared| {
+        connections.commit_all(std::slice::from_ref(prepared), &passing(Transport::Other), NOW)
+    };
+    commit(&mut workers.all[0], &first).unwrap();
+    assert!(matches!(commit(&mut workers.all[1], &second), Err(Refused::OwnedBy(0))));
+    assert_eq!((workers.all[1].len(), workers.all[1].mappings()), (0, 0));
+    let again = workers.all[0].prepare(&other, NOW).unwrap();
+    commit(&mut workers.all[0], &again).unwrap();
+    assert_eq!(again.translated().from(), first.translated().from());
+    // Who has records of the packet's begins apart.
+    let apart = New { nat, apart: true, ..new(ROUTER, to_port(55), Transport::Other) };
+    let apart = workers.all[1].prepare(&apart, NOW).unwrap();
+    commit(&mut workers.all[1], &apart).unwrap();
 }

@@ -95,7 +95,10 @@ pub fn vlan(number: u32) -> Result<u16, Fault> {
 }
 
 /// An address that a host may have; none if empty.
-fn host(bytes: &[u8], place: &str, remedy: &str) -> Result<Option<Ipv4Addr>, Fault> {
+///
+/// # Errors
+/// It is none, for which `remedy` says what to do.
+pub fn host(bytes: &[u8], place: &str, remedy: &str) -> Result<Option<Ipv4Addr>, Fault> {
     if bytes.is_empty() {
         return Ok(None);
     }

@@ -127,14 +127,10 @@ impl Walk<'_> {
             self.effects.push(Effect::Branch(Box::new(Branch { of: None, effects: Vec::new(), drop: Some(reason) })));
         }
         // What comes after the last consumer would be done to nothing.
-        while self
-            .effects
-            .last()
-            .is_some_and(|effect| !effect.consumes() && !matches!(effect, Effect::Undeliverable { .. }))
-        {
+        while self.effects.last().is_some_and(|last| !(last.consumes() || last.teaches() || last.explains())) {
             self.effects.pop();
         }
-        let why = || lost.flatten().or(verdict.err()).or(undeliverable).unwrap_or(DropReason::NoOutput);
+        let why = || lost.flatten().or(verdict.err()).or(undeliverable).unwrap_or_else(|| self.without_output());
         last.is_none().then(why)
     }
 }

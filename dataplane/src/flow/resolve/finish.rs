@@ -47,6 +47,7 @@ impl Walk<'_> {
             back: self.back,
             fragment: self.fragment,
             early: self.early,
+            hops: self.hops,
             transport: self.contents.transport,
             branches: self.branches + self.branches_repeated,
             copies: self.copies,

@@ -12,7 +12,11 @@ use weft_proto::v1::Field;
 
 impl Walk<'_> {
     pub(super) fn pass_topology(&mut self, what: &[u8]) {
-        self.topology.push(Passed { table: TOPOLOGY, partition: Some(partition(what)), others: false });
+        self.pass_partition(partition(what));
+    }
+
+    pub(super) fn pass_partition(&mut self, partition: u16) {
+        self.topology.push(Passed { table: TOPOLOGY, partition: Some(partition), others: false });
     }
 
     pub(super) fn output(&mut self, port: u32) {

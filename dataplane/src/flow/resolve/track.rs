@@ -80,8 +80,9 @@ impl Walk<'_> {
             mark: commit.mark,
             follow_policy: commit.follow_policy,
             replaces: self.refused.iter().copied().find(|id| is_of(connections, *id, track.zone)),
+            apart: !self.records.is_empty(),
         };
-        if self.records.is_empty() {
+        if !new.apart {
             self.owner = connections.mapped_elsewhere(&new);
             if self.owner.is_some() {
                 self.over = true;

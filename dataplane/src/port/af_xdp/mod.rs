@@ -1,7 +1,9 @@
 //! The AF_XDP port: a network interface of the host, its frames straight in packet memory.
 //!
 //! An XDP program on the interface (see `program.rs`) gives the frames that are ours to one socket per
-//! queue; everything else goes on to the kernel, the host's own SSH included. The program is held by a
+//! queue; everything else goes on to the kernel, the host's own SSH included: what is ours is told by maps, which
+//! change while it runs. While addresses are ours the interface is promiscuous, because they may be at MAC addresses
+//! that are not its own. The program is held by a
 //! descriptor in [`AfXdp`]: it is gone when that is dropped or the process ends, however.
 //!
 //! [`AfXdp`] belongs to the thread that opens ports; each [`AfXdpQueue`] to a worker. Of the host's
@@ -44,6 +46,9 @@ const LINK_HEADER: usize = 18;
 /// Tunnel ends whose packets a port can take.
 pub const ENDPOINTS: usize = 64;
 
+/// Addresses that a port can take packets for.
+pub const ADDRESSES: usize = 4096;
+
 /// Which XDP hook to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -66,7 +71,7 @@ pub struct AfXdpSettings {
     /// Which hook.
     pub mode: Mode,
     /// Every frame is ours (and the interface promiscuous meanwhile), instead of only those to
-    /// [`AfXdp::set_endpoints`].
+    /// [`AfXdp::set_endpoints`] and [`AfXdp::set_addresses`].
     pub take_all: bool,
 }
 
@@ -122,6 +127,9 @@ pub enum AfXdpError {
     /// Too many endpoints.
     #[error("{0} tunnel endpoints on one interface; {ENDPOINTS} are possible. Use fewer addresses or UDP ports.")]
     TooManyEndpoints(usize),
+    /// Too many addresses.
+    #[error("{0} addresses on one interface; {ADDRESSES} are possible. Use fewer, or take all of its frames.")]
+    TooManyAddresses(usize),
     /// We may not.
     #[error(
         "{doing} is not permitted. Run the switch as root or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and \
@@ -161,12 +169,12 @@ pub struct AfXdp {
     pub mtu: u32,
     /// How it works, one line: "native, 2 queues, copy".
     pub detail: String,
-    /// What of its traffic is ours: the map and what it holds. `None`: everything.
-    endpoints: Option<Mutex<Endpoints>>,
+    /// What of its traffic is ours. `None`: everything.
+    ours: Option<Mutex<Ours>>,
     watched: Vec<Weak<OwnedFd>>,
     /// Hold the program on the interface and the interface promiscuous.
     link: OwnedFd,
-    _promiscuous: Option<OwnedFd>,
+    promiscuous: Mutex<Option<OwnedFd>>,
     /// The interface, if it took VLAN tags off before.
     took_tags_off: Option<Interface>,
 }
@@ -182,9 +190,37 @@ impl Drop for AfXdp {
     }
 }
 
-struct Endpoints {
+/// A map of the program, and what it holds.
+struct Held<T> {
     map: OwnedFd,
-    set: BTreeSet<(Ipv4Addr, Encapsulation)>,
+    set: BTreeSet<T>,
+}
+
+impl<T: Ord + Copy> Held<T> {
+    fn new(key: usize, entries: usize) -> Result<Self, IoError> {
+        let map = bpf::create_map(bpf::MAP_TYPE_HASH, key, 1, entries as u32)?;
+        Ok(Self { map, set: BTreeSet::new() })
+    }
+
+    /// From now on exactly these. First out, then in: the map has room for no more than it may hold.
+    fn change<const K: usize>(&mut self, wanted: &BTreeSet<T>, key: impl Fn(T) -> [u8; K]) -> Result<(), IoError> {
+        for &gone in self.set.clone().difference(wanted) {
+            bpf::remove(&self.map, key(gone))?;
+            self.set.remove(&gone);
+        }
+        for &new in wanted {
+            if !self.set.contains(&new) {
+                bpf::set(&self.map, key(new), [1])?;
+                self.set.insert(new);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Ours {
+    endpoints: Held<(Ipv4Addr, Encapsulation)>,
+    addresses: Held<Ipv4Addr>,
 }
 
 impl AfXdp {
@@ -222,12 +258,15 @@ impl AfXdp {
         let sockets = bpf::create_map(bpf::MAP_TYPE_XSK, 4, 4, wanted)
             .map(Arc::new)
             .map_err(failed("creating a map of sockets", kernel))?;
-        let (instructions, endpoints) = if settings.take_all {
+        let (instructions, ours) = if settings.take_all {
             (program::take_all(&sockets), None)
         } else {
-            let map = bpf::create_map(bpf::MAP_TYPE_HASH, program::ENDPOINT, 1, ENDPOINTS as u32)
-                .map_err(failed("creating a map of endpoints", kernel))?;
-            (program::take_endpoints(&sockets, &map), Some(Mutex::new(Endpoints { map, set: BTreeSet::new() })))
+            let endpoints = Held::new(program::ENDPOINT, ENDPOINTS);
+            let endpoints = endpoints.map_err(failed("creating a map of endpoints", kernel))?;
+            let addresses = Held::new(program::ADDRESS, ADDRESSES);
+            let addresses = addresses.map_err(failed("creating a map of addresses", kernel))?;
+            let program = program::take_ours(&sockets, &endpoints.map, &addresses.map);
+            (program, Some(Mutex::new(Ours { endpoints, addresses })))
         };
         let loaded = bpf::load(&instructions).map_err(failed("loading the XDP program", kernel))?;
         let (link, native) = attach(name, index, mtu, settings.mode, &loaded)?;
@@ -272,10 +311,10 @@ impl AfXdp {
             mac,
             mtu,
             detail,
-            endpoints,
+            ours,
             watched,
             link,
-            _promiscuous: promiscuous,
+            promiscuous: Mutex::new(promiscuous),
             took_tags_off: took_tags_off.then_some(interface),
         };
         Ok((port, queues))
@@ -294,28 +333,41 @@ impl AfXdp {
     /// # Errors
     /// There are too many (then nothing changed), or the kernel refuses.
     pub fn set_endpoints(&self, wanted: &BTreeSet<(Ipv4Addr, Encapsulation)>) -> Result<(), AfXdpError> {
-        let Some(endpoints) = &self.endpoints else { return Ok(()) };
+        let Some(ours) = &self.ours else { return Ok(()) };
         if wanted.len() > ENDPOINTS {
             return Err(AfXdpError::TooManyEndpoints(wanted.len()));
         }
-        let failed = |source| AfXdpError::System {
-            doing: "changing the tunnel endpoints",
-            interface: self.interface.clone(),
-            source,
-            remedy: "Close the port and open it again.",
-        };
-        let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let Endpoints { map, set } = &mut *endpoints;
-        // First out, then in: the map has room for no more than it may hold.
-        for (address, kind) in &*set - wanted {
-            bpf::remove(map, program::endpoint(address, kind)).map_err(failed)?;
-            set.remove(&(address, kind));
+        let mut ours = ours.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = ours.endpoints.change(wanted, |(address, kind)| program::endpoint(address, kind));
+        changed.map_err(|source| self.failed("changing the tunnel endpoints", source))
+    }
+
+    /// Changes which addresses are ours, while it runs: IPv4 packets to one of these, at most [`ADDRESSES`], and ARP
+    /// that asks for one. None at first. Without effect on a port that takes everything.
+    ///
+    /// # Errors
+    /// There are too many (then nothing changed), or the kernel refuses.
+    pub fn set_addresses(&self, wanted: &BTreeSet<Ipv4Addr>) -> Result<(), AfXdpError> {
+        let Some(ours) = &self.ours else { return Ok(()) };
+        if wanted.len() > ADDRESSES {
+            return Err(AfXdpError::TooManyAddresses(wanted.len()));
         }
-        for (address, kind) in wanted - set {
-            bpf::set(map, program::endpoint(address, kind), [1]).map_err(failed)?;
-            set.insert((address, kind));
+        let mut ours = ours.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut promiscuous = self.promiscuous.lock().unwrap_or_else(PoisonError::into_inner);
+        if promiscuous.is_none() && !wanted.is_empty() {
+            let held = make_promiscuous(self.index);
+            *promiscuous = Some(held.map_err(|source| self.failed("making the interface promiscuous", source))?);
         }
-        Ok(())
+        let changed = ours.addresses.change(wanted, |address| address.octets());
+        if ours.addresses.set.is_empty() {
+            *promiscuous = None;
+        }
+        changed.map_err(|source| self.failed("changing the addresses", source))
+    }
+
+    fn failed(&self, doing: &'static str, source: IoError) -> AfXdpError {
+        let remedy = "Close the port and open it again.";
+        AfXdpError::System { doing, interface: self.interface.clone(), source, remedy }
     }
 }
 

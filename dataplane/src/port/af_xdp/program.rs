@@ -20,6 +20,7 @@ const MOVE: u8 = 0xbf;
 const MOVE_IMMEDIATE: u8 = 0xb7;
 const ADD_IMMEDIATE: u8 = 0x07;
 const AND_IMMEDIATE: u8 = 0x57;
+const JUMP: u8 = 0x05;
 const JUMP_IF_EQUAL: u8 = 0x15;
 const JUMP_UNLESS_EQUAL: u8 = 0x55;
 const JUMP_IF_GREATER: u8 = 0x2d;
@@ -35,17 +36,37 @@ const DATA: i16 = 0;
 const DATA_END: i16 = 4;
 const QUEUE: i16 = 16;
 
-/// Ethernet, IPv4 without options, and UDP or GRE with a key: what must be there to be ours.
-const HEADERS: i32 = 14 + 20 + 8;
+/// Ethernet and IPv4 without options: what must be there to be ours.
+const HEADERS: i32 = 14 + 20;
+/// With UDP, or GRE with a key; or Ethernet and ARP.
+const LONGER_HEADERS: i32 = 14 + 28;
 
 /// The frame pointer; other registers go by number.
 const STACK: u8 = 10;
 
-/// Instructions in the making; jumps to the end are resolved by [`Assembler::pass_at_end`].
+/// Where jumps go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Label {
+    /// Untagged IPv4.
+    Plain,
+    /// Other IPv4: its destination may be ours.
+    Destination,
+    /// ARP: its target may be.
+    Target,
+    /// Is the address in register 4 ours?
+    LookUp,
+    /// It is ours.
+    Take,
+    /// It is the host's.
+    Pass,
+}
+
+/// Instructions in the making; jumps are resolved by [`Assembler::finish`].
 #[derive(Default)]
 struct Assembler {
     instructions: Vec<Instruction>,
-    jumps: Vec<usize>,
+    jumps: Vec<(usize, Label)>,
+    labels: Vec<(Label, usize)>,
 }
 
 impl Assembler {
@@ -79,10 +100,26 @@ impl Assembler {
         self.emit(CALL, 0, 0, 0, function)
     }
 
-    /// Lets the kernel have the frame if the comparison holds.
-    fn pass_if(&mut self, code: u8, left: u8, right: u8, immediate: i32) -> &mut Self {
-        self.jumps.push(self.instructions.len());
+    /// Goes there if the comparison holds.
+    fn go(&mut self, label: Label, code: u8, left: u8, right: u8, immediate: i32) -> &mut Self {
+        self.jumps.push((self.instructions.len(), label));
         self.emit(code, left, right, 0, immediate)
+    }
+
+    /// What jumps to this label arrives here.
+    fn label(&mut self, label: Label) -> &mut Self {
+        self.labels.push((label, self.instructions.len()));
+        self
+    }
+
+    /// Register 4 is behind so many bytes of the frame, which is longer than that, or goes there.
+    fn reach(&mut self, bytes: i32, otherwise: Label) -> &mut Self {
+        self.copy(4, 2).immediate(ADD_IMMEDIATE, 4, bytes).go(otherwise, JUMP_IF_GREATER, 4, 3, 0)
+    }
+
+    /// Looks the key up that lies on the stack.
+    fn look_up(&mut self, map: &OwnedFd, key: i32) -> &mut Self {
+        self.map(1, map).copy(2, STACK).immediate(ADD_IMMEDIATE, 2, key).call(MAP_LOOKUP)
     }
 
     /// Gives the frame to the socket of the queue in register 2, else to the kernel.
@@ -90,11 +127,10 @@ impl Assembler {
         self.map(1, sockets).immediate(MOVE_IMMEDIATE, 3, XDP_PASS).call(REDIRECT_MAP).emit(EXIT, 0, 0, 0, 0)
     }
 
-    fn pass_at_end(&mut self) -> Vec<Instruction> {
-        let end = self.instructions.len();
-        self.immediate(MOVE_IMMEDIATE, 0, XDP_PASS).emit(EXIT, 0, 0, 0, 0);
-        for &jump in &self.jumps {
-            self.instructions[jump].offset = (end - jump - 1) as i16;
+    fn finish(&mut self) -> Vec<Instruction> {
+        for &(jump, label) in &self.jumps {
+            let (_, place) = self.labels.iter().find(|(one, _)| *one == label).expect("each label has a place");
+            self.instructions[jump].offset = (place - jump - 1) as i16;
         }
         std::mem::take(&mut self.instructions)
     }
@@ -124,27 +160,45 @@ pub(super) fn endpoint(address: Ipv4Addr, encapsulation: Encapsulation) -> [u8; 
     key
 }
 
-/// Ours is unfragmented UDP or GRE over IPv4 without options, to one of the endpoints. The rest is the
-/// host's: fragments too, which only its stack can put together.
-pub(super) fn take_endpoints(sockets: &OwnedFd, endpoints: &OwnedFd) -> Vec<Instruction> {
+/// Bytes of a key in the map of addresses.
+pub(super) const ADDRESS: usize = 4;
+
+/// Ours is
+/// - unfragmented UDP or GRE over IPv4 without options, untagged, to one of the endpoints;
+/// - IPv4 to one of the addresses, and ARP that asks for one of them, with one VLAN tag at most.
+///
+/// The rest is the host's: fragments of tunnels' packets too, which only its stack can put together.
+pub(super) fn take_ours(sockets: &OwnedFd, endpoints: &OwnedFd, addresses: &OwnedFd) -> Vec<Instruction> {
+    use Label::{Destination, LookUp, Pass, Plain, Take, Target};
     // Halfwords as a load from a frame gives them on this machine.
     let network = |bytes: [u8; 2]| i32::from(u16::from_ne_bytes(bytes));
+    let (ipv4, arp, tagged) = (network([0x08, 0x00]), network([0x08, 0x06]), network([0x81, 0x00]));
     let mut program = Assembler::default();
     program
         .copy(6, 1)
         .load(LOAD_WORD, 2, 6, DATA)
         .load(LOAD_WORD, 3, 6, DATA_END)
-        .copy(4, 2)
-        .immediate(ADD_IMMEDIATE, 4, HEADERS)
-        .pass_if(JUMP_IF_GREATER, 4, 3, 0)
+        .reach(HEADERS, Pass)
         .load(LOAD_HALF, 4, 2, 12)
-        .pass_if(JUMP_UNLESS_EQUAL, 4, 0, network([0x08, 0x00]))
+        .go(Plain, JUMP_IF_EQUAL, 4, 0, ipv4)
+        .go(Target, JUMP_IF_EQUAL, 4, 0, arp)
+        .go(Pass, JUMP_UNLESS_EQUAL, 4, 0, tagged)
+        // As if the tag were part of the addresses.
+        .immediate(ADD_IMMEDIATE, 2, 4)
+        .reach(HEADERS, Pass)
+        .load(LOAD_HALF, 4, 2, 12)
+        .go(Destination, JUMP_IF_EQUAL, 4, 0, ipv4)
+        .go(Target, JUMP_IF_EQUAL, 4, 0, arp)
+        .go(Pass, JUMP, 0, 0, 0);
+    program
+        .label(Plain)
         .load(LOAD_BYTE, 4, 2, 14)
-        .pass_if(JUMP_UNLESS_EQUAL, 4, 0, 0x45)
+        .go(Destination, JUMP_UNLESS_EQUAL, 4, 0, 0x45)
         // More fragments, or an offset.
         .load(LOAD_HALF, 4, 2, 14 + 6)
         .immediate(AND_IMMEDIATE, 4, network([0x3f, 0xff]))
-        .pass_if(JUMP_UNLESS_EQUAL, 4, 0, 0)
+        .go(Destination, JUMP_UNLESS_EQUAL, 4, 0, 0)
+        .reach(LONGER_HEADERS, Destination)
         // The key on the stack: address, port or type, protocol.
         .load(LOAD_WORD, 4, 2, 14 + 16)
         .store(STORE_WORD, -8, 4)
@@ -152,12 +206,14 @@ pub(super) fn take_endpoints(sockets: &OwnedFd, endpoints: &OwnedFd) -> Vec<Inst
         .store(STORE_HALF, -4, 4)
         .load(LOAD_BYTE, 4, 2, 14 + 9)
         .store(STORE_HALF, -2, 4)
-        .map(1, endpoints)
-        .copy(2, STACK)
-        .immediate(ADD_IMMEDIATE, 2, -8)
-        .call(MAP_LOOKUP)
-        .pass_if(JUMP_IF_EQUAL, 0, 0, 0)
-        .load(LOAD_WORD, 2, 6, QUEUE)
-        .redirect(sockets);
-    program.pass_at_end()
+        .copy(7, 2)
+        .look_up(endpoints, -8)
+        .go(Take, JUMP_UNLESS_EQUAL, 0, 0, 0)
+        .copy(2, 7);
+    program.label(Destination).load(LOAD_WORD, 4, 2, 14 + 16).go(LookUp, JUMP, 0, 0, 0);
+    program.label(Target).reach(LONGER_HEADERS, Pass).load(LOAD_WORD, 4, 2, 14 + 24);
+    program.label(LookUp).store(STORE_WORD, -12, 4).look_up(addresses, -12).go(Pass, JUMP_IF_EQUAL, 0, 0, 0);
+    program.label(Take).load(LOAD_WORD, 2, 6, QUEUE).redirect(sockets);
+    program.label(Pass).immediate(MOVE_IMMEDIATE, 0, XDP_PASS).emit(EXIT, 0, 0, 0, 0);
+    program.finish()
 }

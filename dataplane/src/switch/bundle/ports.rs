@@ -4,10 +4,12 @@ use super::super::State;
 use super::super::open::{TunnelSettings, contend};
 use super::super::ports::Port;
 use super::{Plan, own};
+use crate::flow::action::host;
 use crate::flow::message;
 use crate::flow::rule::Owner;
 use crate::limits::PORTS;
 use crate::packet::tunnel::Encapsulation;
+use crate::port::af_xdp;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use tonic::Code;
@@ -43,12 +45,15 @@ pub(super) fn plan(bundle: v1::Bundle, managed: bool, state: &State, plan: &mut 
             let problem = format!("port {} is added twice", spec.number);
             return Err(Fault::invalid("duplicate_port", place, problem, "Add it once."));
         }
+        if plan.owner == Owner::Manual {
+            check_addresses(&spec, state).map_err(|fault| fault.within(&place))?;
+        }
         plan.named.push(spec.number);
         match state.ports.get(spec.number) {
             None => plan.open.push((index, spec)),
             Some(port) if port.owner != plan.owner || port.configured => return Err(taken(port, &place)),
             Some(port) if port.spec == spec => {}
-            Some(port) if port.spec.kind == spec.kind => plan.rename.push(spec),
+            Some(port) if device(&port.spec) == device(&spec) => plan.rename.push(spec),
             Some(port) => {
                 plan.close.insert(port.spec.number);
                 plan.open.push((index, spec));
@@ -63,6 +68,31 @@ pub(super) fn plan(bundle: v1::Bundle, managed: bool, state: &State, plan: &mut 
         }
     }
     Ok(())
+}
+
+/// What a port is opened by: the rest can change while it is open.
+fn device(spec: &v1::PortSpec) -> Option<Kind> {
+    let mut kind = spec.kind.clone();
+    if let Some(Kind::AfXdp(port)) = &mut kind {
+        port.addresses.clear();
+    }
+    kind
+}
+
+/// Refuses to take the host's own addresses away from it. The fabric does not ask hosts what addresses they have:
+/// of what it gives them these are left out.
+fn check_addresses(spec: &v1::PortSpec, state: &State) -> Result<(), Fault> {
+    let Some(Kind::AfXdp(port)) = &spec.kind else { return Ok(()) };
+    let own = |bytes: &Vec<u8>| <[u8; 4]>::try_from(bytes.as_slice()).is_ok_and(|one| state.underlay.owns(one.into()));
+    match port.addresses.iter().position(own) {
+        None => Ok(()),
+        Some(index) => Err(Fault::invalid(
+            "bad_port",
+            format!("af_xdp.addresses[{index}]"),
+            "it is an address of this host, which could not be reached by it any more",
+            "Leave it out: name addresses that only rules answer for.",
+        )),
+    }
 }
 
 fn removal(number: u32, place: &str, added: &HashSet<u32>, state: &State, plan: &mut Plan) -> Result<(), Fault> {
@@ -305,6 +335,21 @@ pub(in crate::switch) fn check_spec(spec: &v1::PortSpec) -> Result<(), Fault> {
                     format!("mode {} is not known", port.mode),
                     "Use auto, native or generic.",
                 );
+            }
+            if port.take_all && !port.addresses.is_empty() {
+                let problem = "every frame of the interface is taken, and addresses are given".to_owned();
+                return invalid("af_xdp.addresses", problem, "Leave them out, or leave take_all off.");
+            }
+            if port.addresses.len() > af_xdp::ADDRESSES {
+                let problem = format!("{} addresses on one interface", port.addresses.len());
+                let remedy = format!("Give at most {}, or take all of its frames.", af_xdp::ADDRESSES);
+                return invalid("af_xdp.addresses", problem, &remedy);
+            }
+            for (index, address) in port.addresses.iter().enumerate() {
+                let place = format!("af_xdp.addresses[{index}]");
+                if host(address, &place, "Use the address of a host.")?.is_none() {
+                    return invalid(&place, "the address is empty".to_owned(), "Give its 4 bytes.");
+                }
             }
             Ok(())
         }

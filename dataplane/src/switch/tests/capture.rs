@@ -137,7 +137,7 @@ fn a_caller_that_does_not_keep_up_is_told_what_it_lost() {
     while seen + lost < sent {
         let reply = replies.blocking_recv().expect("the capture runs");
         seen += reply.frames.len();
-        lost = reply.lost.iter().map(|port| port.packets as usize).last().unwrap_or(lost);
+        lost = reply.lost.iter().map(|port| port.packets as usize).next_back().unwrap_or(lost);
     }
     assert!(lost > 0 && seen > 100, "{seen} seen, {lost} lost");
 }

@@ -162,3 +162,83 @@ fn a_lost_port_is_shown_and_made_anew_if_it_is_the_fabrics() {
     bench.manual(v1::Bundle { add_ports: vec![port(2)], ..Default::default() }).unwrap();
     assert_eq!(states(), ["up", "up", "up"]);
 }
+
+fn shared(addresses: &[[u8; 4]]) -> v1::PortSpec {
+    let addresses = addresses.iter().map(|address| address.to_vec()).collect();
+    let port = v1::AfXdpPort { interface: "mem1".to_owned(), addresses, ..Default::default() };
+    v1::PortSpec { kind: Some(Kind::AfXdp(port)), ..named(1, "external") }
+}
+
+#[test]
+fn addresses_of_an_interface_change_while_it_is_open() {
+    let bench = bench();
+    let add = |addresses: &[[u8; 4]]| v1::Bundle { add_ports: vec![shared(addresses)], ..Default::default() };
+    let ours = || bench.ports.addresses.lock().unwrap()[&1].iter().map(Ipv4Addr::octets).collect::<Vec<_>>();
+    bench.manual(add(&[[192, 0, 2, 10]])).unwrap();
+    assert_eq!(ours(), [[192, 0, 2, 10]]);
+    // The port would panic if it were opened a second time.
+    bench.manual(add(&[[192, 0, 2, 11], [192, 0, 2, 12]])).unwrap();
+    assert_eq!(ours(), [[192, 0, 2, 11], [192, 0, 2, 12]]);
+    let spec = bench.switch.ports().ports.remove(0).spec.unwrap();
+    assert_eq!(spec.kind, shared(&[[192, 0, 2, 11], [192, 0, 2, 12]]).kind);
+    // A bundle that is refused leaves them as they are.
+    let bad = v1::Bundle { add_rules: vec![rule(1, vec![], vec![output(0)])], ..add(&[]) };
+    bench.manual(bad).unwrap_err();
+    assert_eq!(ours(), [[192, 0, 2, 11], [192, 0, 2, 12]]);
+}
+
+#[test]
+fn the_host_does_not_lose_its_own_address() {
+    let bench = bench();
+    let interface = |addresses: &[Ipv4Addr]| crate::underlay::Interface {
+        index: 1,
+        name: "mem1".to_owned(),
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+        up: true,
+        addresses: addresses.to_vec(),
+    };
+    let set = |addresses: &[Ipv4Addr]| {
+        let interfaces = Arc::new(vec![interface(addresses)]);
+        bench.switch.set_underlay(UnderlayState { interfaces, ..Default::default() });
+    };
+    let own = Ipv4Addr::new(192, 0, 2, 2);
+    set(&[own]);
+    let fault =
+        bench.manual(v1::Bundle { add_ports: vec![shared(&[[192, 0, 2, 10], own.octets()])], ..Default::default() });
+    assert_eq!(fault.unwrap_err().field, "add_ports[0].af_xdp.addresses[1]");
+    let owned = v1::PortSpec { owner: v1::Owner::Fabric.into(), ..shared(&[[192, 0, 2, 10], own.octets()]) };
+    bench.fabric(v1::Bundle { term: 1, generation: 1, add_ports: vec![owned], ..Default::default() }).unwrap();
+    let ours = || bench.ports.addresses.lock().unwrap()[&1].clone();
+    assert_eq!(ours(), BTreeSet::from([Ipv4Addr::new(192, 0, 2, 10)]));
+    // As addresses come and go.
+    set(&[own, Ipv4Addr::new(192, 0, 2, 10)]);
+    assert_eq!(ours(), BTreeSet::new());
+    set(&[]);
+    assert_eq!(ours(), BTreeSet::from([own, Ipv4Addr::new(192, 0, 2, 10)]));
+}
+
+type Change<'a> = &'a dyn Fn(&mut v1::AfXdpPort);
+
+#[test]
+fn addresses_that_cannot_be_ours_are_refused() {
+    let bench = bench();
+    let all = |port: &mut v1::AfXdpPort| port.take_all = true;
+    let many = |port: &mut v1::AfXdpPort| port.addresses = vec![vec![192, 0, 2, 1]; 4097];
+    let with = |bytes: &'static [u8]| move |port: &mut v1::AfXdpPort| port.addresses.push(bytes.to_vec());
+    let cases: [(&str, Change<'_>); 5] = [
+        ("af_xdp.addresses", &all),
+        ("af_xdp.addresses", &many),
+        ("af_xdp.addresses[1]", &with(&[224, 0, 0, 5])),
+        ("af_xdp.addresses[1]", &with(&[1, 2, 3])),
+        ("af_xdp.addresses[1]", &with(&[])),
+    ];
+    for (field, change) in cases {
+        let mut spec = shared(&[[192, 0, 2, 10]]);
+        let Some(Kind::AfXdp(port)) = &mut spec.kind else { unreachable!("it is one") };
+        change(port);
+        let fault = bench.manual(v1::Bundle { add_ports: vec![spec], ..Default::default() }).unwrap_err();
+        assert_eq!(fault.field, format!("add_ports[0].{field}"), "{fault}");
+        assert!(!fault.remedy.is_empty());
+    }
+}

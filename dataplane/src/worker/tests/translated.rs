@@ -12,7 +12,7 @@ use etherparse::{Icmpv4Type, PacketBuilder, PacketBuilderStep};
 use proptest::prelude::*;
 use weft_proto::{text, v1};
 
-type End = ([u8; 4], u16);
+pub(super) type End = ([u8; 4], u16);
 
 const CLIENT: End = ([10, 0, 0, 1], 5000);
 const OTHER: End = ([10, 0, 0, 7], 5000);
@@ -34,7 +34,7 @@ const MASQUERADE: &[&str] = &[
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+pub(super) enum Kind {
     Udp,
     Tcp(u16),
     /// The ends' ports are the identifier.
@@ -43,11 +43,11 @@ enum Kind {
     Sctp,
 }
 
-fn between(from: [u8; 4], to: [u8; 4]) -> PacketBuilderStep<etherparse::IpHeaders> {
+pub(super) fn between(from: [u8; 4], to: [u8; 4]) -> PacketBuilderStep<etherparse::IpHeaders> {
     PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4(from, to, 63)
 }
 
-fn frame(kind: Kind, from: End, to: End, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: Kind, from: End, to: End, payload: &[u8]) -> Vec<u8> {
     let (mut bytes, step) = (Vec::new(), between(from.0, to.0));
     match kind {
         Kind::Udp => step.udp(from.1, to.1).write(&mut bytes, payload).unwrap(),
@@ -85,7 +85,7 @@ fn slow_crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// The ICMP error about a packet of which so many bytes are quoted.
-fn error(from: [u8; 4], to: [u8; 4], about: &[u8], quoted: usize) -> Vec<u8> {
+pub(super) fn error(from: [u8; 4], to: [u8; 4], about: &[u8], quoted: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     let kind = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Host);
     between(from, to).icmpv4(kind).write(&mut bytes, &about[14..about.len().min(14 + quoted)]).unwrap();
