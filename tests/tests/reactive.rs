@@ -64,19 +64,20 @@ fn ports_are_found_followed_and_forgotten() {
     scene.plug("there", "b", 2);
     let mac = scene.value("there", "mac");
     assert_eq!(scene.rules("a", &mac), 0, "it is not known before it is asked for");
+    let delivery = "network wide): delivery through the tunnel to host b";
     assert_eq!(answered(&here, 2, 3), 3, "not even the first is lost");
     assert_eq!(scene.rules("a", &mac), 2, "ARP, and the way there");
-    assert_eq!(scene.rules("c", &mac), 0);
     // Nobody has that address: it is asked for and dropped.
     assert_eq!(answered(&here, 99, 1), 0);
     assert_eq!(scene.rules("a", "10.7.0.99"), 0);
+    assert_eq!(scene.rules("a", delivery), 1, "of all on host b, the only one known");
 
-    // It moves: whoever knew it follows, without asking.
+    // It is unplugged, and plugged elsewhere: forgotten, and found there.
     scene.weft("port unplug there");
     eventually("its being forgotten", PATIENCE, || (scene.rules("a", &mac) == 0).then_some(()));
-    scene.plug("there", "c", 2);
+    scene.plug("there", "a", 2);
     eventually("an answer from its place", PATIENCE, || (answered(&here, 2, 2) == 2).then_some(()));
-    assert_eq!(scene.rules("a", &mac), 2);
+    assert_eq!(scene.rules("a", delivery), 0, "it is here");
 
     // Without an answering controller what is known goes on; what is not waits, in vain, and is counted.
     scene.plug("later", "b", 3);
