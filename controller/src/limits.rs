@@ -75,6 +75,19 @@ pub const ADDRESS_PAIRS_PER_PORT: usize = 10;
 /// The shortest prefix of an address pair. Who needs more turns port security off.
 pub const ADDRESS_PAIR_PREFIX: u8 = 8;
 
+/// Ports of reactive networks that one host is told of because it asked. Of more, the one used longest ago goes.
+pub const SUBSCRIPTIONS_PER_HOST: usize = 4096;
+
+/// Seconds that such a port may be unused, and between two looks at which are used: a subscription ends late by as much.
+pub const SUBSCRIPTION_IDLE_SECONDS: u64 = 300;
+/// See [`SUBSCRIPTION_IDLE_SECONDS`].
+pub const SUBSCRIPTION_LOOK_SECONDS: u64 = 60;
+
+/// Destinations that one host may ask for in a second, and in one message. It asks again for what is not heard.
+pub const QUESTIONS_PER_SECOND: usize = 2000;
+/// See [`QUESTIONS_PER_SECOND`].
+pub const QUESTIONS_PER_MESSAGE: usize = 256;
+
 /// Characters of a description.
 pub const DESCRIPTION_CHARACTERS: usize = 255;
 

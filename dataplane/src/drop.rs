@@ -106,6 +106,9 @@ reasons! {
     NoListener = "no_listener",
     /// A rule hands it to a program that does not keep up.
     PuntOverrun = "punt_overrun",
+    /// It waited for the controller to say where its destination in a reactive network is: nobody has it, or no answer
+    /// came.
+    DestinationUnanswered = "destination_unanswered",
     /// An ARP, DHCP or ICMP message to the switch itself that calls for no answer.
     Consumed = "consumed",
     /// An ARP, DHCP or ICMP message to the switch itself that makes no sense.

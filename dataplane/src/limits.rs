@@ -200,6 +200,28 @@ pub mod fragment {
     pub const PATIENCE: u64 = 1_000_000;
 }
 
+/// Destinations in reactive networks that the controller is asked for; times in microseconds.
+pub mod destination {
+    /// Destinations that are asked for, or were lately.
+    pub const ENTRIES: usize = 8192;
+    /// Of these, what one port has asked for and is not answered yet.
+    pub const ASKED_PER_PORT: usize = 64;
+    /// Destinations that one port may ask for in a second.
+    pub const PER_PORT_AND_SECOND: usize = 200;
+    /// Frames that wait for one destination.
+    pub const FRAMES: usize = 8;
+    /// Bytes of all frames that wait.
+    pub const BYTES: usize = 4 << 20;
+    /// Destinations in one message to the controller.
+    pub const QUESTIONS: usize = 256;
+    /// How long frames wait for an answer.
+    pub const PATIENCE: u64 = 2_000_000;
+    /// How long frames are dropped for a destination that nobody has.
+    pub const REFUSED: u64 = 5_000_000;
+    /// How long frames are dropped for one that is known, if rules punt them all the same.
+    pub const RELEASED: u64 = 1_000_000;
+}
+
 /// Next hops that rules look for (the action `neighbour`), all workers together; times in microseconds. What exceeds
 /// drops under `NeighbourUnresolved`.
 pub mod neighbour {

@@ -24,6 +24,7 @@ mod apply;
 mod bundle;
 mod capture;
 mod connections;
+mod destinations;
 mod drops;
 mod expiry;
 mod mend;

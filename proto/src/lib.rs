@@ -54,6 +54,15 @@ pub const PHYSICAL_NETWORKS: usize = 16;
 /// Output to this reserved port goes back out of the ingress port (OpenFlow's `OFPP_IN_PORT`).
 pub const PORT_IN_PORT: u32 = 0xffff_fff8;
 
+/// From here on, reasons of punted packets are the fabric's own.
+pub const FIRST_FABRIC_PUNT: u32 = 0xffff_ff00;
+
+/// Reason of a punted ARP request in a reactive network: nobody knows who has the address.
+pub const PUNT_ADDRESS: u32 = 0xffff_ff01;
+
+/// Reason of another packet that is punted there: nobody knows where its MAC address is.
+pub const PUNT_STATION: u32 = 0xffff_ff02;
+
 /// The largest number that a meter may have (OpenFlow's `OFPM_MAX`).
 pub const METER_MAX: u32 = 0xffff_0000;
 

@@ -32,6 +32,10 @@ pub enum Command {
         /// It carries frames that instances tag (802.1Q), of ports without port security.
         #[arg(long)]
         vlan_transparent: bool,
+        /// Hosts learn where its ports elsewhere are when something is first sent there: for networks of many ports of
+        /// which few talk to one another. VXLAN and GRE only, and no router joins it.
+        #[arg(long)]
+        reactive: bool,
         /// Bytes an instance may send in one packet; as many as all hosts carry, unless given.
         #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
         mtu: Option<u32>,
@@ -80,7 +84,18 @@ pub(super) async fn all(cloud: &mut Cloud, project: String) -> Result<Vec<v1::Ne
 pub async fn run(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
     let mut cloud = connection.cloud().await?;
     match command {
-        Command::Create { name, segment_type, segment, physical, vlan, external, vlan_transparent, mtu, scope } => {
+        Command::Create {
+            name,
+            segment_type,
+            segment,
+            physical,
+            vlan,
+            external,
+            vlan_transparent,
+            reactive,
+            mtu,
+            scope,
+        } => {
             let request = v1::CreateNetworkRequest {
                 name,
                 project: scope.name(),
@@ -91,6 +106,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 vlan_id: vlan.unwrap_or(0),
                 external,
                 vlan_transparent,
+                reactive,
             };
             let network = cloud.create_network(request).await?.into_inner();
             let text = format!(
@@ -130,6 +146,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("mtu", network.mtu.to_string()),
                 ("external", if network.external { "yes" } else { "no" }.to_owned()),
                 ("vlan transparent", if network.vlan_transparent { "yes" } else { "no" }.to_owned()),
+                ("reactive", if network.reactive { "yes" } else { "no" }.to_owned()),
             ];
             output.object(&lines, &json::of(&network))
         }

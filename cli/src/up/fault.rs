@@ -1,7 +1,7 @@
 //! Faults for `weft up --check --break NAME`: hand-made rules that make exactly one line of the check wrong.
 //! They rely on the names of the fabric's tables and ports, not on how the controller fills them.
 
-use super::check::{address, firewall, outside, routing, separation, traffic};
+use super::check::{address, firewall, outside, reactive, routing, separation, traffic};
 use super::cloud::Cloud;
 use super::instance::Instance;
 use anyhow::{Context, Result};
@@ -181,6 +181,12 @@ pub fn no_neighbour(cloud: &Cloud) -> Result<()> {
 pub fn deaf_provider(cloud: &Cloud) -> Result<()> {
     let from = field(Field::InPort, weft_proto::FIRST_PHYSICAL_PORT.to_be_bytes());
     install(cloud, 1, rule(TABLE_CLASSIFY, vec![from], vec![drop_as(v1::DropCause::Elsewhere)], None))
+}
+
+/// The first host does not ask for an instance of the reactive network.
+pub fn not_asked_for(cloud: &Cloud) -> Result<()> {
+    let fields = vec![field(Field::EthType, ARP.to_be_bytes()), field(Field::ArpTpa, reactive::ASKED_FOR.octets())];
+    install(cloud, 0, rule(TABLE_RESPOND, fields, vec![drop_as(v1::DropCause::UnknownDestination)], None))
 }
 
 /// The host by which the cloud is left.

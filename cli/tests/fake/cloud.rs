@@ -21,6 +21,7 @@ impl Cloud for Service {
             vlan_id: request.vlan_id,
             external: request.external,
             vlan_transparent: request.vlan_transparent,
+            reactive: request.reactive,
         };
         self.0.lock().unwrap().networks.push(network.clone());
         Ok(Response::new(network))

@@ -1,6 +1,7 @@
 //! What the controller knows of one host's switch, between and during its streams.
 
 use super::relay::Calls;
+use super::subscriptions::Subscriptions;
 use crate::compile::HostState;
 use crate::limits;
 use crate::model::Host;
@@ -92,6 +93,8 @@ pub struct LinkState {
     pub bundle_refused: bool,
     /// Whether what was refused is all there is to try: nothing has changed, and nobody asked again.
     pub refusal_stands: bool,
+    /// What the host was told of because it asked.
+    pub subscriptions: Subscriptions,
     /// As the switch last reported them.
     pub ports: Vec<PortStatus>,
 }

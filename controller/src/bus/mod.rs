@@ -4,6 +4,7 @@
 //! - [`attach`]: a switch says Hello and is let in, or told why not.
 //! - [`link`]: what is known of a host between streams: what its switch holds, what it was refused.
 //! - [`session`]: one stream's task. It decides when to compare, when to send, and sends.
+//! - `demand`: what a session does for reactive networks; [`subscriptions`]: what a host has asked for there.
 //! - [`relay`]: calls of the switches' own API, passed on.
 //!
 //! Invariants: at most one session for each host, and at most one bundle of it unacknowledged; a bundle leads
@@ -13,9 +14,11 @@
 //! together and a lost mark costs a delay, never correctness.
 
 pub mod attach;
+mod demand;
 pub mod link;
 pub mod relay;
 pub mod session;
+pub mod subscriptions;
 
 pub use attach::BusService;
 pub use link::Link;

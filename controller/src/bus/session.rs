@@ -12,11 +12,13 @@
 //! ```
 
 use super::attach::Admitted;
+use super::demand::{self, Demand};
 use super::link::{Generation, Link, LinkState, Session};
 use crate::compile::state::{cut, is_empty};
-use crate::compile::{HostState, compile};
+use crate::compile::{HostState, compile, reactive};
 use crate::controller::Controller;
 use crate::limits;
+use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -63,6 +65,7 @@ struct Task {
     mismatches: u32,
     /// Whether what was sent leads only part of the way (`HostState::step_towards`).
     unfinished: bool,
+    demand: Demand,
 }
 
 /// Why a session ends.
@@ -88,8 +91,13 @@ pub async fn run(controller: Arc<Controller>, admitted: Admitted, mut inbound: S
         retry_seconds: limits::RETRY_SECONDS,
         mismatches: 0,
         unfinished: false,
+        demand: Demand::default(),
     };
-    let end = task.follow(&mut inbound).await;
+    let watch = demand::watch_use(Arc::clone(&task.controller), Arc::clone(&task.link), task.name.clone());
+    let end = tokio::select! {
+        end = task.follow(&mut inbound) => end,
+        () = watch => End::Closed,
+    };
     task.close(end).await;
 }
 
@@ -119,11 +127,19 @@ fn basis(link: &Link, session: &Session, hello: &Hello, term: u64) -> Basis {
 impl Task {
     async fn follow(&mut self, inbound: &mut Streaming<FromSwitch>) -> End {
         let mut woken = true;
+        // What the host subscribed to before this controller started, its rules tell: they stay.
+        let mut learning = (self.basis == Basis::Unknown && demand::is_to_learn(&self.controller, &self.link))
+            .then(|| Box::pin(demand::learn(Arc::clone(&self.controller), Arc::clone(&self.link), self.name.clone())));
         loop {
             if let Some(fault) = self.session.end.reason() {
                 return End::Fault(fault);
             }
-            if let Err(fault) = self.advance(woken).await {
+            if learning.is_none()
+                && let Err(fault) = self.advance(woken).await
+            {
+                return End::Fault(fault);
+            }
+            if let Err(fault) = self.tell_known().await {
                 return End::Fault(fault);
             }
             woken = false;
@@ -145,6 +161,10 @@ impl Task {
                     Ok(None) | Err(_) => return End::Closed,
                 },
                 () = self.link.wake.notified() => woken = true,
+                () = async { if let Some(learning) = &mut learning { learning.await } }, if learning.is_some() => {
+                    learning = None;
+                    woken = true;
+                }
                 () = self.session.end.wake.notified() => {}
                 () = timer => match self.phase {
                     Phase::Refused(_) => woken = true,
@@ -211,15 +231,30 @@ impl Task {
     }
 
     /// What the host should hold now. The mark goes first: a change after it marks anew.
-    fn compile(&self) -> HostState {
+    fn compile(&mut self) -> HostState {
+        self.demand.compiled();
+        let (controller, host) = (Arc::clone(&self.controller), self.link.host);
+        let model = controller.model();
+        let mut subscriptions = BTreeSet::new();
         if let Some(mut state) = self.own() {
             state.dirty = false;
+            subscriptions = state.subscriptions.of_use(|port| reactive::is_of_use(&model, host, port));
         }
-        compile(&self.controller.model(), self.link.host)
+        compile(&model, host, &subscriptions)
+    }
+
+    /// Answers what the switch asked for and has by now.
+    async fn tell_known(&mut self) -> Result<(), Fault> {
+        if self.demand.known.is_empty() {
+            return Ok(());
+        }
+        let known = std::mem::take(&mut self.demand.known);
+        self.send(to_switch::Message::Reached(v1::Reached { known, unknown: Vec::new() })).await
     }
 
     fn nothing_changed(&mut self, state: HostState) -> Result<(), Fault> {
         self.phase = Phase::Settled;
+        self.demand.installed();
         if let Some(mut own) = self.own() {
             if !own.dirty {
                 own.requests.clear();
@@ -294,6 +329,13 @@ impl Task {
                 self.link.announce();
                 Ok(())
             }
+            Some(from_switch::Message::Unreached(asked)) => {
+                let unknown = self.demand.ask(&self.controller, &self.link, asked.destinations);
+                if unknown.is_empty() {
+                    return Ok(());
+                }
+                self.send(to_switch::Message::Reached(v1::Reached { known: Vec::new(), unknown })).await
+            }
             Some(from_switch::Message::Hello(_)) => {
                 let problem = "the switch said Hello twice";
                 Err(Fault::invalid("unexpected_hello", "", problem, "Connect anew instead.")
@@ -306,6 +348,9 @@ impl Task {
 
     fn acknowledged(&mut self, acknowledgement: Acknowledgement) {
         let Phase::Sent(_) = self.phase else { return };
+        if acknowledgement.fault.is_some() {
+            self.demand.refused();
+        }
         let Some(mut state) = self.own() else { return };
         let number = state.outstanding.as_ref().map(|outstanding| outstanding.number);
         // There is one bundle under way: what is refused is that one, whatever the refusal calls it.
@@ -323,6 +368,7 @@ impl Task {
             state.dirty |= self.unfinished;
             update_ports(&mut state, acknowledgement.ports);
             drop(state);
+            self.demand.installed();
             self.basis = Basis::Confirmed;
             self.phase = Phase::Settled;
             self.retry_seconds = limits::RETRY_SECONDS;

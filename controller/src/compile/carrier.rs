@@ -234,6 +234,9 @@ pub(super) fn back(state: &mut HostState, model: &Model, network: &Network, host
 pub(super) fn unknown(state: &mut HostState, model: &Model, network: &Network, host: Uuid, carrier: Option<Carrier>) {
     let deliver = |priority, cookie| RuleBuilder::new(DELIVER, priority, cookie).segment(network.segment);
     let Some(Carrier::Physical { port, vlan }) = carrier else {
+        if network.reactive && carrier.is_some() {
+            return super::reactive::ask(state, model, network);
+        }
         let why = match network.segment_type.physical() {
             None => "to a MAC that no port of it has".to_owned(),
             Some(physical) => {

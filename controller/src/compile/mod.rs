@@ -8,11 +8,12 @@
 //! - `tagged`: frames that instances tag.
 //! - [`physical`]: the ports of the physical networks that the host reaches.
 //! - `gateway`: the way out of the cloud, towards a router's gateway host and on it.
+//! - [`reactive`]: what hosts learn only when they need it.
 //! - `router`: the rules of routers, and what one host needs of networks that it has no ports of.
 //! - `firewall`: the rules of security groups on one host.
 //! - [`rule`]: how rules are written down.
 //!
-//! Invariants: the same model gives the same state, to the bit. A host gets ports, rules and addresses of
+//! Invariants: the same model, with the same subscriptions, gives the same state, to the bit. A host gets ports, rules and addresses of
 //! only those networks that have a plugged port on it, and of those that a router joins to them what it takes to send
 //! there; the gateway host of a router likewise, of all the router's networks. A host that [`Model::touched`] leaves out does not change
 //! (a property test compares it with compiling everything): what a kind of object adds here, it names there.
@@ -23,6 +24,7 @@ mod gateway;
 pub mod network;
 pub mod physical;
 pub mod pipeline;
+pub mod reactive;
 mod router;
 pub mod rule;
 pub mod state;
@@ -33,11 +35,13 @@ mod tests;
 pub use state::HostState;
 
 use crate::model::{Model, SegmentType};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// What a host should hold. A host that the model does not know holds the bare pipeline.
+/// What a host should hold. A host that the model does not know holds the bare pipeline. `subscriptions`: the ports of
+/// reactive networks that it sends to, or did lately.
 #[must_use]
-pub fn compile(model: &Model, host: Uuid) -> HostState {
+pub fn compile(model: &Model, host: Uuid, subscriptions: &BTreeSet<Uuid>) -> HostState {
     let mut state = HostState::default();
     pipeline::lay(&mut state);
     let networks = model.networks_on(host);
@@ -54,7 +58,7 @@ pub fn compile(model: &Model, host: Uuid) -> HostState {
     }
     let policies = firewall::Policies::of(model, host);
     for &network in &networks {
-        network::compile(&mut state, model, (network, host), &policies);
+        network::compile(&mut state, model, (network, host), &policies, subscriptions);
     }
     router::compile(&mut state, model, &networks, host);
     gateway::compile(&mut state, model, host, &networks);

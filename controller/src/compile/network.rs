@@ -30,6 +30,7 @@ use super::rule::{RuleBuilder, act, branch, cookie, output, set};
 use super::state::HostState;
 use super::tagged;
 use crate::model::{Mac, Model, Network, Port, Subnet, host_label};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::v1::{self, Action, DropCause, Field, action, port_spec};
@@ -70,7 +71,13 @@ pub(super) struct Floods {
 }
 
 /// Adds the network's part of a host's state.
-pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uuid, Uuid), policies: &Policies) {
+pub(super) fn compile(
+    state: &mut HostState,
+    model: &Model,
+    (network, host): (Uuid, Uuid),
+    policies: &Policies,
+    subscriptions: &BTreeSet<Uuid>,
+) {
     let Some(network) = model.networks.get(network) else { return };
     let carrier = Carrier::of(state, model, network, host);
     // To all ports, whatever their firewalls say, and through these; and to those without port security.
@@ -87,6 +94,9 @@ pub(super) fn compile(state: &mut HostState, model: &Model, (network, host): (Uu
             all.hosts.push(underlay);
         }
         for port in model.ports_plugged(network.id, place) {
+            if remote.is_some() && network.reactive && !subscriptions.contains(&port.id) {
+                continue;
+            }
             answer_arp(state, network, port);
             let Some(remote) = remote else {
                 local_port(state, model, network, port);

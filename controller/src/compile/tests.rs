@@ -8,6 +8,7 @@ mod bundles;
 mod firewall;
 mod gateway;
 mod incremental;
+mod reactive;
 mod routing;
 mod segments;
 
@@ -36,6 +37,7 @@ enum Fate {
     Arp(Mac),
     Dhcp(Box<v1::DhcpReply>),
     Dropped(DropCause),
+    Punted(u32),
     Missed(u32),
     /// One less to live; who is told, is told from this address.
     Aged(Ipv4Addr),
@@ -169,6 +171,7 @@ fn journey_from(state: &HostState, packet: &Packet, mut table: u32) -> (Vec<Fate
                 action::Action::Output(output) => fates.push(Fate::Port(output.port)),
                 action::Action::ArpReply(reply) => fates.push(Fate::Arp(Mac(reply.mac.try_into().unwrap()))),
                 action::Action::DhcpReply(reply) => fates.push(Fate::Dhcp(Box::new(reply))),
+                action::Action::Punt(punt) => fates.push(Fate::Punted(punt.reason)),
                 action::Action::Drop(drop) => fates.push(Fate::Dropped(drop.cause())),
                 action::Action::DecTtl(ttl) => fates.push(Fate::Aged(address(&ttl.answer))),
                 action::Action::CheckMtu(check) => {
@@ -330,7 +333,7 @@ fn scene() -> Scene {
 
 impl Scene {
     fn state(&self, host: usize) -> HostState {
-        compile(&self.cloud.model, self.hosts[host])
+        compile(&self.cloud.model, self.hosts[host], &BTreeSet::new())
     }
 }
 
@@ -511,7 +514,7 @@ fn routes_are_offered_only_with_sense() {
         cloud.make(|model, id| model.create_network(&network, id));
         cloud.make(|model, id| model.create_subnet(&request, id));
         let port = cloud.port(name, &format!("{name}-1"), "one");
-        let state = compile(&cloud.model, port.plug.as_ref().unwrap().host);
+        let state = compile(&cloud.model, port.plug.as_ref().unwrap().host, &BTreeSet::new());
         fates(&state, &dhcp(&port, Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST))
     };
     let base = |name: &str| v1::CreateSubnetRequest {
@@ -579,6 +582,6 @@ fn without_an_underlay_there_is_no_tunnel() {
     let uses_it = |rule: &v1::Rule| rule.instructions.as_ref().unwrap().apply_actions.contains(&to_tunnel);
     assert!(!state.rules.values().any(uses_it));
     // And nobody sends there.
-    let state = compile(&scene.cloud.model, two);
+    let state = compile(&scene.cloud.model, two, &BTreeSet::new());
     assert_eq!(fates(&state, &ipv4(&scene.web[2], scene.web[0].mac.0)), lost);
 }

@@ -24,6 +24,8 @@ pub struct Network {
     pub external: bool,
     /// Carries frames that instances tag.
     pub vlan_transparent: bool,
+    /// Hosts learn of its ports elsewhere when something is first sent there.
+    pub reactive: bool,
     /// Bytes of an IP packet that an instance may send.
     pub mtu: u32,
 }
@@ -67,6 +69,7 @@ impl Object for Network {
             vlan_id: self.segment_type.vlan().into(),
             external: self.external,
             vlan_transparent: self.vlan_transparent,
+            reactive: self.reactive,
         }
     }
 
@@ -76,6 +79,7 @@ impl Object for Network {
             segment_type: SegmentType::of_record(&record)?,
             external: record.external,
             vlan_transparent: record.vlan_transparent,
+            reactive: record.reactive,
             name: record.name,
             project: record::uuid(&record.project_id)?,
             segment: record.segment_id,
@@ -108,7 +112,9 @@ impl Model {
         let (segment, counters) = self.choose_segment(request.segment_id, counters)?;
         let external = request.external;
         let name = request.name.clone();
-        let network = Network { id, name, project: project.id, segment, segment_type, external, vlan_transparent, mtu };
+        let reactive = request.reactive;
+        let project = project.id;
+        let network = Network { id, name, project, segment, segment_type, external, vlan_transparent, reactive, mtu };
         let mut changes = vec![Change::put(network.clone())];
         changes.extend((counters != before).then(|| Change::put(counters)));
         Ok((changes, network))

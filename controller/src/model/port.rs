@@ -314,6 +314,12 @@ impl Model {
         self.ports.index.of_address.one((subnet, address)).and_then(|port| self.ports.get(port))
     }
 
+    /// The port that has a MAC address in a network.
+    #[must_use]
+    pub fn port_of_mac(&self, network: Uuid, mac: Mac) -> Option<&Port> {
+        self.ports.index.of_mac.one((network, mac)).and_then(|port| self.ports.get(port))
+    }
+
     /// Plans a port: its MAC is free in the network, its addresses lie in subnets of it and are free.
     pub fn create_port(&self, request: &v1::CreatePortRequest, id: Uuid) -> Planned<Port> {
         let network: &Network = self.find(&request.network, &request.project, "network")?;

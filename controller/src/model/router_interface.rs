@@ -112,7 +112,16 @@ impl Model {
     fn check_joinable(&self, router: &Router, subnet: &Subnet) -> Result<(), Fault> {
         let refuse = |code: &str, problem: String, remedy: String| Fault::invalid(code, "subnet", problem, remedy);
         let (its, own) = (&subnet.name, &router.name);
-        not_external(&self.networks[subnet.network], "subnet")?;
+        let network = &self.networks[subnet.network];
+        not_external(network, "subnet")?;
+        if network.reactive {
+            let problem = format!("subnet {its:?} is of network {:?}, which is reactive", network.name);
+            return Err(refuse(
+                "reactive_network",
+                problem,
+                "Routers join networks whose ports all hosts know: create the network without --reactive.".to_owned(),
+            ));
+        }
         if subnet.project != router.project {
             return Err(refuse(
                 "other_project",

@@ -142,6 +142,10 @@ impl Model {
             }
             return Ok((tunnel, counters));
         }
+        if request.reactive {
+            let problem = format!("a {word} network has stations that nobody has told the controller of");
+            return invalid("reactive", problem, "Leave it out, or give segment_type vxlan or gre.");
+        }
         if request.segment_id != 0 {
             let problem = format!("a {word} network shows no segment id on the wire");
             return invalid("segment_id", problem, "Give none; a VLAN's is vlan_id.");

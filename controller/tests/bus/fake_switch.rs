@@ -25,6 +25,8 @@ pub struct Held {
     pub compares: usize,
     pub welcomes: Vec<u64>,
     pub cancelled: Vec<u64>,
+    /// Answers about destinations.
+    pub reached: Vec<v1::Reached>,
     /// Refuse bundles for this reason.
     pub refuse: Option<v1::Fault>,
     /// Answer nothing at all.
@@ -123,6 +125,15 @@ impl FakeSwitch {
         outbound.send(FromSwitch { message: Some(report) }).await.unwrap();
     }
 
+    /// Asks for destinations, as packets from a port to each would make it.
+    pub async fn ask(&self, in_port: u32, targets: &[&[u8]]) {
+        let outbound = self.held().outbound.as_ref().and_then(|outbound| outbound.upgrade()).expect("it is connected");
+        let destination = |target: &&[u8]| v1::Destination { in_port, cookie: 9, target: target.to_vec() };
+        let unreached = v1::Unreached { destinations: targets.iter().map(destination).collect() };
+        let message = from_switch::Message::Unreached(unreached);
+        outbound.send(FromSwitch { message: Some(message) }).await.unwrap();
+    }
+
     async fn follow(&self, channel: Channel) -> Fault {
         let (sender, receiver) = mpsc::channel(16);
         self.held().outbound = Some(sender.downgrade());
@@ -187,6 +198,10 @@ impl FakeSwitch {
                 vec![from_switch::Message::Acknowledgement(self.held().apply(std::mem::take(parts)))]
             }
             to_switch::Message::Call(call) => calls(&self.held(), &call),
+            to_switch::Message::Reached(reached) => {
+                self.held().reached.push(reached);
+                Vec::new()
+            }
             to_switch::Message::Cancel(cancel) => {
                 self.held().cancelled.push(cancel.id);
                 Vec::new()

@@ -4,6 +4,7 @@
 mod attach;
 mod cloud;
 mod fake_switch;
+mod reactive;
 mod relay;
 mod standing;
 mod sync;
@@ -129,6 +130,19 @@ impl Cloud {
         };
         self.0.create_subnet(request).await.unwrap();
         network
+    }
+
+    /// A network of this name, reactive or not, with a subnet of 1,022 addresses.
+    pub(crate) async fn wide_network(&mut self, name: &str, reactive: bool) {
+        let request = v1::CreateNetworkRequest { name: name.into(), reactive, ..Default::default() };
+        self.0.create_network(request).await.unwrap();
+        let request = v1::CreateSubnetRequest {
+            name: name.into(),
+            network: name.into(),
+            cidr: "10.0.0.0/22".into(),
+            ..Default::default()
+        };
+        self.0.create_subnet(request).await.unwrap();
     }
 
     pub(crate) async fn port(&mut self, network: &str, name: &str) -> v1::Port {

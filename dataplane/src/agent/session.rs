@@ -31,6 +31,8 @@ enum Work {
     /// A bundle that is too large to be read.
     Refused(Fault),
     Compare,
+    /// What the controller says of destinations: after the bundles before it.
+    Reached(v1::Reached),
 }
 
 /// To the controller.
@@ -125,9 +127,20 @@ async fn converse(
 ) -> End {
     let mut calls = Calls::new(switch.clone(), outbound.clone());
     let mut parts = Parts::default();
+    let destinations = &switch.punts().destinations;
+    // What was asked without a controller, or of one that has gone.
+    destinations.ask_again();
     loop {
         tokio::select! {
             () = calls.tidy() => {}
+            () = destinations.asked() => {
+                let questions = v1::Unreached { destinations: destinations.questions() };
+                if !questions.destinations.is_empty()
+                    && outbound.send(message(from_switch::Message::Unreached(questions))).await.is_err()
+                {
+                    return lost("the stream was closed", true);
+                }
+            }
             changed = changes.changed() => {
                 if changed.is_err() {
                     return End::Stop;
@@ -156,6 +169,7 @@ async fn converse(
                         Err(fault) => Work::Refused(fault),
                     },
                     Some(to_switch::Message::Compare(_)) => Work::Compare,
+                    Some(to_switch::Message::Reached(reached)) => Work::Reached(reached),
                     Some(to_switch::Message::Call(call)) => {
                         calls.begin(call).await;
                         continue;
@@ -187,8 +201,9 @@ async fn report(switch: &Arc<Switch>, outbound: &Outbound) {
 async fn work_off(switch: Arc<Switch>, mut backlog: mpsc::Receiver<Work>, outbound: Outbound) {
     while let Some(work) = backlog.recv().await {
         let switch = switch.clone();
-        let answered = tokio::task::spawn_blocking(move || answer(&switch, work)).await;
-        let Ok(answer) = answered else { return };
+        let answered = tokio::task::spawn_blocking(move || answer(&switch, work));
+        let Ok(answer) = answered.await else { return };
+        let Some(answer) = answer else { continue };
         // If the stream is closed, what is left is not wanted any more: the reader ends the session.
         if outbound.send(message(answer)).await.is_err() {
             return;
@@ -196,13 +211,17 @@ async fn work_off(switch: Arc<Switch>, mut backlog: mpsc::Receiver<Work>, outbou
     }
 }
 
-fn answer(switch: &Switch, work: Work) -> from_switch::Message {
+fn answer(switch: &Switch, work: Work) -> Option<from_switch::Message> {
     let refused = |term, generation, fault: &Fault| {
         tracing::warn!(term, generation, %fault, "a bundle of the controller was refused");
         v1::Acknowledgement { term, generation, fault: Some(fault.to_message()), ports: Vec::new() }
     };
     let acknowledgement = match work {
-        Work::Compare => return from_switch::Message::Digests(switch.digests()),
+        Work::Compare => return Some(from_switch::Message::Digests(switch.digests())),
+        Work::Reached(answer) => {
+            switch.reached(answer);
+            return None;
+        }
         Work::Refused(fault) => {
             let (term, generation) = switch.position();
             refused(term, generation, &fault)
@@ -227,5 +246,5 @@ fn answer(switch: &Switch, work: Work) -> from_switch::Message {
             }
         }
     };
-    from_switch::Message::Acknowledgement(acknowledgement)
+    Some(from_switch::Message::Acknowledgement(acknowledgement))
 }

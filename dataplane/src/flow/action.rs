@@ -23,9 +23,9 @@ use crate::respond::icmp::{self, Unreachable};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use weft_proto::PORT_IN_PORT;
 use weft_proto::fault::Fault;
 use weft_proto::v1::{self, action::Action as Wire};
+use weft_proto::{FIRST_FABRIC_PUNT, PORT_IN_PORT};
 
 /// One action.
 #[derive(Clone, Debug, PartialEq)]
@@ -508,6 +508,12 @@ fn action(message: &v1::Action, id: Option<&RuleId>) -> Result<Action, Fault> {
                 )
             })?;
             Action::IcmpUnreachable { why, answer }
+        }
+        Wire::Punt(punt)
+            if punt.reason >= FIRST_FABRIC_PUNT && id.is_none_or(|id| id.owner != super::rule::Owner::Fabric) =>
+        {
+            let problem = format!("reason 0x{:08x} is the fabric's own", punt.reason);
+            return Err(Fault::invalid("bad_reason", "punt.reason", problem, "Give one below 0xffffff00."));
         }
         Wire::Punt(punt) => Action::Punt {
             max_length: if punt.max_length == 0 { u32::MAX } else { punt.max_length },

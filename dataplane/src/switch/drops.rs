@@ -32,6 +32,10 @@ impl Switch {
                 counts.entry(DropReason::RingOverrun).or_default().insert(port.spec.number, missed);
             }
         }
+        let unanswered = self.punts.destinations.unanswered(crate::clock::now());
+        if unanswered > 0 {
+            unsent.entry(DropReason::DestinationUnanswered).or_default().insert(0, unanswered);
+        }
         let elsewhere = |reason| unsent.contains_key(reason) || branches.contains_key(reason);
         let shown = DropReason::ALL.iter().filter(|reason| request.all || elsewhere(reason));
         for &reason in shown {

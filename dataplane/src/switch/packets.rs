@@ -52,6 +52,19 @@ impl Switch {
     }
 }
 
+impl Switch {
+    /// The controller's answer about destinations: what waited for it is handled as if it came in now. Blocks.
+    ///
+    /// # Panics
+    /// If a thread panicked under one of the switch's locks.
+    pub fn reached(&self, answer: v1::Reached) {
+        let frames = self.punts.destinations.answered(answer, crate::clock::now());
+        if let Some(worker) = self.workers.read().expect("no panic under this lock").first() {
+            frames.chunks(BATCH).for_each(|frames| worker.inject(frames.to_vec()));
+        }
+    }
+}
+
 /// Checks one packet.
 fn injected(packet: v1::PacketOut, exists: &impl Fn(u32) -> bool) -> Result<Injected, Fault> {
     let v1::PacketOut { in_port, frame: bytes, actions, through_tables } = packet;

@@ -1,11 +1,14 @@
-//! Packet-ins: from the workers to whoever listens, each with a bounded queue of its own.
+//! Packet-ins: from the workers to whoever listens, each with a bounded queue of its own; those of the fabric's own
+//! rules to [`Destinations`].
 
+use super::destinations::Destinations;
 use crate::drop::DropReason;
 use crate::egress::PuntSink;
 use crate::limits::{PUNT_LISTENERS, PUNT_QUEUE};
 use arc_swap::ArcSwap;
 use std::sync::Mutex;
 use tokio::sync::mpsc::{self, error::TrySendError};
+use weft_proto::FIRST_FABRIC_PUNT;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
 
@@ -15,6 +18,8 @@ pub struct PuntHub {
     listeners: ArcSwap<Vec<mpsc::Sender<v1::PacketIn>>>,
     /// Held by who changes the list.
     changing: Mutex<()>,
+    /// What the controller is asked for.
+    pub destinations: Destinations,
 }
 
 impl PuntHub {
@@ -47,6 +52,9 @@ impl PuntHub {
 
 impl PuntSink for PuntHub {
     fn punt(&self, packet: v1::PacketIn) -> Result<(), DropReason> {
+        if packet.reason >= FIRST_FABRIC_PUNT {
+            return self.destinations.take(packet, crate::clock::now());
+        }
         let mut result = Err(DropReason::NoListener);
         for listener in self.listeners.load().iter() {
             match listener.try_send(packet.clone()) {

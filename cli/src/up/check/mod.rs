@@ -7,6 +7,7 @@
 pub mod address;
 pub mod firewall;
 pub mod outside;
+pub mod reactive;
 pub mod remains;
 pub mod routing;
 pub mod segments;
@@ -89,6 +90,12 @@ pub const CHECKS: &[Check] = &[
         promise: "GRE, VLAN and flat networks carry pings and TCP across hosts, each with its MTU",
         run: segments::segments,
         plant: fault::deaf_provider,
+    },
+    Check {
+        name: "reactive",
+        promise: "the first packet of a reactive network is punted, the next not",
+        run: reactive::reactive,
+        plant: fault::not_asked_for,
     },
     Check {
         name: "snat",

@@ -501,7 +501,7 @@ fn of_a_shared_interface_only_addresses_outside_are_taken() {
     let mut gateway = gateway();
     let id = gateway.scene.hosts[2];
     let taken = |gateway: &Gateway| {
-        let state = compile(&gateway.scene.cloud.model, gateway.scene.hosts[2]);
+        let state = compile(&gateway.scene.cloud.model, gateway.scene.hosts[2], &BTreeSet::new());
         match state.ports[&gateway.link].kind.clone() {
             Some(v1::port_spec::Kind::AfXdp(port)) => (port.take_all, port.addresses),
             other => panic!("{other:?}"),

@@ -62,7 +62,7 @@ fn place(segment_type: &str, vlan_id: u32, vlan_transparent: bool) -> Place {
 
 impl Place {
     fn state(&self, host: usize) -> HostState {
-        compile(&self.cloud.model, self.hosts[host])
+        compile(&self.cloud.model, self.hosts[host], &BTreeSet::new())
     }
 
     /// A router of blue and green; its MAC in each.
