@@ -1,7 +1,7 @@
 //! The way of a packet across hosts: `TracePath`. The packet that a port's instance would send is made from the model
-//! ([`packet`]); the switch of the port's host is asked what it would do with it, then the switch that gets it, until it
-//! arrives or does not ([`follow`]); what became of it is said by the names of the objects that are responsible, with
-//! what to do ([`verdict`]).
+//! (`packet`); the switch of the port's host is asked what it would do with it, then the switch that gets it, until it
+//! arrives or does not (`follow`); what became of it is said by the names of the objects that are responsible, with
+//! what to do (`verdict`).
 //!
 //! There is no second model of the pipeline here: every table, rule and drop is a switch's own answer (its `Trace`, which
 //! sends and counts nothing), the answer to the instance's ARP included. The model says only what a switch cannot know:
