@@ -18,7 +18,8 @@ use super::*;
 use crate::model::{FIRST_RESERVED_PORT, HostReport, Ipv4Prefix, Mac, Planned, Port};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use weft_proto::v1::{self, DropCause, Field, action};
+use weft_proto::v1::{self, DropCause, Field, Rule, action};
+use weft_proto::{digest, text};
 
 /// `ct_state`: +new+trk.
 const NEW: u8 = 0x21;
@@ -329,6 +330,20 @@ fn scene() -> Scene {
     let red_1 = cloud.port("red", "red-1", "one");
     cloud.port("red", "red-3", "three");
     Scene { cloud, hosts, blue, red, web, red_1 }
+}
+
+/// What a host should hold, every rule of it one that a switch takes: a switch refuses a whole bundle for one that is not.
+/// The text of rules knows what a switch does of fields, masks, prerequisites and actions.
+fn compile(model: &Model, host: Uuid, subscriptions: &BTreeSet<Uuid>) -> HostState {
+    let state = super::compile(model, host, subscriptions);
+    state.rules.values().for_each(sound);
+    state
+}
+
+fn sound(rule: &Rule) {
+    let line = text::format_rule(rule);
+    let read = text::parse_rule(&line).unwrap_or_else(|fault| panic!("{line}: {fault}"));
+    assert_eq!(digest::canonical(read), *rule, "{line}");
 }
 
 impl Scene {
