@@ -31,6 +31,7 @@ mod trace;
 use clap::{Parser, Subcommand};
 use failure::Failure;
 use std::process::ExitCode;
+use weft_proto::fault::Fault;
 
 /// The command line of Weft, a private cloud whose heart is its network.
 ///
@@ -140,8 +141,24 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
+/// What was typed. A mistake in it ends the program with 2, in JSON if that is asked for.
+fn arguments() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|error| {
+        let json = std::env::args_os().skip(1).any(|word| word == "--json");
+        if !(json && error.use_stderr()) {
+            error.exit();
+        }
+        let text = error.to_string();
+        let problem = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+        let problem = problem.split_whitespace().collect::<Vec<_>>().join(" ");
+        let fault = Fault::invalid("usage", "", problem, "Look at the command's --help.");
+        Failure::from(fault).report(output::Output { json });
+        std::process::exit(2);
+    })
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments();
     // The demo runs programs and enters network namespaces: it has threads of its own, not a runtime.
     match &arguments.command {
         Command::Up(arguments) => return weft_up::up(arguments),

@@ -417,6 +417,11 @@ fn programs_get_errors_as_json() {
     let error: serde_json::Value = serde_json::from_str(&error).expect("one object");
     assert_eq!(error["code"], "missing_prerequisite");
     assert_eq!(error["field"], "column 1");
+    // Mistakes in the command itself too.
+    let error = failed(&["network", "create", "blue", "--vlan", "many", "--json"], 2);
+    let error: serde_json::Value = serde_json::from_str(&error).expect("one object");
+    assert_eq!(error["code"], "usage");
+    assert!(error["problem"].as_str().unwrap().contains("'many' for '--vlan"), "{error}");
 }
 
 #[test]

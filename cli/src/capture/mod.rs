@@ -48,7 +48,7 @@ pub async fn run(arguments: Arguments, connection: &Connection, output: Output) 
     let filter = text::parse_match(&arguments.filter)?;
     let end = deadline(arguments.seconds)?;
     let Place { host, ports } = place::find(&arguments.place, arguments.all, connection).await?;
-    let mut file = File::create(&arguments.write, arguments.snap, ports.clone())?;
+    let wanted = ports.clone();
     let request = CaptureFramesRequest {
         ports,
         r#match: filter,
@@ -57,6 +57,8 @@ pub async fn run(arguments: Arguments, connection: &Connection, output: Output) 
         walk: false,
     };
     let mut frames = connection.switch(&host).await?.capture_frames(request).await?.into_inner();
+    // Only now: what is refused leaves no empty file.
+    let mut file = File::create(&arguments.write, arguments.snap, wanted)?;
     let mut left = arguments.count.unwrap_or(u64::MAX);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| no_signals(&error))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| no_signals(&error))?;

@@ -122,12 +122,14 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             };
             let network = request.network.clone();
             let subnet = cloud.create_subnet(request).await?.into_inner();
-            let text = format!(
-                "Subnet {} created, {}, {}. Next: weft port create NAME --network {network}",
-                subnet.name,
-                subnet.cidr,
-                gateway(&subnet),
-            );
+            let networks = cloud.list_networks(v1::ListNetworksRequest::default()).await?.into_inner().networks;
+            let external = networks.iter().any(|it| it.id == subnet.network_id && it.external);
+            let next = if external {
+                format!("weft router gateway set ROUTER {network}")
+            } else {
+                format!("weft port create NAME --network {network}")
+            };
+            let text = format!("Subnet {} created, {}, {}. Next: {next}", subnet.name, subnet.cidr, gateway(&subnet));
             output.say(&text, &json::of(&subnet))
         }
         Command::List { network, scope } => {
