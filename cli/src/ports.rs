@@ -69,8 +69,11 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
 
 async fn add(host: &str, spec: PortSpec, connection: &Connection, output: Output) -> Result<(), Failure> {
     let (number, kind) = (spec.number, port_kind::format(&spec));
-    let bundle = Bundle { add_ports: vec![spec], ..Bundle::default() };
     let mut switch = connection.switch(host).await?;
+    let before = switch.list_ports(ListPortsRequest {}).await?.into_inner().ports;
+    let before = before.iter().filter_map(|port| port.spec.as_ref()).find(|port| port.number == number);
+    let replaced = before.filter(|before| **before != spec).map(port_kind::format);
+    let bundle = Bundle { add_ports: vec![spec], ..Bundle::default() };
     let result = switch.apply_bundle(tokio_stream::iter([bundle])).await?.into_inner();
     let status = result.ports.iter().find(|port| port.spec.as_ref().is_some_and(|spec| spec.number == number));
     let state = status.map_or("", |status| status.state.as_str());
@@ -86,7 +89,8 @@ async fn add(host: &str, spec: PortSpec, connection: &Connection, output: Output
     let interface = status.map(|status| status.interface.as_str()).filter(|name| !name.is_empty());
     let interface = interface.map_or_else(String::new, |name| format!(", interface {name}"));
     let state = if state.is_empty() { "added".to_owned() } else { format!("added and {state}") };
-    let text = format!("Port {number} ({kind}) {state}{interface}.");
+    let replaced = replaced.map_or_else(String::new, |kind| format!(", in place of {kind}"));
+    let text = format!("Port {number} ({kind}) {state}{interface}{replaced}.");
     output.say(&text, &status.map_or_else(|| json!({ "number": number }), json::port_status))
 }
 
