@@ -106,7 +106,7 @@ fn a_meter_holds_traffic_to_its_rate() {
     assert!((2.0..21.0).contains(&number_before(&tcp, "Mbits/sec")), "{tcp}");
     assert!(switch.drops_of(TAP)["meter"] > 1000);
     println!("{}", weft(&["meters", "dump", socket]).success());
-    weft(&["meters", "del", socket, "1"]).refused(&["1 rules", "priority 32768"]);
+    weft(&["meters", "del", socket, "1"]).refused(&["named by 1 rule", "priority 32768"]);
     let _ = weft(&["flows", "del", socket, "--all"]).success();
     let _ = weft(&["meters", "del", socket, "1"]).success();
 }
