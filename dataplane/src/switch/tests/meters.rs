@@ -61,7 +61,7 @@ fn a_meter_stays_while_rules_name_it() {
         |rules: Vec<v1::Rule>| v1::Bundle { remove_meters: vec![7, 8], remove_rules: rules, ..Default::default() };
     let fault = bench.manual(remove(vec![metered(5, 7)])).unwrap_err();
     assert_eq!((fault.code.as_str(), fault.status), ("meter_in_use", Code::FailedPrecondition));
-    assert!(fault.problem.contains("1 rules") && fault.problem.contains("priority 6"), "{fault}");
+    assert!(fault.problem.contains("named by 1 rule,") && fault.problem.contains("priority 6"), "{fault}");
     assert_eq!(bench.switch.meters().meters.len(), 2, "nothing of it was done");
     // One rule goes, the other one is changed to name none.
     let changed = rule(6, vec![from_port(1)], vec![output(2)]);
