@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 use weft_tests::bench::{Bench, Switch};
 use weft_tests::traffic::{fetches, is_refused, pings, sends};
-use weft_tests::{eventually, run, serial};
+use weft_tests::{Outcome, eventually, run, serial};
 use weft_up::capture::packet_socket;
 use weft_up::frame::{self, End};
 use weft_up::namespace::{self, ip};
@@ -105,7 +105,7 @@ fn place() -> Place {
     let mut recorders = Vec::new();
     for wire in ["under", "phys"] {
         let file = directory.join(format!("{wire}.pcap"));
-        let command = format!("tcpdump -Z root -U -n -i {wire}0 -w {}", file.display());
+        let command = format!("tcpdump -Z root --immediate-mode -U -n -i {wire}0 -w {}", file.display());
         let recorder = bench.start(&wires, &command);
         eventually("the recording's beginning", Duration::from_secs(10), || {
             std::fs::metadata(&file).is_ok_and(|file| file.len() >= 24).then_some(())
@@ -123,13 +123,20 @@ fn up(namespace: &str, interface: &str, address: &str) {
 
 /// The frames that Wireshark selects of a recording: what its columns say.
 fn tshark(file: &Path, filter: &str) -> Vec<String> {
+    wireshark(file, filter).success().lines().map(str::to_owned).collect()
+}
+
+fn wireshark(file: &Path, filter: &str) -> Outcome {
     let mut command = Command::new("tshark");
     command.arg("-r").arg(file).args(["-n", "-Y", filter, "-T", "fields", "-e", "frame.number", "-e", "_ws.col.Info"]);
     for protocol in ["ip", "tcp", "udp"] {
         command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
     }
-    run(&mut command).success().lines().map(str::to_owned).collect()
+    run(&mut command)
 }
+
+/// The sender of frames that are wrong.
+const PLANTED: &str = "eth.src == 02:00:00:00:09:01";
 
 const WRONG: &str = "_ws.malformed || _ws.short || ip.checksum.status == 0 || tcp.checksum.status == 0 \
                      || udp.checksum.status == 0 || icmp.checksum.status == 0";
@@ -183,16 +190,21 @@ fn wireshark_finds_nothing_wrong_but_what_was_planted() {
 
     let socket = packet_socket(&place.wires, "under0").expect("it is there");
     planted().iter().for_each(|frame| socket.send(frame).expect("the interface is up"));
-    // The recorder writes frames as they come, but not at once.
+    // What was sent last is recorded last.
+    let (_, under) = &place.recorders[0];
+    eventually("a recording of what was planted", Duration::from_secs(20), || {
+        // Of a frame that is half written Wireshark complains.
+        let seen = wireshark(under, PLANTED);
+        (seen.stdout.lines().count() == 3).then_some(())
+    });
     std::thread::sleep(Duration::from_millis(500));
     for (recorder, _) in &mut place.recorders {
         recorder.end();
     }
     let [(_, under), (_, physical)] = &place.recorders[..] else { panic!("there are two wires") };
-    let planted = "eth.src == 02:00:00:00:09:01";
-    let found = tshark(under, &format!("{planted} && ({WRONG})"));
+    let found = tshark(under, &format!("{PLANTED} && ({WRONG})"));
     assert_eq!(found.len(), 3, "{found:#?}");
-    assert_eq!(tshark(under, &format!("!({planted}) && ({WRONG})")), [""; 0]);
+    assert_eq!(tshark(under, &format!("!({PLANTED}) && ({WRONG})")), [""; 0]);
     assert_eq!(tshark(physical, WRONG), [""; 0]);
 
     // That it looked at what it should.
