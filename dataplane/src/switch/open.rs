@@ -208,7 +208,7 @@ impl OpenPort for KernelPorts {
             Some(Kind::Pcap(files)) => {
                 let path = |name: &'_ str| (!name.is_empty()).then(|| Path::new(name).to_owned());
                 let (receive, transmit) = (path(&files.receive_file), path(&files.transmit_file));
-                let queue = PcapQueue::open(slot, receive.as_deref(), transmit.as_deref())
+                let queue = PcapQueue::open(slot, receive.as_deref(), transmit.as_deref(), files.repeat)
                     .map_err(|error| failed("pcap", &error.to_string()))?;
                 Ok(Opened { device: Device::new(String::new(), "recording".to_owned()), queues: boxed(vec![queue]) })
             }
