@@ -70,7 +70,10 @@ impl Ours {
         let (arriving, leaving) = ports(scenario.tunnel, recording, scenario.repeat);
         let mut bundle = bundle_of(&scenario.rules)?;
         bundle[0].add_ports = leaving;
-        ours.apply(bundle)?;
+        let added = ours.apply(bundle)?.rules_added;
+        if added as usize != scenario.rules.len() {
+            bail!("the switch took {added} of {} rules. Report this.", scenario.rules.len());
+        }
         ours.apply(vec![Bundle { add_ports: arriving, ..Bundle::default() }])?;
         Ok(ours)
     }
@@ -224,8 +227,9 @@ pub fn bundle_of(rules: &[String]) -> Result<Vec<Bundle>> {
         let add_rules = chunk.iter().map(parse).collect::<Result<Vec<_>>>()?;
         parts.push(Bundle { add_rules, ..Bundle::default() });
     }
-    if parts.is_empty() {
-        parts.push(Bundle::default());
+    match parts.split_last_mut() {
+        Some((_, before)) => before.iter_mut().for_each(|part| part.more = true),
+        None => parts.push(Bundle::default()),
     }
     Ok(parts)
 }
