@@ -22,6 +22,10 @@ pub struct Case {
 pub enum Measure {
     /// Nanoseconds a packet, once caches know all flows.
     Packet(fn() -> Scenario),
+    /// Nanoseconds a flow, of which only the first packet comes.
+    NewFlow(fn() -> Scenario),
+    /// Time until rules are in force, and memory afterwards.
+    Rules(fn() -> Vec<String>),
 }
 
 /// A tunnel that packets enter or leave.
@@ -50,6 +54,10 @@ pub struct Scenario {
 impl Scenario {
     fn new(frames: Vec<Vec<u8>>, rules: Vec<String>) -> Self {
         Self { frames, rules, tunnel: None, repeat: true }
+    }
+
+    fn once(self) -> Self {
+        Self { repeat: false, ..self }
     }
 
     fn through(self, tunnel: Tunnel) -> Self {
@@ -137,7 +145,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vlan-push",
         about: "10k flows, a VLAN tag is pushed",
-        measure: Measure::Packet(|| Scenario::new(frames(10_000), vec![masked("mod_vlan_vid:5,output:2")])),
+        measure: Measure::Packet(|| Scenario::new(frames(10_000), vec![masked("push_vlan:0x8100,mod_vlan_vid:5,output:2")])),
         at_most: 0.5,
     },
     Case {
@@ -171,6 +179,19 @@ pub const CASES: &[Case] = &[
         }),
         at_most: 0.35,
     },
+    Case {
+        name: "new-flows",
+        about: "first packets of 50k flows, 50k exact rules in one table",
+        measure: Measure::NewFlow(|| Scenario::new(shuffled(frames(50_000)), exact(50_000)).once()),
+        at_most: 0.1,
+    },
+    Case {
+        name: "new-flows-tenant",
+        about: "first packets of 30k connections, the whole pipeline of a tenant",
+        measure: Measure::NewFlow(|| Scenario::new(shuffled(frames(30_000)), tenant()).once()),
+        at_most: 0.2,
+    },
+    Case { name: "100k-rules", about: "100k exact rules", measure: Measure::Rules(|| exact(100_000)), at_most: 0.1 },
 ];
 
 /// One frame of each of the first flows, in order.
@@ -318,10 +339,15 @@ mod tests {
     #[test]
     fn every_case_has_rules_that_our_switch_understands() {
         for case in CASES {
-            let Measure::Packet(scenario) = case.measure;
-            let scenario = scenario();
-            assert!(!scenario.frames.is_empty() && !case.about.is_empty(), "{}", case.name);
-            let sample: Vec<String> = scenario.rules.iter().take(1000).cloned().collect();
+            let rules = match case.measure {
+                Measure::Packet(scenario) | Measure::NewFlow(scenario) => {
+                    let scenario = scenario();
+                    assert!(!scenario.frames.is_empty(), "{}", case.name);
+                    scenario.rules
+                }
+                Measure::Rules(rules) => rules(),
+            };
+            let sample: Vec<String> = rules.into_iter().take(1000).collect();
             bundle_of(&sample).unwrap_or_else(|error| panic!("{}: {error:#}", case.name));
         }
         let names: std::collections::BTreeSet<_> = CASES.iter().map(|case| case.name).collect();

@@ -66,16 +66,32 @@ impl Ours {
     /// Starts a switch with a case's rules and, if `traffic`, its traffic.
     pub fn with(place: &Place, scenario: &Scenario, recording: &Path) -> Result<Self> {
         let ours = Self::start(place)?;
-        // Rules first: traffic comes as soon as its port is there.
-        let (arriving, leaving) = ports(scenario.tunnel, recording, scenario.repeat);
+        ours.add_rules(scenario, recording)?;
+        ours.add_traffic(scenario, recording)?;
+        Ok(ours)
+    }
+
+    /// The rules of a case, and the ports that they send to.
+    pub fn add_rules(&self, scenario: &Scenario, recording: &Path) -> Result<()> {
         let mut bundle = bundle_of(&scenario.rules)?;
-        bundle[0].add_ports = leaving;
-        let added = ours.apply(bundle)?.rules_added;
+        bundle[0].add_ports = ports(scenario.tunnel, recording, scenario.repeat).1;
+        let added = self.apply(bundle)?.rules_added;
         if added as usize != scenario.rules.len() {
             bail!("the switch took {added} of {} rules. Report this.", scenario.rules.len());
         }
-        ours.apply(vec![Bundle { add_ports: arriving, ..Bundle::default() }])?;
-        Ok(ours)
+        Ok(())
+    }
+
+    /// Its traffic begins.
+    pub fn add_traffic(&self, scenario: &Scenario, recording: &Path) -> Result<()> {
+        let add_ports = ports(scenario.tunnel, recording, scenario.repeat).0;
+        self.apply(vec![Bundle { add_ports, ..Bundle::default() }])?;
+        Ok(())
+    }
+
+    /// Bytes of memory that are its own.
+    pub fn memory(&self) -> Result<u64> {
+        self.process.memory()
     }
 
     /// Sends a bundle in parts.

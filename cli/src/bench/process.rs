@@ -123,6 +123,15 @@ impl Process {
         Ok(Thread { schedstat: found.join("schedstat") })
     }
 
+    /// Bytes of memory that it uses, what it shares with others in parts (PSS). Huge pages do not count.
+    pub fn memory(&self) -> Result<u64> {
+        let path = format!("/proc/{}/smaps_rollup", self.id());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        Ok(kilobytes.with_context(|| format!("{path} does not say Pss"))? * 1024)
+    }
+
     /// Stops it, all its threads.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
