@@ -22,7 +22,8 @@ impl Model {
         if !request.netns.is_empty() {
             valid_netns(&request.netns, "netns")?;
         }
-        let plug = Plug { host: host.id, interface, netns: request.netns.clone() };
+        let underlay = host.underlay_address(&request.underlay_address, "underlay_address")?;
+        let plug = Plug { host: host.id, interface, netns: request.netns.clone(), underlay };
         if let Some(current) = &port.plug {
             if *current == plug {
                 return Ok((Vec::new(), port.clone()));

@@ -138,6 +138,8 @@ pub struct Plug {
     pub interface: String,
     /// In which network namespace; empty: the switch's own.
     pub netns: String,
+    /// The host's underlay address that was asked for.
+    pub underlay: Option<Ipv4Addr>,
 }
 
 /// By what ports are found.
@@ -204,6 +206,7 @@ impl Object for Port {
             host_id: record::text(plug.map(|plug| plug.host)),
             interface: record::text(plug.map(|plug| &plug.interface)),
             netns: record::text(plug.map(|plug| &plug.netns)),
+            underlay_address: record::text(plug.and_then(|plug| plug.underlay)),
             port_security_enabled: self.port_security,
             security_groups: self.groups.iter().map(ToString::to_string).collect(),
             allowed_address_pairs: self.pairs.iter().map(pair).collect(),
@@ -223,6 +226,7 @@ impl Object for Port {
             Ok(AddressPair { prefix: record::prefix(&pair.ip_address)?, mac })
         };
         let host = record::optional(&record.host_id, record::uuid)?;
+        let underlay = record::optional(&record.underlay_address, record::address)?;
         Ok(Self {
             id: record::uuid(&record.id)?,
             name: record.name,
@@ -231,7 +235,7 @@ impl Object for Port {
             mac: record::parsed(&record.mac_address, "a MAC")?,
             addresses: record::all(&record.fixed_ips, fixed)?,
             number: record.number,
-            plug: host.map(|host| Plug { host, interface: record.interface, netns: record.netns }),
+            plug: host.map(|host| Plug { host, interface: record.interface, netns: record.netns, underlay }),
             port_security: record.port_security_enabled,
             groups: record::all(&record.security_groups, |text| record::uuid(text))?,
             pairs: record::all(&record.allowed_address_pairs, pair)?,

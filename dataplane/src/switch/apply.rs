@@ -172,11 +172,13 @@ impl Switch {
     fn open_all(&self, plan: &Plan, next: &mut Ports, new: &mut Vec<NewQueues>) -> Result<(), Fault> {
         for (index, spec) in &plan.open {
             let slot = reserve(next)?;
-            let device = if TunnelSettings::of(spec).is_some() {
+            let below = next.below(spec).map(|port| port.spec.number);
+            let device = if TunnelSettings::of(spec).is_some() || below.is_some_and(|below| !next.is_shared(below)) {
                 None
             } else {
                 let place = |fault: Fault| fault.within(&format!("add_ports[{index}]"));
-                match self.open_port(slot, spec) {
+                let opened = if below.is_some() { Err(second_on_underlay()) } else { self.open_port(slot, spec) };
+                match opened {
                     Ok((device, queues)) => {
                         new.push((slot, queues));
                         Some(Arc::new(device))
@@ -197,6 +199,10 @@ impl Switch {
     fn open_again(&self, plan: &Plan, state: &mut State) {
         for &number in &plan.close_first {
             let Some(port) = state.ports.remove(number) else { continue };
+            if port.device.is_none() {
+                state.ports.insert(port);
+                continue;
+            }
             match self.open_port(port.slot, &port.spec) {
                 Ok((device, queues)) => {
                     self.give(port.slot, queues);
@@ -284,6 +290,13 @@ impl Switch {
         }
         totals
     }
+}
+
+/// One device tells apart the underlay's packets and those of one other port.
+fn second_on_underlay() -> Fault {
+    let problem = "the interface is the underlay's, and another port is on it already";
+    Fault::invalid("interface_taken", "af_xdp.interface", problem, "Remove that port first, or use another interface.")
+        .with_status(Code::AlreadyExists)
 }
 
 fn reserve(ports: &mut Ports) -> Result<PortSlot, Fault> {
