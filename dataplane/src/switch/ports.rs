@@ -141,7 +141,7 @@ impl Ports {
 
     /// Whether a device can send now.
     fn is_up(port: &Port, underlay: &UnderlayState) -> bool {
-        if port.device.as_ref().is_some_and(|device| device.failure.is_some()) {
+        if port.device.as_ref().is_some_and(|device| device.failure.is_some() || !device.is_linked()) {
             return false;
         }
         let interface = port.underlay_interface().and_then(|name| underlay.interface(name));
@@ -232,7 +232,7 @@ impl Ports {
             None if failure.is_some() => ("failed", String::new()),
             None => {
                 let state = if Self::is_up(port, underlay) { "up" } else { "down" };
-                (state, port.device.as_ref().map(|device| device.detail.clone()).unwrap_or_default())
+                (state, port.device.as_ref().map(|device| device.describe()).unwrap_or_default())
             }
             Some(tunnel) => match (self.local_address(&tunnel, underlay), self.underlay_of(&tunnel)) {
                 (Some(local), Some(_)) if let Some(rival) = self.rival(port, &tunnel, underlay) => {
