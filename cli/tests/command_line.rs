@@ -350,6 +350,7 @@ fn every_option_of_a_subnet_and_a_port_reaches_the_controller() {
         netns: "inside".into(),
         interface: "eth0".into(),
         wait_milliseconds: 10_000,
+        vhost_user: false,
     };
     assert_eq!(fake.plugs(), [expected]);
     words("port plug slow --no-wait");

@@ -162,6 +162,7 @@ impl Instance {
             netns: namespace.clone(),
             interface: INTERFACE.into(),
             wait_milliseconds: PLUG_PATIENCE,
+            vhost_user: false,
         };
         let port = api
             .cloud(|mut cloud| async move { cloud.plug_port(plug).await })

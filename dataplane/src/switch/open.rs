@@ -77,7 +77,7 @@ pub type LinkState = Box<dyn Fn() -> (bool, String) + Send + Sync>;
 /// What the switch keeps of a port whose queues the workers have.
 #[derive(Default)]
 pub struct Device {
-    /// The kernel's interface, if there is one.
+    /// The kernel's interface, if there is one; of a virtual machine its socket.
     pub interface: String,
     /// How it works: "native, 2 queues, copy".
     pub detail: String,
@@ -225,6 +225,7 @@ impl KernelPorts {
         } else {
             PathBuf::from(&port.socket)
         };
+        let interface = socket.display().to_string();
         let settings = VhostUserSettings {
             name: spec.name.clone(),
             socket,
@@ -245,7 +246,7 @@ impl KernelPorts {
             let connected = state.get();
             (connected.up, connected.detail)
         });
-        let device = Device::new(String::new(), String::new()).with_link(link).with_held(Box::new(control));
+        let device = Device::new(interface, String::new()).with_link(link).with_held(Box::new(control));
         Ok(Opened { device, queues: boxed(queues) })
     }
 }
