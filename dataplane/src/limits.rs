@@ -294,3 +294,22 @@ pub mod connection {
     /// Other protocols: as Linux does (nf_conntrack_generic_timeout).
     pub const OTHER: u64 = 10 * MINUTE;
 }
+
+/// vhost-user ports: what a front end, or the guest behind it, may have.
+pub mod vhost_user {
+    /// Queue pairs of one port.
+    pub const PAIRS: usize = 64;
+    /// Entries of one ring (virtio 1.2, 2.7).
+    pub const LARGEST_RING: usize = 32_768;
+    /// Descriptors that one frame may take, those of all its chains together. QEMU gives a chain as many at most.
+    /// Which needs more breaks its ring.
+    pub const DESCRIPTORS_PER_FRAME: usize = 1024;
+    /// Regions of memory of one front end.
+    pub const REGIONS: usize = 64;
+    /// Regions of all front ends together, those still in use after a front end has gone included.
+    pub const MAPPINGS: usize = 8192;
+    /// Bytes of one message's payload: a table of [`super::vhost_user::REGIONS_PER_MESSAGE`] regions has 264.
+    pub const MESSAGE_BYTES: usize = 1024;
+    /// Regions, and descriptors of files, that come with one message.
+    pub const REGIONS_PER_MESSAGE: usize = 8;
+}
