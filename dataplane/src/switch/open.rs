@@ -294,7 +294,10 @@ impl OpenPort for KernelPorts {
                 };
                 let (port, queues) =
                     AfXdp::open(slot, &settings, memory).map_err(|error| failed("af_xdp", &error.to_string()))?;
-                let device = Device::new(port.interface.clone(), port.detail.clone()).with_filter(Box::new(port));
+                let watch = port.watch();
+                let device = Device::new(port.interface.clone(), port.detail.clone())
+                    .with_filter(Box::new(port))
+                    .with_watch(Box::new(move || watch.loss().map(|loss| failed("af_xdp", &loss.to_string()))));
                 Ok(Opened { device, queues: boxed(queues) })
             }
             Some(Kind::Pcap(files)) => {
