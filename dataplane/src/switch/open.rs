@@ -303,9 +303,12 @@ impl OpenPort for KernelPorts {
             Some(Kind::Pcap(files)) => {
                 let path = |name: &'_ str| (!name.is_empty()).then(|| Path::new(name).to_owned());
                 let (receive, transmit) = (path(&files.receive_file), path(&files.transmit_file));
-                let queue = PcapQueue::open(slot, receive.as_deref(), transmit.as_deref())
+                let queue = PcapQueue::open(slot, receive.as_deref(), transmit.as_deref(), files.repeat)
                     .map_err(|error| failed("pcap", &error.to_string()))?;
-                Ok(Opened { device: Device::new(String::new(), "recording".to_owned()), queues: boxed(vec![queue]) })
+                Ok(Opened {
+                    device: Device::new(files.interface.clone(), "recording".to_owned()),
+                    queues: boxed(vec![queue]),
+                })
             }
             Some(Kind::Vxlan(_) | Kind::Gre(_)) | None => {
                 Err(failed("kind", "a port of this kind has no device. Report this: it is a defect of the switch."))
