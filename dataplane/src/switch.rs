@@ -40,7 +40,7 @@ mod queues;
 mod tests;
 mod underlay;
 
-pub use bundle::Parts;
+pub use bundle::{Parts, Whole};
 pub use expiry::Removals;
 pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelEnd, TunnelFilter, Watch};
 pub use punts::PuntHub;

@@ -568,7 +568,7 @@ fn set_field(message: &v1::SetField, id: Option<&RuleId>) -> Result<SetField, Fa
     }
     let (bits, counted) = operand(row, &message.value, &message.mask, "set_field")?;
     if let Some(id) = id {
-        prerequisites(row, &id.value, &id.mask, "set_field.field")?;
+        prerequisites(row, &id.matched.value(), &id.matched.mask(), "set_field.field")?;
     }
     let (mut value, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
     value.field_mut(row.field).copy_from_slice(&bits);

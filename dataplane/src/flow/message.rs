@@ -14,8 +14,9 @@ pub mod connection;
 #[cfg(test)]
 mod tests;
 
-use super::action::{instructions_from_message, instructions_to_message};
+use super::action::{Instructions, instructions_from_message, instructions_to_message};
 use super::key::FlowKey;
+use super::matched::Match;
 use super::rule::{Life, Owner, Rule, RuleCounters, RuleId, SetMatch};
 use super::tables::{SetChange, TableSettings};
 use crate::limits::{ADDRESS_SET_MEMBERS, TABLES};
@@ -41,11 +42,23 @@ type Prefixes = Vec<(Ipv4Addr, u8)>;
 /// The first thing that is wrong with it; the field is relative to the rule.
 pub fn rule_from_message(message: &v1::Rule, now: u64) -> Result<Rule, Fault> {
     let id = rule_id_from_message(message)?;
-    let instructions = message.instructions.clone().unwrap_or_default();
-    let instructions = instructions_from_message(&instructions, &id).map_err(|fault| fault.within("instructions"))?;
+    let instructions = match &message.instructions {
+        Some(instructions) => {
+            instructions_from_message(instructions, &id).map_err(|fault| fault.within("instructions"))?
+        }
+        None => Instructions::default(),
+    };
     let life = life_from_message(message, id.owner)?;
     let counters = Arc::new(RuleCounters::default());
-    Ok(Rule { id, instructions, cookie: message.cookie, created: now, since: now, life, counters })
+    Ok(Rule {
+        id,
+        instructions: Arc::new(instructions),
+        cookie: message.cookie,
+        created: now,
+        since: now,
+        life,
+        counters,
+    })
 }
 
 /// When the rule of a message ends by itself.
@@ -93,7 +106,7 @@ pub fn rule_id_from_message(message: &v1::Rule) -> Result<RuleId, Fault> {
         )
     })?;
     let (value, mask, set) = match_from_message(&message.r#match)?;
-    Ok(RuleId { owner, table, priority, value, mask, set })
+    Ok(RuleId { owner, table, priority, matched: Match::new(&value, &mask), set })
 }
 
 /// Value, mask and address set of a rule's or filter's match: its fields without their place in a rule.
@@ -159,7 +172,7 @@ pub fn to_message(rule: &Rule) -> v1::Rule {
 
 /// The match of a rule, in the order of the field table.
 fn match_to_message(id: &RuleId) -> Vec<v1::FieldMatch> {
-    let mut all = matches(&id.value, &id.mask);
+    let mut all = matches(&id.matched.value(), &id.matched.mask());
     if let Some(set) = &id.set {
         let position = |field: Field| FIELDS.iter().position(|row| row.field == field);
         let at = all.partition_point(|matched| position(matched.field()) < position(set.field));
