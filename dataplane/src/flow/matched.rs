@@ -79,6 +79,12 @@ impl Match {
         key
     }
 
+    /// A fixed order of masks.
+    #[must_use]
+    pub fn compare_masks(&self, other: &Self) -> std::cmp::Ordering {
+        self.0[0].cmp(&other.0[0]).then_with(|| self.0[1..].iter().step_by(2).cmp(other.0[1..].iter().step_by(2)))
+    }
+
     /// `key |= mask & !except`
     pub fn consult(&self, key: &mut FlowKey, except: &FlowKey) {
         for (index, mask, _) in self.words() {

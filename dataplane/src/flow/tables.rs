@@ -519,7 +519,12 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
     }
     let mut masks: HashSet<(u8, FlowKey), foldhash::fast::RandomState> = HashSet::default();
     let mut new_masks: HashMap<u8, usize> = HashMap::new();
+    let mut last = None;
     let mut too_many = |number: u8, mask: FlowKey| {
+        // Neighbours mostly have the same.
+        if last.replace((number, mask)) == Some((number, mask)) {
+            return false;
+        }
         let table = state.table(number);
         if !masks.insert((number, mask)) || table.is_some_and(|table| table.classifier.has_mask(&mask)) {
             return false;

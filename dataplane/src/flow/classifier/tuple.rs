@@ -40,11 +40,8 @@ impl Entry {
         if self.standing != other.standing {
             return self.standing > other.standing;
         }
-        let order = |entry: &Self| {
-            let set = entry.rule.id.set.as_ref().map(|set| (set.set.clone(), set.field as i32));
-            (*entry.place.mask().words(), set)
-        };
-        order(self) < order(other)
+        let sets = [self, other].map(|entry| entry.rule.id.set.as_ref().map(|set| (&set.set, set.field as i32)));
+        self.place.compare_masks(&other.place).then_with(|| sets[0].cmp(&sets[1])).is_lt()
     }
 }
 

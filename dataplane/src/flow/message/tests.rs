@@ -385,7 +385,7 @@ prop_compose! {
     {
         let row = &FIELDS[index];
         let full = row.full_mask();
-        let mut mask: Vec<u8> = if exact { full.clone() } else { full.iter().zip(mask).map(|(full, mask)| full & mask).collect() };
+        let mut mask: Vec<u8> = if exact { full.to_vec() } else { full.iter().zip(mask).map(|(full, mask)| full & mask).collect() };
         if mask.iter().all(|&byte| byte == 0) {
             mask = full;
         }
