@@ -19,6 +19,7 @@ pub mod key;
 pub mod log;
 pub mod members;
 pub mod message;
+pub mod own;
 pub mod program;
 pub mod resolve;
 pub mod rewrite;
