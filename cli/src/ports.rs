@@ -20,6 +20,8 @@ pub enum Command {
     ///
     /// `tap:NAME[,netns=N][,mac=M][,mtu=N]`: an interface of the kernel.
     ///
+    /// `vhost_user[:SOCKET][,mac=M][,mtu=N][,queues=N]`: a virtual machine, which connects to the socket.
+    ///
     /// `af_xdp:IF[,queues=N][,mode=native|generic][,all]`: an interface of the host; unless `all` is
     /// said, only packets of our tunnels are taken.
     ///

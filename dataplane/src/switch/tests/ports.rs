@@ -200,6 +200,7 @@ fn the_host_does_not_lose_its_own_address() {
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         up: true,
+        carrier: true,
         addresses: addresses.to_vec(),
     };
     let set = |addresses: &[Ipv4Addr]| {
