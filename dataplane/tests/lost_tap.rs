@@ -32,7 +32,7 @@ impl Running {
             managed: false,
             memory: Memory::map(2048, 64).unwrap(),
             workers: vec![WorkerSettings::default(); workers],
-            opener: Box::new(KernelPorts),
+            opener: Box::new(KernelPorts::default()),
             physical: std::collections::BTreeMap::new(),
         };
         Self(Switch::start(settings).unwrap())

@@ -6,6 +6,7 @@
 //! - [`memory`]: in-process rings, for tests and benches.
 //! - [`pcap`]: recordings, read and written.
 //! - [`tap`]: the kernel's TAP with virtio-net headers.
+//! - [`vhost_user`]: virtual machines.
 //! - [`af_xdp`]: network interfaces of the host.
 //!
 //! [`virtio`] is the header that TAPs and guests put before a frame.
@@ -15,6 +16,7 @@ mod interface;
 pub mod memory;
 pub mod pcap;
 pub mod tap;
+pub mod vhost_user;
 pub mod virtio;
 
 use crate::drop::{DropCounters, DropReason};
