@@ -32,8 +32,14 @@ pub const BUFFERS_PER_PORT: u32 = 4096;
 /// half of what it found to the next.
 pub const BUFFERS_PER_PORT_TO_FREE: usize = 1;
 
-/// Segments of one frame.
-pub const SEGMENTS: usize = 18;
+/// Segments of one frame: 64 KB that came in frames of 1,500 bytes have 46.
+pub const SEGMENTS: usize = 64;
+
+/// Chunks of one frame in a ring of an AF_XDP port: what kernels take (`MAX_SKB_FRAGS`, and the first).
+pub const RING_PIECES: usize = 18;
+
+/// Flows of which segments are merged at a time, in one batch to one port.
+pub const MERGED_FLOWS: usize = 8;
 
 /// IPv6 extension headers of one packet; more are malformed.
 pub const EXTENSION_HEADERS: usize = 8;
