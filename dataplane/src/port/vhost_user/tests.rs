@@ -133,7 +133,8 @@ impl Driver {
         let count = bytes.len().div_ceil(piece) as u16;
         for (index, part) in bytes.chunks(piece).enumerate() {
             let index = index as u16;
-            let address = BUFFERS + BUFFER * 64 + BUFFER * u64::from(first + index);
+            let area = if indirect { 0x14_0000 } else { BUFFERS + BUFFER * 64 * (1 + ring as u64) };
+            let address = area + BUFFER * u64::from(first + index);
             self.memory.write(address, part).unwrap();
             let place = if indirect { index } else { first + index };
             let next = if index + 1 < count { 1 } else { 0 };
@@ -149,8 +150,9 @@ impl Driver {
 /// A port and its driver, as a front end sets them up.
 struct Port {
     driver: Driver,
-    session: Session,
+    // Before the session, which would wait for them if a test fails.
     queues: Vec<VhostUserQueue>,
+    session: Session,
     lanes: Arc<[Lane]>,
     pool: Pool,
     frames: Vec<Frame>,
@@ -643,7 +645,7 @@ proptest! {
         let mut port = Port::new(1, 1, VERSION_1);
         for (request, words, file) in messages {
             let files = if file { vec![event()] } else { vec![] };
-            port.attended(|session| session.handle(message(request, &words, files)));
+            let _reply = port.attended(|session| session.handle(message(request, &words, files)));
             port.receive(0);
             port.free();
         }
