@@ -22,7 +22,11 @@ const INIT: &str = "#!/bin/busybox sh
 for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module; done
 /bin/busybox ip link set eth0 up
 until /bin/busybox udhcpc -i eth0 -f -n -q -t 3 -T 2 -A 1 -s /lease; do :; done
-/bin/busybox nc -ll -p 7000 -e /bin/busybox cat
+/bin/busybox nc -ll -p 7000 -e /echo
+";
+
+const ECHO: &str = "#!/bin/busybox sh
+exec /bin/busybox cat
 ";
 
 const LEASE: &str = "#!/bin/busybox sh
@@ -155,6 +159,7 @@ fn first_file_system(kernel: &Kernel) -> Vec<u8> {
     archive.file("/modules/order", order.as_bytes());
     archive.file("/init", INIT.as_bytes());
     archive.file("/lease", LEASE.as_bytes());
+    archive.file("/echo", ECHO.as_bytes());
     archive.finish()
 }
 
