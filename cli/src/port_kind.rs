@@ -7,7 +7,7 @@ use weft_proto::v1::port_spec::Kind;
 use weft_proto::v1::{AfXdpMode, AfXdpPort, GrePort, PcapPort, PortSpec, TapPort, TunnelPort, VhostUserPort};
 
 const FORMS: &str = "Write tap:NAME[,netns=N][,mac=M][,mtu=N], vhost_user[:SOCKET][,mac=M][,mtu=N][,queues=N], af_xdp:IF[,queues=N][,mode=native|generic][,all][,address=IP ...], \
-                     vxlan[:local=IP][,port=N][,underlay=N], gre[:local=IP][,underlay=N] or pcap:rx=FILE,tx=FILE.";
+                     vxlan[:local=IP][,port=N][,underlay=N], gre[:local=IP][,underlay=N] or pcap:rx=FILE[,repeat],tx=FILE.";
 
 /// The longest name of a network interface, bytes.
 const INTERFACE_NAME: usize = 15;
@@ -166,10 +166,11 @@ fn pcap(words: &[&str]) -> Result<Kind, Fault> {
         match name {
             "rx" => port.receive_file = value.to_owned(),
             "tx" => port.transmit_file = value.to_owned(),
+            "repeat" => port.repeat = true,
             _ => return Err(unknown("pcap", name)),
         }
     }
-    if port == PcapPort::default() {
+    if port.receive_file.is_empty() && port.transmit_file.is_empty() {
         return Err(fault("pcap names no file".to_owned(), "Write pcap:rx=FILE, pcap:tx=FILE or both."));
     }
     Ok(Kind::Pcap(port))
@@ -228,6 +229,7 @@ pub fn format(spec: &PortSpec) -> String {
         }
         Some(Kind::Pcap(port)) => {
             words.extend((!port.receive_file.is_empty()).then(|| format!("rx={}", port.receive_file)));
+            words.extend(port.repeat.then(|| "repeat".to_owned()));
             words.extend((!port.transmit_file.is_empty()).then(|| format!("tx={}", port.transmit_file)));
         }
     }
@@ -267,6 +269,7 @@ mod tests {
             "gre",
             "gre:local=192.0.2.1,underlay=3",
             "pcap:rx=a.pcap,tx=b.pcap",
+            "pcap:rx=a.pcap,repeat",
         ] {
             let kind = parse(text).unwrap_or_else(|fault| panic!("{text}: {fault}"));
             assert_eq!(format(&PortSpec { number: 5, kind: Some(kind), ..PortSpec::default() }), text);

@@ -27,7 +27,8 @@ pub enum Command {
     ///
     /// `vxlan[:local=IP][,port=N][,underlay=N]`, `gre[:local=IP][,underlay=N]`: a tunnel port over an af_xdp port.
     ///
-    /// `pcap:rx=FILE,tx=FILE`: reads frames from one file, writes them to another.
+    /// `pcap:rx=FILE[,repeat],tx=FILE`: reads frames from one file, writes them to another; with `repeat` reads them
+    /// again and again.
     Add {
         /// A host's name, or unix:PATH.
         host: String,

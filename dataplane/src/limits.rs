@@ -48,8 +48,18 @@ pub const TABLES: usize = 255;
 /// Rules of one switch.
 pub const RULES: usize = 1_000_000;
 
-/// Distinct masks of one table's rules.
-pub const MASKS_PER_TABLE: usize = 512;
+/// Different masks of one table's rules. Many share a tuple ([`classifier`]).
+pub const MASKS_PER_TABLE: usize = 4096;
+
+/// What the search in one flow table may cost (`flow/classifier.rs`).
+pub mod classifier {
+    /// Tuples of one table, each a probe in the worst case. While there are as many, no rule with a new mask is taken.
+    pub const TUPLES: usize = 512;
+    /// The first masks, each of which gets a tuple of its own.
+    pub const SEPARATE_MASKS: usize = 16;
+    /// Rules of different matches that may meet in one place of a tuple before some move to a finer one.
+    pub const COLLISIONS: usize = 10;
+}
 
 /// Members of one address set.
 pub const ADDRESS_SET_MEMBERS: usize = 65_536;

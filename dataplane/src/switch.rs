@@ -42,7 +42,7 @@ mod queues;
 mod tests;
 mod underlay;
 
-pub use bundle::Parts;
+pub use bundle::{Parts, Whole};
 pub use expiry::Removals;
 pub use links::follow_links;
 pub use open::{Device, KernelPorts, LinkState, OpenPort, Opened, TunnelEnd, TunnelFilter, Watch};

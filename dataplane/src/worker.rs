@@ -204,8 +204,9 @@ impl Worker {
         self.tunnels.clear();
         for (&number, info) in &self.topology.ports {
             self.outgoing.numbers[info.kind.slot().index()] = number;
-            if let PortKind::Tunnel { slot, local: Some(local), encapsulation, .. } = info.kind {
-                self.tunnels.insert((local, encapsulation), (number, slot));
+            if let PortKind::Tunnel { slot, locals, encapsulation, .. } = &info.kind {
+                let ends = locals.iter().map(|&local| ((local, *encapsulation), (number, *slot)));
+                self.tunnels.extend(ends);
             }
         }
     }
@@ -370,10 +371,10 @@ impl Worker {
         Ok((parse(frame, self.outgoing.numbers[slot.index()], key)?, slot))
     }
 
-    /// Only the device a tunnel runs over may bring its packets: an instance must not speak as a VTEP.
+    /// Only the devices a tunnel runs over may bring its packets: an instance must not speak as a VTEP.
     fn is_underlay(&self, tunnel: PortSlot, number: u32, slot: PortSlot) -> bool {
         self.topology.ports.get(&number).is_some_and(|info| {
-            matches!(info.kind, PortKind::Tunnel { slot: own, underlay, .. } if own == tunnel && underlay == slot)
+            matches!(&info.kind, PortKind::Tunnel { slot: own, underlays, .. } if *own == tunnel && underlays.contains(&slot))
         })
     }
 

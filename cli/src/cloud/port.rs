@@ -83,6 +83,10 @@ pub enum Command {
         /// The interface's name; "weft" and the port's number unless given.
         #[arg(long, value_name = "NAME")]
         interface: Option<String>,
+        /// The underlay address of the host that other hosts send to for this port, while it is up; unless given, one
+        /// is chosen by the port's id.
+        #[arg(long, value_name = "ADDRESS")]
+        underlay_address: Option<String>,
         /// A virtual machine's, which connects to this socket (vhost-user); chosen by the switch unless given.
         #[arg(long, value_name = "SOCKET", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["netns", "interface"])]
         vhost_user: Option<String>,
@@ -205,35 +209,24 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             };
             let ports = cloud.list_ports(request).await?.into_inner().ports;
             let names = names(&mut cloud, output).await?;
-            let mut table = Table::new(&[
-                "name",
-                "project",
-                "network",
-                "number",
-                "mac",
-                "addresses",
-                "owner",
-                "host",
-                "interface",
-                "status",
-                "id",
-                "fault",
-            ]);
+            let heads = ["name", "project", "network", "number", "mac", "addresses", "host", "interface", "status"];
+            let mut table = Table::new(&heads);
             for port in &ports {
+                let name = if port.name.is_empty() { &port.id } else { &port.name };
+                // What is a router's or a floating IP's is on no host of its own.
+                let whose = owner(port, &names);
                 table.row(vec![
-                    port.name.clone(),
+                    name.clone(),
                     names.of(&port.project_id),
                     names.of(&port.network_id),
                     port.number.to_string(),
                     port.mac_address.clone(),
                     addresses(port),
-                    owner(port, &names),
-                    names.of(&port.host_id),
+                    if whose.is_empty() { names.of(&port.host_id) } else { whose },
                     port.interface.clone(),
                     port.status.clone(),
-                    port.id.clone(),
-                    port.fault.clone(),
                 ]);
+                table.note(&format!("port {name}"), &port.fault);
             }
             let empty = "No ports. Create one: weft port create NAME --network NETWORK";
             output.table(&table, empty, ports.iter().map(json::of).collect())
@@ -283,7 +276,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             cloud.delete_port(v1::DeleteRequest { id: port.clone(), project: scope.name() }).await?;
             deleted("port", &port, output)
         }
-        Command::Plug { port, host, netns, interface, vhost_user, wait, scope } => {
+        Command::Plug { port, host, netns, interface, underlay_address, vhost_user, wait, scope } => {
             let request = v1::PlugPortRequest {
                 port,
                 project: scope.name(),
@@ -292,6 +285,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 vhost_user: vhost_user.is_some(),
                 interface: interface.or(vhost_user).unwrap_or_default(),
                 wait_milliseconds: wait.milliseconds(),
+                underlay_address: underlay_address.unwrap_or_default(),
             };
             let port = cloud.plug_port(request).await?.into_inner();
             check_plugged(&port, &wait)?;

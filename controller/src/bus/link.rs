@@ -80,6 +80,10 @@ pub struct LinkState {
     pub joined: Option<Instant>,
     /// Sessions so far.
     pub sessions: u64,
+    /// Bundles that the switch applied so far.
+    pub acknowledged: u64,
+    /// Bundles that it refused so far.
+    pub refused: u64,
     /// When the last message came in.
     pub heard: Option<Instant>,
     /// When the last stream ended, if there was one and there is none.

@@ -85,8 +85,8 @@ pub(super) fn compile(
     let Floods { all, guarded, open } = &mut floods;
     for place in model.hosts_of(network.id) {
         let remote = model.hosts.get(place).filter(|remote| remote.id != host);
-        let underlay = remote.and_then(|remote| remote.underlay);
-        if let Some(underlay) = underlay {
+        // One copy, whatever addresses it has.
+        if let Some(underlay) = remote.and_then(|remote| remote.tunnel_end(network.id)) {
             if model.ports_plugged(network.id, place).any(|port| !port.port_security) {
                 open.hosts.push(underlay);
             }
@@ -112,7 +112,7 @@ pub(super) fn compile(
                 continue;
             };
             // Else there is no way to that host, from here or at all.
-            if let (Some(carrier), Some(underlay)) = (carrier, underlay) {
+            if let (Some(carrier), Some(underlay)) = (carrier, remote.tunnel_end_of(port)) {
                 carrier.deliver(state, network, port, (&remote.name, underlay));
             }
         }
@@ -141,8 +141,8 @@ pub(super) fn reach(state: &mut HostState, model: &Model, network: &Network, hos
     carrier::unknown(state, model, network, host, carrier);
     let Some(carrier) = carrier else { return };
     for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {
-        let Some(underlay) = remote.underlay.filter(|_| remote.id != host) else { continue };
-        for port in model.ports_plugged(network.id, remote.id) {
+        for port in model.ports_plugged(network.id, remote.id).filter(|_| remote.id != host) {
+            let Some(underlay) = remote.tunnel_end_of(port) else { continue };
             carrier.deliver(state, network, port, (&remote.name, underlay));
         }
     }

@@ -47,8 +47,9 @@ impl Model {
         if !request.netns.is_empty() {
             valid_netns(&request.netns, "netns")?;
         }
+        let underlay = host.underlay_address(&request.underlay_address, "underlay_address")?;
         let netns = request.netns.clone();
-        let plug = Plug { host: host.id, interface, netns, vhost_user: request.vhost_user };
+        let plug = Plug { host: host.id, interface, netns, vhost_user: request.vhost_user, underlay };
         if let Some(current) = &port.plug {
             if *current == plug {
                 return Ok((Vec::new(), port.clone()));

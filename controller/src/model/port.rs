@@ -138,6 +138,8 @@ pub struct Plug {
     pub interface: String,
     /// In which network namespace; empty: the switch's own.
     pub netns: String,
+    /// The host's underlay address that was asked for.
+    pub underlay: Option<Ipv4Addr>,
     /// Into a virtual machine, by a socket, in place of a namespace.
     pub vhost_user: bool,
 }
@@ -219,6 +221,7 @@ impl Object for Port {
             host_id: record::text(plug.map(|plug| plug.host)),
             interface: record::text(plug.map(|plug| &plug.interface)),
             netns: record::text(plug.map(|plug| &plug.netns)),
+            underlay_address: record::text(plug.and_then(|plug| plug.underlay)),
             port_security_enabled: self.port_security,
             security_groups: self.groups.iter().map(ToString::to_string).collect(),
             allowed_address_pairs: self.pairs.iter().map(pair).collect(),
@@ -239,6 +242,7 @@ impl Object for Port {
             Ok(AddressPair { prefix: record::prefix(&pair.ip_address)?, mac })
         };
         let host = record::optional(&record.host_id, record::uuid)?;
+        let underlay = record::optional(&record.underlay_address, record::address)?;
         Ok(Self {
             id: record::uuid(&record.id)?,
             name: record.name,
@@ -252,6 +256,7 @@ impl Object for Port {
                 interface: record.interface,
                 netns: record.netns,
                 vhost_user: record.vhost_user,
+                underlay,
             }),
             port_security: record.port_security_enabled,
             groups: record::all(&record.security_groups, |text| record::uuid(text))?,

@@ -59,7 +59,8 @@ pub struct Offloads {
     pub tcp_segmentation: bool,
     /// Likewise UDP datagrams.
     pub udp_segmentation: bool,
-    /// Frames of more than one segment, or in a run.
+    /// Frames of several segments, or in a run. Without it they come in one chunk, or, where `max_frame` is more than
+    /// fits one, in at most [`SEGMENTS`](crate::limits::SEGMENTS) of them.
     pub chains: bool,
     /// The largest frame without GSO, bytes, Ethernet header included. Larger ones drop as `TooBig`.
     pub max_frame: usize,

@@ -294,15 +294,21 @@ impl OpenPort for KernelPorts {
                 };
                 let (port, queues) =
                     AfXdp::open(slot, &settings, memory).map_err(|error| failed("af_xdp", &error.to_string()))?;
-                let device = Device::new(port.interface.clone(), port.detail.clone()).with_filter(Box::new(port));
+                let watch = port.watch();
+                let device = Device::new(port.interface.clone(), port.detail.clone())
+                    .with_filter(Box::new(port))
+                    .with_watch(Box::new(move || watch.loss().map(|loss| failed("af_xdp", &loss.to_string()))));
                 Ok(Opened { device, queues: boxed(queues) })
             }
             Some(Kind::Pcap(files)) => {
                 let path = |name: &'_ str| (!name.is_empty()).then(|| Path::new(name).to_owned());
                 let (receive, transmit) = (path(&files.receive_file), path(&files.transmit_file));
-                let queue = PcapQueue::open(slot, receive.as_deref(), transmit.as_deref())
+                let queue = PcapQueue::open(slot, receive.as_deref(), transmit.as_deref(), files.repeat)
                     .map_err(|error| failed("pcap", &error.to_string()))?;
-                Ok(Opened { device: Device::new(String::new(), "recording".to_owned()), queues: boxed(vec![queue]) })
+                Ok(Opened {
+                    device: Device::new(files.interface.clone(), "recording".to_owned()),
+                    queues: boxed(vec![queue]),
+                })
             }
             Some(Kind::Vxlan(_) | Kind::Gre(_)) | None => {
                 Err(failed("kind", "a port of this kind has no device. Report this: it is a defect of the switch."))

@@ -72,6 +72,7 @@ impl Connections {
             zone: prepared.zone,
             mark: prepared.mark,
             flags: prepared.flags,
+            protocol: prepared.original.protocol,
             original: prepared.original,
             created: monotonic,
             ..Record::ZERO

@@ -198,8 +198,8 @@ type After<'a> = BTreeMap<u32, &'a v1::PortSpec>;
 
 /// Where a tunnel's packets arrive.
 struct End {
-    /// `None`: the underlay has no address yet.
-    address: Option<Ipv4Addr>,
+    /// Empty: the underlay has no address yet.
+    addresses: Vec<Ipv4Addr>,
     /// Port number of the interface below.
     below: u32,
     encapsulation: Encapsulation,
@@ -208,9 +208,9 @@ struct End {
 impl End {
     /// Whether one packet could be for both.
     fn meets(&self, other: &Self) -> bool {
-        let same = match (self.address, other.address) {
-            (None, None) => self.below == other.below,
-            (one, other) => one == other,
+        let same = match (self.addresses.as_slice(), other.addresses.as_slice()) {
+            ([], []) => self.below == other.below,
+            (one, other) => one.iter().any(|address| other.contains(address)),
         };
         same && self.encapsulation == other.encapsulation
     }
@@ -223,15 +223,15 @@ fn end(spec: &v1::PortSpec, after: &After<'_>, state: &State) -> Option<End> {
         0 => after.values().find(|below| matches!(below.kind, Some(Kind::AfXdp(_))))?,
         number => after.get(&number)?,
     };
-    let of_interface = || {
-        let name = match &below.kind {
-            Some(Kind::AfXdp(port)) => port.interface.as_str(),
-            _ => state.ports.get(below.number)?.underlay_interface()?,
-        };
-        state.underlay.interface(name)?.addresses.first().copied()
-    };
-    let encapsulation = tunnel.encapsulation;
-    Some(End { address: tunnel.local.or_else(of_interface), below: below.number, encapsulation })
+    let mut addresses = state.ports.local_addresses(&tunnel, &state.underlay);
+    // The interface may be in this bundle.
+    if let Some(Kind::AfXdp(port)) = &below.kind
+        && addresses.is_empty()
+    {
+        let interface = state.underlay.interface(&port.interface);
+        addresses.extend(interface.and_then(|interface| interface.addresses.first().copied()));
+    }
+    Some(End { addresses, below: below.number, encapsulation: tunnel.encapsulation })
 }
 
 /// Of the new ports the first whose interface the kernel does not have: of all complaints that it would
@@ -266,7 +266,11 @@ fn check_underlay(spec: &v1::PortSpec, tunnel: &TunnelSettings, after: &After<'_
             Some(_) => Ok(()),
         };
     }
-    match after.values().filter(|below| matches!(below.kind, Some(Kind::AfXdp(_)))).count() {
+    let interface = |below: &&v1::PortSpec| match &below.kind {
+        Some(Kind::AfXdp(port)) => Some(port.interface.clone()),
+        _ => None,
+    };
+    match after.values().filter_map(interface).collect::<HashSet<String>>().len() {
         1 => Ok(()),
         0 => refuse(
             "the switch has no af_xdp port that the tunnel could run over".to_owned(),
