@@ -326,6 +326,9 @@ pub mod vhost_user {
     pub const MAPPINGS: usize = 8192;
     /// Bytes of one message's payload: a table of [`super::vhost_user::REGIONS_PER_MESSAGE`] regions has 264.
     pub const MESSAGE_BYTES: usize = 1024;
+    /// Messages of one front end that are done in a second: each may stop workers for a moment, and a guest decides when
+    /// many of them are sent.
+    pub const MESSAGES_PER_SECOND: u32 = 1000;
     /// Regions, and descriptors of files, that come with one message.
     pub const REGIONS_PER_MESSAGE: usize = 8;
 }
