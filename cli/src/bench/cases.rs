@@ -145,7 +145,9 @@ pub const CASES: &[Case] = &[
     Case {
         name: "vlan-push",
         about: "10k flows, a VLAN tag is pushed",
-        measure: Measure::Packet(|| Scenario::new(frames(10_000), vec![masked("push_vlan:0x8100,mod_vlan_vid:5,output:2")])),
+        measure: Measure::Packet(|| {
+            Scenario::new(frames(10_000), vec![masked("push_vlan:0x8100,mod_vlan_vid:5,output:2")])
+        }),
         at_most: 0.5,
     },
     Case {
