@@ -61,6 +61,8 @@ pub struct Departure {
     pub received: u32,
     /// The tunnel port that wrapped it; [`PortSlot::NONE`]: none.
     pub tunnel: PortSlot,
+    /// Which merged frame of the batch it is, or lies in (`merge.rs`); 0: none.
+    pub merged: u16,
 }
 
 impl Departure {
@@ -359,18 +361,33 @@ impl Frame {
     /// # Panics
     /// If `other` lies in another memory: links are buffers' numbers in one.
     pub fn append(&mut self, other: Frame) {
+        self.append_behind(self.last_buffer(), other);
+    }
+
+    /// The buffer of the last segment.
+    pub(super) fn last_buffer(&self) -> BufferId {
+        let mut last = self.buffer;
+        // SAFETY: the chain is ours.
+        while let Some(id) = unsafe { self.memory.link(last).next }.checked_sub(1) {
+            last = BufferId(id);
+        }
+        last
+    }
+
+    /// The same as [`Frame::append`] if `last` is the frame's [`Frame::last_buffer`]; gives what that is then.
+    pub(super) fn append_behind(&mut self, last: BufferId, other: Self) -> BufferId {
         assert!(std::ptr::eq(self.memory, other.memory), "a chain lies in one memory");
+        let new_last = other.last_buffer();
         // SAFETY: both chains are ours.
         unsafe {
             *self.memory.link(other.buffer) =
                 Link { offset: other.offset, length: other.length, ..*self.memory.link(other.buffer) };
-            let mut last = self.buffer;
-            while let Some(id) = self.memory.link(last).next.checked_sub(1) {
-                last = BufferId(id);
-            }
-            self.memory.link(last).next = other.buffer.0 + 1;
+            let link = self.memory.link(last);
+            debug_assert_eq!(link.next, 0, "nothing comes behind the last segment");
+            link.next = other.buffer.0 + 1;
         }
         self.rest += other.length + other.rest;
+        new_last
     }
 
     /// The buffers of the chain in order; the frame is taken apart.

@@ -10,7 +10,7 @@
 use super::frame::Frame;
 use super::memory::{BufferId, Class, Memory};
 use crate::limits::{
-    BUFFERS_PER_PORT, BUFFERS_PER_PORT_TO_FREE, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RUN_BYTES, SEGMENTS,
+    BUFFERS_PER_PORT, BUFFERS_PER_PORT_TO_FREE, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RING_PIECES, RUN_BYTES,
 };
 use crate::port::PortSlot;
 
@@ -121,10 +121,10 @@ impl Pool {
     }
 
     /// A frame of `length` bytes in as many chunks as it takes, each behind its headroom; what they hold is left over
-    /// from before. `None` also if that were more than [`SEGMENTS`].
+    /// from before. `None` also if that were more than [`RING_PIECES`].
     pub fn chunked(&mut self, port: PortSlot, length: usize) -> Option<Frame> {
         const ROOM: usize = CHUNK_BYTES - HEADROOM;
-        if length > ROOM * SEGMENTS {
+        if length > ROOM * RING_PIECES {
             return None;
         }
         let mut frame = self.chunk(port)?;

@@ -18,7 +18,7 @@ use super::pool::Pool;
 use super::tunnel;
 use crate::drop::DropReason::{self, Malformed, NoBuffer, TooBig};
 use crate::flow::key::FlowKey;
-use crate::limits::{CHUNK_BYTES, CUTS_PER_FRAME, HEADROOM, SEGMENTS};
+use crate::limits::{CHUNK_BYTES, CUTS_PER_FRAME, HEADROOM, RING_PIECES};
 use crate::port::Offloads;
 
 #[cfg(test)]
@@ -77,7 +77,7 @@ fn fit_one(mut frame: Frame, offloads: &Offloads, pool: &mut Pool) -> Fitted {
 fn is_placed(frame: &Frame, offloads: &Offloads) -> bool {
     offloads.chains
         || frame.umem_address().is_some()
-        || frame.len() > CHUNK_ROOM && frame.umem_pieces().is_some_and(|pieces| pieces <= SEGMENTS)
+        || frame.len() > CHUNK_ROOM && frame.umem_pieces().is_some_and(|pieces| pieces <= RING_PIECES)
 }
 
 fn fit_large(frame: Frame, gso: Gso, offloads: &Offloads, pool: &mut Pool, out: &mut Vec<Frame>) -> Fitted {

@@ -60,7 +60,7 @@ pub struct Offloads {
     /// Likewise UDP datagrams.
     pub udp_segmentation: bool,
     /// Frames of several segments, or in a run. Without it they come in one chunk, or, where `max_frame` is more than
-    /// fits one, in at most [`SEGMENTS`](crate::limits::SEGMENTS) of them.
+    /// fits one, in at most [`RING_PIECES`](crate::limits::RING_PIECES) of them.
     pub chains: bool,
     /// The largest frame without GSO, bytes, Ethernet header included. Larger ones drop as `TooBig`.
     pub max_frame: usize,

@@ -5,7 +5,7 @@
 
 use super::socket::{RING, Socket};
 use crate::drop::{DropCounters, DropReason};
-use crate::limits::{CHUNK_BYTES, SEGMENTS};
+use crate::limits::{CHUNK_BYTES, RING_PIECES};
 use crate::packet::frame::Frame;
 use crate::packet::memory::{Class, Memory};
 use crate::packet::pool::Pool;
@@ -168,7 +168,7 @@ impl AfXdpQueue {
         let (mut frame, mut pieces) = (frame, 1);
         if frame.umem_address().is_none() {
             let several = self.socket.as_ref().is_some_and(|socket| socket.several);
-            match frame.umem_pieces().filter(|&pieces| several && pieces <= SEGMENTS) {
+            match frame.umem_pieces().filter(|&pieces| several && pieces <= RING_PIECES) {
                 Some(count) => pieces = count,
                 // Our offloads say that we take neither runs nor longer chains, but this one costs only a copy.
                 None => {
@@ -185,12 +185,10 @@ impl AfXdpQueue {
             self.kick(pool);
         }
         let Self { socket, given, .. } = self;
-        let socket = match socket {
-            None => return Err((frame, DropReason::PortDown)),
-            Some(_) if self.down => return Err((frame, DropReason::PortDown)),
-            Some(socket) if !socket.transmit.has_room(pieces as u32) => return Err((frame, DropReason::TransmitFull)),
-            Some(socket) => socket,
-        };
+        let Some(socket) = socket.as_mut().filter(|_| !self.down) else { return Err((frame, DropReason::PortDown)) };
+        if !socket.transmit.has_room(pieces as u32) {
+            return Err((frame, DropReason::TransmitFull));
+        }
         let length = frame.len();
         let (addresses, charged) = Pool::into_umem_pieces(frame).map_err(|frame| (frame, DropReason::Malformed))?;
         // No chunk of it comes home before the last is in the ring, so its chain is still there to be read.
@@ -228,7 +226,7 @@ impl AfXdpQueue {
         let piece = unsafe { pool.from_umem(address, length, slot) };
         let whole = match begun {
             Begun::Nothing => piece,
-            Begun::Frame(mut whole) if length > 0 && whole.umem_pieces().is_some_and(|pieces| pieces < SEGMENTS) => {
+            Begun::Frame(mut whole) if length > 0 && whole.umem_pieces().is_some_and(|pieces| pieces < RING_PIECES) => {
                 whole.append(piece);
                 whole
             }
