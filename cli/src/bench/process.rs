@@ -69,6 +69,11 @@ impl Process {
         Ok(Self { name: plan.name.to_owned(), child, log })
     }
 
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its number.
     pub fn id(&self) -> u32 {
         self.child.id()
