@@ -353,6 +353,7 @@ fn every_option_of_a_subnet_and_a_port_reaches_the_controller() {
         interface: "eth0".into(),
         wait_milliseconds: 10_000,
         underlay_address: String::new(),
+        vhost_user: false,
     };
     assert_eq!(fake.plugs(), [expected]);
     words("port plug slow --no-wait");

@@ -180,13 +180,14 @@ impl Controller {
         {
             state = trouble;
         }
-        if let (PortState::Active | PortState::Down(_), Some(interface)) = (&state, interface) {
+        if let (PortState::Active | PortState::Down(_) | PortState::Waiting, Some(interface)) = (&state, interface) {
             message.interface = interface;
         }
         let (status, fault) = match state {
             PortState::Build(why) => ("BUILD", why),
             PortState::Active => ("ACTIVE", String::new()),
             PortState::Down(why) => ("DOWN", why),
+            PortState::Waiting => ("DOWN", String::new()),
             PortState::Error(why) => ("ERROR", why),
         };
         message.status = status.to_owned();

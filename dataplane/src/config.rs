@@ -2,8 +2,10 @@
 //! a test compares.
 
 mod physical;
+mod vhost_user;
 
 pub use physical::Place;
+pub use vhost_user::{DEFAULT_VHOST_USER_DIRECTORY, VhostUserPlace};
 
 use crate::agent::Endpoint;
 use crate::limits;
@@ -78,6 +80,12 @@ pub struct Flags {
     /// or with ",shared" leaves to the host but for routers' addresses; once for each. They replace those of the file
     #[arg(long, value_name = "NAME=INTERFACE[,shared]")]
     pub physical: Option<Vec<String>>,
+    /// Directory of the sockets that virtual machines connect to [default: /run/weft/vhost-user]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub vhost_user_directory: Option<PathBuf>,
+    /// Group whose members may connect to them, by name or number; only root unless given
+    #[arg(long, value_name = "GROUP")]
+    pub vhost_user_group: Option<String>,
     /// Packet memory in 4 KiB chunks [default: 8192]
     #[arg(long, value_name = "NUMBER")]
     pub memory_chunks: Option<usize>,
@@ -144,6 +152,7 @@ struct File {
     metrics_listen: Option<String>,
     underlay: FileUnderlay,
     physical: BTreeMap<String, String>,
+    vhost_user: FileVhostUser,
     memory: FileMemory,
     workers: FileWorkers,
     log: Option<String>,
@@ -164,6 +173,13 @@ struct FileUnderlay {
 enum Interfaces {
     One(String),
     Several(Vec<String>),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileVhostUser {
+    directory: Option<PathBuf>,
+    group: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -198,6 +214,8 @@ pub struct Settings {
     pub underlay: Option<UnderlaySettings>,
     /// Interfaces of physical networks, by the networks' names.
     pub physical: BTreeMap<String, Place>,
+    /// Sockets for virtual machines.
+    pub vhost_user: VhostUserPlace,
     /// Chunks and runs.
     pub memory: (usize, usize),
     /// At least one.
@@ -273,6 +291,12 @@ impl Settings {
         );
         let interfaces = underlay.as_ref().map_or(&[][..], |underlay| &underlay.interfaces);
         let physical = physical::networks(flags.physical, parsed.physical, interfaces, source)?;
+        let group = source.text("vhost_user.group", flags.vhost_user_group, parsed.vhost_user.group);
+        let directory = flags.vhost_user_directory.or(parsed.vhost_user.directory);
+        let vhost_user = VhostUserPlace {
+            directory: directory.unwrap_or_else(|| DEFAULT_VHOST_USER_DIRECTORY.into()),
+            group: group.as_ref().map(vhost_user::group).transpose()?,
+        };
         Ok(Self {
             host: host.value,
             controller,
@@ -281,6 +305,7 @@ impl Settings {
             metrics_listen,
             underlay,
             physical,
+            vhost_user,
             memory,
             workers,
             cores,
@@ -391,7 +416,7 @@ mod tests {
     #[test]
     fn every_setting_stands_in_the_file_and_flags_go_first() {
         let text = "log = \"debug\"\nlog_format = \"json\"\nhost = \"one\"\ncontroller = \"https://c:9\"\ncertificate_directory = \"/c\"\nsocket = \"/s.sock\"\n[underlay]\ninterface = \
-                    \"eth1\"\nmode = \"generic\"\nqueues = 2\n[physical]\nprovider = \"eth3\"\n[memory]\nchunks = 1024\nruns = 128\n[workers]\ncount = \
+                    \"eth1\"\nmode = \"generic\"\nqueues = 2\n[physical]\nprovider = \"eth3\"\n[vhost_user]\ndirectory = \"/v\"\ngroup = \"7\"\n[memory]\nchunks = 1024\nruns = 128\n[workers]\ncount = \
                     2\ncores = [0, 1]\nspin = true\n";
         let file = load(text, &[]).unwrap();
         let endpoint = Endpoint::Tls { address: "c:9".to_owned(), certificate_directory: "/c".into() };
@@ -404,6 +429,7 @@ mod tests {
         };
         assert_eq!(file.underlay, Some(underlay));
         assert_eq!(file.physical, BTreeMap::from([("provider".to_owned(), place("eth3"))]));
+        assert_eq!(file.vhost_user, VhostUserPlace { directory: "/v".into(), group: Some(7) });
         assert_eq!((file.memory, file.workers, file.cores, file.spin), ((1024, 128), 2, vec![0, 1], true));
         assert_eq!((file.log.level.as_str(), file.log.format), ("debug", log::Format::Json));
         let flags = [
@@ -417,6 +443,8 @@ mod tests {
             "--underlay-queues=1",
             "--physical=lab=eth4",
             "--physical=internet=eth5",
+            "--vhost-user-directory=/w",
+            "--vhost-user-group=root",
             "--memory-chunks=2048",
             "--memory-runs=256",
             "--workers-count=1",
@@ -438,6 +466,7 @@ mod tests {
         assert_eq!(both.underlay, Some(underlay));
         let physical = [("lab", "eth4"), ("internet", "eth5")].map(|(name, interface)| (name.into(), place(interface)));
         assert_eq!(both.physical, BTreeMap::from(physical));
+        assert_eq!(both.vhost_user, VhostUserPlace { directory: "/w".into(), group: Some(0) });
         assert_eq!((both.memory, both.workers, both.cores, both.spin), ((2048, 256), 1, vec![3], false));
         assert_eq!((both.log.level.as_str(), both.log.format), ("warn", log::Format::Lines));
     }
@@ -480,6 +509,7 @@ mod tests {
         assert!(
             refused("[workers]\ncores = [1, 2]\n", &[]).starts_with("weft.toml, line 2 (workers.cores): 2 cores for 1")
         );
+        assert!(refused("[vhost_user]\ngroup = \"no-such\"\n", &[]).contains("there is no group"));
         assert!(refused("[underlay]\nmode = \"auto\"\n", &[]).contains("the underlay has no interface"));
         assert!(refused("[underlay]\naddresses = [\"10.0.0.1\"]\n", &[]).contains("the underlay has no interface"));
         let twice = refused("[underlay]\ninterface = [\"eth1\", \"eth1\"]\n", &[]);

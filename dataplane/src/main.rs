@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use weft_dataplane::config::{Command, Flags, Settings, UnderlaySettings};
 use weft_dataplane::metrics::page;
 use weft_dataplane::packet::memory::Memory;
-use weft_dataplane::switch::{KernelPorts, Switch, SwitchSettings, UnderlayState, follow_underlay};
+use weft_dataplane::switch::{KernelPorts, Switch, SwitchSettings, UnderlayState, follow_links, follow_underlay};
 use weft_dataplane::underlay::Underlay;
 use weft_dataplane::worker::WorkerSettings;
 use weft_dataplane::{agent, api, clock};
@@ -115,12 +115,21 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let workers = (0..settings.workers)
         .map(|index| WorkerSettings { core: settings.cores.get(index).copied(), spin: settings.spin })
         .collect();
+    let links = Arc::new(tokio::sync::Notify::new());
+    let opener = KernelPorts {
+        vhost_user_directory: settings.vhost_user.directory,
+        vhost_user_group: settings.vhost_user.group,
+        link_changed: {
+            let links = links.clone();
+            Arc::new(move || links.notify_one())
+        },
+    };
     let switch = Switch::start(SwitchSettings {
         host: settings.host.clone(),
         managed: settings.controller.is_some(),
         memory,
         workers,
-        opener: Box::new(KernelPorts),
+        opener: Box::new(opener),
         physical: settings.physical,
     })
     .context("the workers cannot be started")?;
@@ -135,6 +144,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || taken.set_underlay(known)).await?;
     warn_of_missing(&switch);
     let follower = tokio::spawn(follow_underlay(switch.clone(), underlay.interfaces(), next_hops));
+    let linker = tokio::spawn(follow_links(switch.clone(), links));
 
     let opened = match settings.underlay {
         Some(underlay) => open_underlay(&switch, underlay).await,
@@ -198,6 +208,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         Err(error) => Err(error),
     };
     follower.abort();
+    linker.abort();
     let stopping = switch.clone();
     tokio::task::spawn_blocking(move || stopping.stop()).await.context("the workers failed")?;
     ended

@@ -194,18 +194,20 @@ fn answer_arp(state: &mut HostState, network: &Network, port: &Port) {
 #[must_use]
 pub fn spec_of(network: &Network, port: &Port) -> Option<v1::PortSpec> {
     let plug = port.plug.as_ref()?;
-    let tap = v1::TapPort {
-        interface: plug.interface.clone(),
-        netns: plug.netns.clone(),
-        mac: port.mac.0.to_vec(),
-        mtu: network.mtu,
+    let mac = port.mac.0.to_vec();
+    let kind = if plug.vhost_user {
+        let socket = plug.interface.clone();
+        port_spec::Kind::VhostUser(v1::VhostUserPort { socket, mac, mtu: network.mtu, queues: 0 })
+    } else {
+        let (interface, netns) = (plug.interface.clone(), plug.netns.clone());
+        port_spec::Kind::Tap(v1::TapPort { interface, netns, mac, mtu: network.mtu })
     };
     Some(v1::PortSpec {
         number: port.number,
         // Names of ports need not be unique in the cloud; on a switch they must be.
         name: format!("{}.{}", port.name, port.number),
         owner: v1::Owner::Fabric.into(),
-        kind: Some(port_spec::Kind::Tap(tap)),
+        kind: Some(kind),
     })
 }
 

@@ -442,6 +442,22 @@ fn ports_find_a_place_and_leave_it() {
     cloud.port("blue", "db");
     let same = v1::PlugPortRequest { interface: format!("weft{}", web.number), ..plug("db", "one") };
     assert_eq!(said(&cloud.refused(|model| model.plug_port(&same))), ("interface_taken", "interface"));
+    // A virtual machine's socket: in no namespace, and nobody else's.
+    let machine =
+        |port, socket: &str| v1::PlugPortRequest { interface: socket.into(), vhost_user: true, ..plug(port, "one") };
+    for bad in ["db.sock".to_owned(), format!("/{}", "x".repeat(107)), "/a\0".into()] {
+        let fault = cloud.refused(|model| model.plug_port(&machine("db", &bad)));
+        assert_eq!(said(&fault), ("bad_interface", "interface"), "{bad}");
+    }
+    let inside = v1::PlugPortRequest { netns: "ns".into(), ..machine("db", "") };
+    assert_eq!(said(&cloud.refused(|model| model.plug_port(&inside))), ("bad_netns", "netns"));
+    let plugged = cloud.done(|model| model.plug_port(&machine("db", "/run/db.sock")));
+    assert_eq!(Port::from_record(plugged.record()).unwrap(), plugged);
+    cloud.port("blue", "cache");
+    let fault = cloud.refused(|model| model.plug_port(&machine("cache", "/run/db.sock")));
+    assert_eq!((said(&fault), fault.problem.contains("is the socket of")), (("interface_taken", "interface"), true));
+    cloud.done(|model| model.plug_port(&machine("cache", "")));
+    cloud.done(|model| model.unplug_port(&v1::UnplugPortRequest { port: "db".into(), ..Default::default() }));
     cloud.host("two");
     assert_eq!(said(&cloud.refused(|model| model.plug_port(&plug("db", "")))), ("unknown_host", "host"));
     let unplug = v1::UnplugPortRequest { port: "web".into(), ..Default::default() };

@@ -4,7 +4,7 @@ use super::calls::Calls;
 use super::{End, Endpoint};
 use crate::flow::rule::Owner;
 use crate::limits::MESSAGE_BYTES;
-use crate::switch::{Parts, Switch};
+use crate::switch::{Parts, Switch, Whole};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -26,7 +26,7 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// What must be done in order.
 enum Work {
-    Bundle(Vec<v1::Bundle>),
+    Bundle(Box<Whole>),
     /// A bundle that is too large to be read.
     Refused(Fault),
     Compare,
@@ -124,7 +124,7 @@ async fn converse(
     outbound: Outbound,
 ) -> End {
     let mut calls = Calls::new(switch.clone(), outbound.clone());
-    let mut parts = Parts::default();
+    let mut parts = Parts::new(Owner::Fabric);
     let destinations = &switch.punts().destinations;
     // What was asked without a controller, or of one that has gone.
     destinations.ask_again();
@@ -161,7 +161,7 @@ async fn converse(
                 let item = match message {
                     Some(to_switch::Message::Bundle(part)) => match parts.push(part) {
                         Ok(None) => continue,
-                        Ok(Some(whole)) => Work::Bundle(whole),
+                        Ok(Some(whole)) => Work::Bundle(Box::new(whole)),
                         Err(fault) => Work::Refused(fault),
                     },
                     Some(to_switch::Message::Compare(_)) => Work::Compare,
@@ -222,10 +222,10 @@ fn answer(switch: &Switch, work: Work) -> Option<from_switch::Message> {
             let (term, generation) = switch.position();
             refused(term, generation, &fault)
         }
-        Work::Bundle(parts) => {
-            let (term, generation) = (parts[0].term, parts[0].generation);
-            let requests: Vec<String> = parts.iter().flat_map(|part| part.request_ids.clone()).collect();
-            match switch.apply(parts, Owner::Fabric) {
+        Work::Bundle(whole) => {
+            let (term, generation) = whole.position();
+            let requests = whole.requests().to_vec();
+            match switch.apply_whole(*whole) {
                 Ok(done) => {
                     let (added, removed) = (done.rules_added, done.rules_removed);
                     tracing::info!(

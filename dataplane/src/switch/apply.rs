@@ -10,7 +10,7 @@
 //! away. A person's bundle, whose answer somebody reads, is refused. If that, or step 3, fails, new ports are closed, those closed in step 1 are opened again, and the bundle is
 //! refused whole.
 
-use super::bundle::{self, Plan};
+use super::bundle::{self, Plan, Whole};
 use super::open::{Device, TunnelSettings};
 use super::ports::{Port, Ports, Totals};
 use super::queues::QueueSet;
@@ -36,9 +36,16 @@ impl Switch {
     /// # Errors
     /// What is wrong with it, its field as a path from the bundle; or that a port cannot be opened.
     pub fn apply(&self, parts: Vec<v1::Bundle>, owner: Owner) -> Result<v1::BundleResult, Fault> {
-        let bundle = bundle::merge(parts)?;
+        self.apply_whole(Whole::of(parts, owner))
+    }
+
+    /// Likewise, for who has read the parts as they came.
+    ///
+    /// # Errors
+    /// As [`Switch::apply`].
+    pub fn apply_whole(&self, whole: Whole) -> Result<v1::BundleResult, Fault> {
         let mut state = self.state();
-        let plan = bundle::plan(bundle, owner, self.managed, &state, &self.tables)?;
+        let plan = bundle::plan(whole, self.managed, &state, &self.tables)?;
         self.carry_out(plan, &mut state)
     }
 

@@ -197,7 +197,7 @@ impl Ports {
 
     /// Whether a device can send now.
     fn is_up(port: &Port, underlay: &UnderlayState) -> bool {
-        if port.device.as_ref().is_some_and(|device| device.failure.is_some()) {
+        if port.device.as_ref().is_some_and(|device| device.failure.is_some() || !device.is_linked()) {
             return false;
         }
         let interface = port.underlay_interface().and_then(|name| underlay.interface(name));
@@ -300,7 +300,7 @@ impl Ports {
             None if failure.is_some() => ("failed", String::new()),
             None => {
                 let state = if Self::is_up(below, underlay) { "up" } else { "down" };
-                let mut detail = below.device.as_ref().map(|device| device.detail.clone()).unwrap_or_default();
+                let mut detail = below.device.as_ref().map(|device| device.describe()).unwrap_or_default();
                 if below.spec.number != port.spec.number {
                     detail.push_str(", with the underlay");
                 }

@@ -338,16 +338,16 @@ fn value_of(row: &'static FieldInfo) -> impl Strategy<Value = (Vec<u8>, Vec<u8>)
     let random = || proptest::collection::vec(any::<u8>(), bytes);
     let prefix = (1..=row.bits).prop_map(move |length| value::prefix_mask(length, bytes));
     let mask = prop_oneof![
-        3 => Just(row.full_mask()),
+        3 => Just(row.full_mask().to_vec()),
         1 => random(),
         1 => prefix,
-        1 => Just(row.full_mask()).prop_map(|mask| mask.iter().map(|byte| byte & 0x1f).collect()),
+        1 => Just(row.full_mask().to_vec()).prop_map(|mask| mask.iter().map(|byte| byte & 0x1f).collect()),
     ];
     (random(), mask).prop_map(move |(value, mask)| {
         let full = row.full_mask();
-        let mut mask: Vec<u8> = mask.iter().zip(&full).map(|(mask, full)| mask & full).collect();
+        let mut mask: Vec<u8> = mask.iter().zip(full).map(|(mask, full)| mask & full).collect();
         if mask.iter().all(|byte| *byte == 0) {
-            mask.clone_from(&full);
+            mask = full.to_vec();
         }
         let value = value.iter().zip(&mask).map(|(value, mask)| value & mask).collect();
         (value, if mask == full { Vec::new() } else { mask })

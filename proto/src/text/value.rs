@@ -181,7 +181,7 @@ pub(super) fn parse(info: &FieldInfo, word: Word<'_>) -> Result<Masked, Fault> {
         return Ok(masked);
     }
     let Some((value, mask)) = word.split_once("/") else {
-        return Ok(Masked::new(single(info, word)?, info.full_mask()));
+        return Ok(Masked::new(single(info, word)?, info.full_mask().to_vec()));
     };
     let value = single(info, value)?;
     let addressed = matches!(info.form, Form::Ipv4 | Form::Ipv6);
