@@ -78,3 +78,34 @@ fn hosts(page: &mut Page, controller: &Controller) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::FileStore;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use uuid::Uuid;
+    use weft_proto::v1;
+
+    #[tokio::test]
+    async fn hosts_and_objects_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileStore::open(&directory.path().join("controller.redb")).unwrap();
+        let controller = Controller::start(Arc::new(store), Duration::from_secs(5)).unwrap();
+        let request = v1::CreateHostRequest { name: "one".into() };
+        let host = controller.transact(move |model| model.create_host(&request, Uuid::new_v4())).await.unwrap();
+        controller.links.of(host.id).lock().refused = 2;
+        let page = page(&controller);
+        for line in [
+            "weft_objects{kind=\"host\"} 1",
+            "weft_objects{kind=\"project\"} 1",
+            "weft_host_connected{host=\"one\"} 0",
+            "weft_host_behind{host=\"one\"} 1",
+            "weft_bundles_refused_total{host=\"one\"} 2",
+            "weft_controller_term 1",
+        ] {
+            assert!(page.lines().any(|one| one == line), "{line}: {page}");
+        }
+    }
+}

@@ -113,9 +113,15 @@ pub const CACHE_SPARE: usize = 8;
 /// Masks of one worker's flow cache, each a probe in the worst case.
 pub const CACHE_MASKS: usize = 16;
 
-/// Walks of the flow tables that one worker does per batch, all ports together; within it ports take
-/// turns. The excess drops under `MissBudget`.
+/// Walks of the flow tables that a port may cause at once if it caused none before: a batch. Otherwise ports share the
+/// time that walks may take; what exceeds it drops under `MissBudget`.
 pub const MISSES_PER_BATCH: usize = 64;
+
+/// While packets of known flows have to wait, walks may take one part in so many of a worker's time.
+pub const WALKS_WHILE_PRESSED: u64 = 5;
+
+/// Nanoseconds after which it no longer counts that such packets had to wait: who misses then walks at once.
+pub const PRESSED_NANOSECONDS: u64 = 10_000_000;
 
 /// Messages that wait in the ring from one worker to another. What does not fit drops under
 /// `HandOverFull`.
@@ -281,8 +287,9 @@ pub mod announcement {
 pub mod connection {
     /// Records of one worker, unless the configuration says otherwise: 32 MiB.
     pub const DEFAULT_RECORDS: usize = 131_072;
-    /// Connections of one zone in one worker, unless the configuration says otherwise: no zone can take
-    /// more than half of the table.
+    /// Connections of one zone in one worker, unless the configuration says otherwise: half of the table. Nor may a
+    /// zone begin one while it has as many as there are free: who takes all it can get, by however many zones,
+    /// leaves something to the next.
     pub const DEFAULT_PER_ZONE: u32 = 65_536;
     /// Random NAT ports tried for one connection.
     pub const NAT_TRIES: u32 = 32;
@@ -326,6 +333,9 @@ pub mod vhost_user {
     pub const MAPPINGS: usize = 8192;
     /// Bytes of one message's payload: a table of [`super::vhost_user::REGIONS_PER_MESSAGE`] regions has 264.
     pub const MESSAGE_BYTES: usize = 1024;
+    /// Messages of one front end that are done in a second: each may stop workers for a moment, and a guest decides when
+    /// many of them are sent.
+    pub const MESSAGES_PER_SECOND: u32 = 1000;
     /// Regions, and descriptors of files, that come with one message.
     pub const REGIONS_PER_MESSAGE: usize = 8;
 }

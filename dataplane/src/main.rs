@@ -246,7 +246,7 @@ fn warn_of_missing(switch: &Switch) {
 async fn open_underlay(switch: &Arc<Switch>, underlay: UnderlaySettings) -> anyhow::Result<()> {
     let switch = switch.clone();
     let open = move || {
-        switch.set_underlay_addresses(underlay.addresses);
+        switch.set_underlay_addresses(underlay.addresses.clone());
         for (number, interface) in weft_proto::underlay_ports().zip(underlay.interfaces) {
             let spec = v1::PortSpec {
                 number,
@@ -261,6 +261,10 @@ async fn open_underlay(switch: &Arc<Switch>, underlay: UnderlaySettings) -> anyh
                 })),
             };
             switch.open_configured(spec).with_context(|| format!("the underlay {interface} cannot be used"))?;
+        }
+        let told: Vec<String> = switch.underlay_addresses().into_iter().map(|one| one.address).collect();
+        for missing in underlay.addresses.iter().filter(|address| !told.contains(&address.to_string())) {
+            tracing::warn!(address = %missing, "this host has no such address: no tunnel ends there until it has ([underlay] addresses)");
         }
         Ok(())
     };

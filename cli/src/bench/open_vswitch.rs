@@ -175,11 +175,12 @@ impl OpenVswitch {
     /// Adds rules in one bundle. Gives how long its tool took.
     pub fn add_rules(&self, file: &Path, rules: &[String]) -> Result<Duration> {
         std::fs::write(file, rules.join("\n") + "\n")?;
-        self.ofctl(&["--bundle", "add-flows", "br0", &file.display().to_string()])
+        let begin = Instant::now();
+        self.ofctl(&["--bundle", "add-flows", "br0", &file.display().to_string()])?;
+        Ok(begin.elapsed())
     }
 
-    fn ofctl(&self, words: &[&str]) -> Result<Duration> {
-        let begin = Instant::now();
+    fn ofctl(&self, words: &[&str]) -> Result<String> {
         let output = Command::new("ovs-ofctl")
             .args(["-O", "OpenFlow14"])
             .args(words)
@@ -189,7 +190,15 @@ impl OpenVswitch {
         if !output.status.success() {
             bail!("ovs-ofctl {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
         }
-        Ok(begin.elapsed())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Packets that left by the port which discards them.
+    pub fn sent(&self) -> Result<u64> {
+        let bridge = self.vsctl(&["port-to-br", "n1"])?;
+        let text = self.ofctl(&["dump-ports", bridge.trim(), "n1"])?;
+        let sent = text.split_once("tx pkts=").and_then(|(_, rest)| rest.split(',').next()?.trim().parse().ok());
+        sent.with_context(|| format!("Open vSwitch does not say what it has sent: {text}"))
     }
 
     /// The tunnel port on `br0`, and the bridge below it, which has the tunnel's address and where frames leave or
@@ -200,7 +209,7 @@ impl OpenVswitch {
         let bridge =
             ["add-br", "underlay", "--", "set", "bridge", "underlay", "datapath_type=netdev", "fail-mode=secure"];
         self.vsctl(&[&bridge[..], &[&hardware]].concat())?;
-        ip(&format!("-n {namespace} addr add {TUNNEL_ADDRESS}/24 dev underlay"))?;
+        ip(&format!("-n {namespace} addr replace {TUNNEL_ADDRESS}/24 dev underlay"))?;
         ip(&format!("-n {namespace} link set underlay up"))?;
         let kind = if tunnel == Tunnel::GrePush { "gre" } else { "vxlan" };
         self.vsctl(&words(&format!(

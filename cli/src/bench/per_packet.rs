@@ -9,7 +9,7 @@ use super::open_vswitch::{OpenVswitch, Setting};
 use super::ours::{self, Ours};
 use super::statistics::median;
 use super::traffic;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 /// Measures a case.
 pub fn measure(bench: &Bench, case: &Case, scenario: &Scenario) -> Result<Figure> {
@@ -31,7 +31,7 @@ pub fn measure(bench: &Bench, case: &Case, scenario: &Scenario) -> Result<Figure
         io.process().pause();
         let mut switch = OpenVswitch::with(place, scenario, &recording, hugepages)?;
         let (tried, calm) = switch.tune(frames)?;
-        let before = switch.counters()?;
+        let before = (switch.counters()?, switch.sent()?);
         switch.process().pause();
         let text = |(setting, cost): &(Setting, f64)| format!("{} {cost:.0}", setting.text());
         notes.push(("their settings, ns", tried.iter().map(text).collect::<Vec<_>>().join(", ")));
@@ -68,9 +68,14 @@ pub fn measure(bench: &Bench, case: &Case, scenario: &Scenario) -> Result<Figure
 
     if let Some((_, switch, before)) = &mut theirs {
         switch.process().resume();
-        let after = switch.counters()?;
+        let (after, sent) = (switch.counters()?, switch.sent()? - before.1);
         switch.process().pause();
-        notes.push(("their hits", after.hits_since(before)));
+        let received = after.packets - before.0.packets;
+        // The two are not read at one moment.
+        if sent.abs_diff(received) > received / 50 {
+            bail!("Open vSwitch received {received} packets and sent {sent}: it does something else than we do.");
+        }
+        notes.push(("their hits", after.hits_since(&before.0)));
     }
     own.process().resume();
     let (entries, masks) = own.cache()?;

@@ -17,7 +17,6 @@ use crate::drop::DropReason;
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
-use zerocopy::IntoBytes;
 
 mod begin;
 mod list;
@@ -161,10 +160,22 @@ impl Connections {
         dropped
     }
 
+    /// The same for a tuple and its inverse.
     fn hash(&self, zone: u32, tuple: &Tuple) -> u32 {
+        let end = |address: &[u8; 16], port: [u8; 2]| {
+            let mut hasher = self.hash.build_hasher();
+            let [low, high]: [u64; 2] = zerocopy::transmute!(*address);
+            hasher.write_u64(low);
+            if high != 0 {
+                hasher.write_u64(high);
+            }
+            hasher.write_u16(u16::from_ne_bytes(port));
+            hasher.finish()
+        };
+        let ends = end(&tuple.source, tuple.source_port).wrapping_add(end(&tuple.destination, tuple.destination_port));
         let mut hasher = self.hash.build_hasher();
-        hasher.write_u32(zone);
-        hasher.write(tuple.as_bytes());
+        hasher.write_u64(ends);
+        hasher.write_u64(u64::from(zone) << 16 | u64::from(tuple.family) << 8 | u64::from(tuple.protocol));
         (hasher.finish() >> 32) as u32
     }
 

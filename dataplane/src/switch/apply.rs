@@ -180,23 +180,24 @@ impl Switch {
         for (index, spec) in &plan.open {
             let slot = reserve(next)?;
             let below = next.below(spec).map(|port| port.spec.number);
-            let device = if TunnelSettings::of(spec).is_some() || below.is_some_and(|below| !next.is_shared(below)) {
-                None
-            } else {
-                let place = |fault: Fault| fault.within(&format!("add_ports[{index}]"));
-                let opened = if below.is_some() { Err(second_on_underlay()) } else { self.open_port(slot, spec) };
-                match opened {
-                    Ok((device, queues)) => {
-                        new.push((slot, queues));
-                        Some(Arc::new(device))
+            let device =
+                if TunnelSettings::of(spec).is_some() || below.is_some_and(|below| next.seen_as(below) == below) {
+                    None
+                } else {
+                    let place = |fault: Fault| fault.within(&format!("add_ports[{index}]"));
+                    let opened = if below.is_some() { Err(second_on_underlay()) } else { self.open_port(slot, spec) };
+                    match opened {
+                        Ok((device, queues)) => {
+                            new.push((slot, queues));
+                            Some(Arc::new(device))
+                        }
+                        Err(fault) if plan.owner == Owner::Fabric => {
+                            tracing::warn!(port = spec.name, %fault, "a port cannot be opened; it is tried again");
+                            Some(Arc::new(Device::failed(fault)))
+                        }
+                        Err(fault) => return Err(place(fault)),
                     }
-                    Err(fault) if plan.owner == Owner::Fabric => {
-                        tracing::warn!(port = spec.name, %fault, "a port cannot be opened; it is tried again");
-                        Some(Arc::new(Device::failed(fault)))
-                    }
-                    Err(fault) => return Err(place(fault)),
-                }
-            };
+                };
             next.insert(Port { spec: spec.clone(), owner: plan.owner, slot, device, configured: false });
         }
         Ok(())

@@ -142,11 +142,12 @@ impl Ports {
         (!interface.take_all).then(|| self.iter().find(here)).flatten().filter(|port| port.spec.number != spec.number)
     }
 
-    /// Whether another port is on the interface of this one of the underlay: there can be one.
-    pub fn is_shared(&self, below: u32) -> bool {
-        let on_it =
-            |port: &Port| port.device.is_none() && self.below(&port.spec).is_some_and(|it| it.spec.number == below);
-        self.iter().any(on_it)
+    /// The number by which frames of a port enter and leave: its own, or that of the port on its interface.
+    pub fn seen_as(&self, number: u32) -> u32 {
+        let on_it = |port: &&Port| {
+            port.device.is_none() && self.below(&port.spec).is_some_and(|below| below.spec.number == number)
+        };
+        self.iter().find(on_it).map_or(number, |port| port.spec.number)
     }
 
     /// The port whose device a port is: its own, or the one below it.
@@ -225,7 +226,8 @@ impl Ports {
         for hop in underlay.next_hops.iter() {
             topology.paths.insert(hop.remote, self.path(hop, underlay));
         }
-        let covered: BTreeSet<u32> = self.iter().filter_map(|port| Some(self.below(&port.spec)?.spec.number)).collect();
+        let shared = self.iter().filter(|port| port.device.is_none());
+        let covered: BTreeSet<u32> = shared.filter_map(|port| Some(self.below(&port.spec)?.spec.number)).collect();
         for port in self.iter().filter(|port| !covered.contains(&port.spec.number)) {
             let kind = match port.tunnel() {
                 None => {

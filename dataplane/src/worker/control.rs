@@ -3,7 +3,7 @@
 
 use super::Worker;
 use super::announcements::{Announcement, Announcements};
-use super::credit::Credit;
+use super::credit::Credits;
 use super::inject::Injected;
 use super::neighbours::WaitingForHops;
 use crate::capture::Capture;
@@ -366,9 +366,8 @@ impl WorkerHandle {
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),
                     missed: Vec::with_capacity(BATCH),
-                    credits: vec![Credit::default(); PORTS],
+                    credits: Credits::new(PORTS),
                     now: clock::now(),
-                    rounds: 0,
                     active: 1,
                     appeared: 0,
                     packets: 0,

@@ -2,10 +2,10 @@
 //! for everybody who reaches the address; off unless the settings give one (`metrics_listen`).
 //!
 //! [`Page`] writes the format, [`serve`] answers `GET /metrics` and nothing else. Calls of gRPC services are counted here
-//! too, by [`called`], for both servers: by method and code, with their latency until the answer begins.
+//! too, by `called`, for both servers: by method and code, with their latency until the answer begins.
 //!
 //! Bounds: connections at a time and the time each has; a request's head; methods that are told apart. Nobody but
-//! `program/request.rs` calls [`called`].
+//! `program/request.rs` calls `called`.
 
 use super::settings::{Said, SettingsError};
 use std::collections::BTreeMap;

@@ -347,7 +347,7 @@ fn value_of(row: &'static FieldInfo) -> impl Strategy<Value = (Vec<u8>, Vec<u8>)
         let full = row.full_mask();
         let mut mask: Vec<u8> = mask.iter().zip(full).map(|(mask, full)| mask & full).collect();
         if mask.iter().all(|byte| *byte == 0) {
-            mask.clone_from(&full);
+            mask = full.to_vec();
         }
         let value = value.iter().zip(&mask).map(|(value, mask)| value & mask).collect();
         (value, if mask == full { Vec::new() } else { mask })

@@ -29,7 +29,7 @@ pub mod session;
 #[cfg(test)]
 mod tests;
 
-use crate::limits::vhost_user::PAIRS;
+use crate::limits::vhost_user::{MESSAGES_PER_SECOND, PAIRS};
 use crate::port::tap::{LARGEST_MTU, LINK_HEADER};
 use crate::port::{Offloads, PortSlot};
 use exchange::Lane;
@@ -46,7 +46,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of a path that a Unix socket can have.
 pub const LONGEST_PATH: usize = 107;
@@ -263,6 +263,26 @@ impl Drop for Socket {
     }
 }
 
+/// How fast messages are done.
+struct Pace {
+    since: Instant,
+    messages: u32,
+}
+
+impl Pace {
+    /// Before each message: waits if there were too many.
+    fn keep(&mut self) {
+        const SECOND: Duration = Duration::from_secs(1);
+        self.messages += 1;
+        if self.messages > MESSAGES_PER_SECOND {
+            std::thread::sleep(SECOND.saturating_sub(self.since.elapsed()));
+            *self = Self { since: Instant::now(), messages: 1 };
+        } else if self.since.elapsed() > SECOND {
+            *self = Self { since: Instant::now(), messages: 1 };
+        }
+    }
+}
+
 /// What the port's thread works with.
 struct Service {
     name: String,
@@ -280,6 +300,7 @@ impl Service {
     /// Until it is told to stop.
     fn run(self) {
         let mut front_end: Option<(UnixStream, Session)> = None;
+        let mut pace = Pace { since: Instant::now(), messages: 0 };
         loop {
             let ready = {
                 let mut polled = vec![
@@ -301,6 +322,9 @@ impl Service {
                 if let Some((_, session)) = &mut front_end {
                     session.note_broken();
                 }
+            }
+            if ready.get(3) == Some(&true) {
+                pace.keep();
             }
             if ready.get(3) == Some(&true)
                 && let Some((stream, session)) = &mut front_end
