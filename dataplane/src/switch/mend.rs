@@ -68,7 +68,8 @@ impl Switch {
         for (number, loss) in losses {
             let Some(port) = state.ports.remove(number) else { continue };
             let mut fault = loss;
-            let ours = matches!(port.spec.kind, Some(Kind::Tap(_)));
+            // An interface of the host may come back, and is waited for; what we made ourselves does not.
+            let ours = !matches!(port.spec.kind, Some(Kind::AfXdp(_)));
             if ours {
                 fault.code = LOST.to_owned();
             }
