@@ -104,6 +104,15 @@ impl Program {
         }
     }
 
+    /// The port that it sends every packet by, if it does nothing else and admits all.
+    #[must_use]
+    pub fn plain(&self) -> Option<PortSlot> {
+        match *self.steps {
+            [Effect::Output { slot, .. }] if self.tracks.is_empty() && self.watched.is_empty() => Some(slot),
+            _ => None,
+        }
+    }
+
     /// The worker that it hands its packets to.
     #[must_use]
     pub fn owner(&self) -> Option<u16> {
