@@ -1,7 +1,6 @@
-//! `weft-benches [--milliseconds N] [--packets N] [--rules FILE] [CASE…]`: what a packet costs, by case.
+//! `weft-benches [--milliseconds N] [--rules FILE] [CASE…]`: what a packet costs, by case.
 //!
-//! With `--packets` so many are forwarded and nothing is timed: for callgrind, whose difference between two such runs
-//! is what a packet costs in instructions. With `--rules` the rules of a file take the place of the case's.
+//! With `--rules` the rules of a file take the place of the case's.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +13,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Arguments {
     milliseconds: Option<u64>,
-    packets: Option<u64>,
     rules: Option<Vec<String>>,
     cases: Vec<String>,
 }
@@ -37,7 +35,6 @@ fn arguments() -> Result<Arguments, String> {
         let number = |value: String| value.parse().map_err(|_| format!("{value} is no number"));
         match word.as_str() {
             "--milliseconds" => arguments.milliseconds = Some(number(value()?)?),
-            "--packets" => arguments.packets = Some(number(value()?)?),
             "--rules" => {
                 let file = value()?;
                 let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
@@ -66,11 +63,6 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         let (mut rules, frames) = (case.make)();
         if let Some(own) = &arguments.rules {
             rules.clone_from(own);
-        }
-        if let Some(packets) = arguments.packets {
-            let report = Rig::start(&rules, &frames, packets, false)?.finish(packets);
-            println!("{:18} {} packets, {} hits", case.name, report.packets, report.cache_hits);
-            continue;
         }
         let io = input_and_output(&frames, window / 2)?;
         let rig = Rig::start(&rules, &frames, u64::MAX, true)?;

@@ -74,7 +74,8 @@ impl Rig {
             let (frames, packets) = if number == 1 { (frames, packets) } else { (&[][..], 0) };
             rig.worker.add_queue(slot, Box::new(Replay::new(slot, frames, packets).map_err(failed)?));
         }
-        rig.tables.set_topology(topology());
+        let tunnelled = rules.iter().any(|rule| rule.contains("in_port=22"));
+        rig.tables.set_topology(topology(tunnelled));
         Ok(rig)
     }
 
@@ -116,20 +117,6 @@ impl Rig {
         between(&before, &after)
     }
 
-    /// Waits until all frames have come, and gives the last report.
-    #[must_use]
-    pub fn finish(self, packets: u64) -> WorkerReport {
-        let report = loop {
-            let report = self.worker.report();
-            if report.packets >= packets {
-                break report;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        self.worker.stop();
-        report
-    }
-
     /// Ends it.
     pub fn stop(self) {
         self.worker.stop();
@@ -148,7 +135,8 @@ fn between(before: &WorkerReport, after: &WorkerReport) -> Measured {
     }
 }
 
-fn topology() -> Topology {
+/// `tunnelled`: port 22 has an address, so that what comes in by port 1 is looked at for tunnel packets.
+fn topology(tunnelled: bool) -> Topology {
     let mut topology = Topology::default();
     for number in 1..=DEVICES {
         let kind = PortKind::Device { slot: PortSlot::new(number), up: true };
@@ -158,8 +146,7 @@ fn topology() -> Topology {
         [(20, Encapsulation::Vxlan(4789), 2), (21, Encapsulation::Gre, 2), (22, Encapsulation::Vxlan(4789), 1)]
     {
         let (slot, underlay) = (PortSlot::new(number), PortSlot::new(underlay));
-        // Two tunnels of a kind at one address would be one too many: the first has none of its own.
-        let local = (number != 20).then_some(LOCAL);
+        let local = (number == 22 && tunnelled).then_some(LOCAL);
         let kind = PortKind::Tunnel { slot, local, encapsulation, underlay };
         topology.ports.insert(number as u32, PortInfo { name: format!("tunnel{number}").into(), kind });
     }

@@ -309,17 +309,24 @@ impl Outgoing {
 
     #[inline]
     fn wait(&mut self, slot: PortSlot, tunnel: PortSlot, mut frame: Frame) {
-        if frame.departure.received == Departure::OWN {
-            frame.departure.tunnel = tunnel;
+        let departure = if frame.departure.received == Departure::OWN {
+            Departure { tunnel, ..frame.departure }
         } else {
-            frame.departure = self.outcomes.departure(tunnel);
-        }
+            self.outcomes.departure(tunnel)
+        };
         let place = self.places[slot.index()];
-        let Some(port) = self.ports.get_mut(usize::from(place)) else { return self.wait_elsewhere(slot, frame) };
+        let Some(port) = self.ports.get_mut(usize::from(place)) else {
+            frame.departure = departure;
+            return self.wait_elsewhere(slot, frame);
+        };
         if port.frames.is_empty() {
             self.waiting.push(place);
         }
+        // Noted last: a frame that is moved right after a part of it was written has to wait for that.
         port.frames.push(frame);
+        if let Some(frame) = port.frames.last_mut() {
+            frame.departure = departure;
+        }
     }
 
     /// It is the worker's that has a queue of this port.

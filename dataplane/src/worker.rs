@@ -312,7 +312,7 @@ impl Worker {
     }
 
     /// Runs the program that the cache has for a frame, or sets the frame aside. `guess`: see [`Cache::confirm`].
-    #[inline]
+    #[inline(always)]
     fn look_up<const CAPTURED: bool>(
         &mut self,
         frame: Frame,
@@ -369,7 +369,7 @@ impl Worker {
     }
 
     /// Out of the tunnel, if it is in one of ours, and to a key, which is one for [`parse_over`].
-    #[inline]
+    #[inline(always)]
     fn parse(
         &mut self,
         slot: PortSlot,
@@ -386,6 +386,7 @@ impl Worker {
 
     /// Out of the tunnel and to a key; `None`: it is in none of ours. Only the device a tunnel runs over may bring its
     /// packets: an instance must not speak as a VTEP.
+    #[inline(never)]
     fn parse_within(
         &mut self,
         slot: PortSlot,

@@ -145,23 +145,42 @@ impl Cache {
     /// [`Cache::confirm`] will look at is on its way to the processor afterwards.
     pub fn probe(&self, keys: &[FlowKey], guesses: &mut [EntryNumber]) {
         guesses.fill(NO_ENTRY);
-        if self.probed.len() > 2 {
-            return self.probe_table(&self.exact, &self.consulted_words, keys, guesses);
+        let several = self.probed.len() > 2;
+        if several {
+            self.probe_table(&self.exact, &self.consulted_words, keys, guesses);
         }
-        for &number in &self.probed {
+        // What the first mask has is not in the exact table; the other ones' packets are found there sooner or later.
+        for &number in self.probed.iter().take(if several { 1 } else { 2 }) {
             let mask = &self.masks[usize::from(number)];
             if let Some(table) = &mask.table {
                 self.probe_table(table, &mask.words, keys, guesses);
             }
         }
+        for &guess in guesses.iter() {
+            if let Some(entry) = self.entries.get(guess as usize)
+                && entry.plain == PortSlot::NONE
+                && let Some(program) = &entry.program
+            {
+                prefetch(Arc::as_ptr(program));
+            }
+        }
     }
 
+    #[inline]
     fn probe_table(&self, table: &Buckets, words: &Words, keys: &[FlowKey], guesses: &mut [EntryNumber]) {
         let mut hashes = [0; BATCH];
-        for (hash, key) in hashes.iter_mut().zip(keys) {
-            *hash = words.hash(&self.seeds, key);
-            table.prefetch(*hash);
+        let mut left = false;
+        for ((hash, key), guess) in hashes.iter_mut().zip(keys).zip(&*guesses) {
+            if *guess == NO_ENTRY {
+                left = true;
+                *hash = words.hash(&self.seeds, key);
+                table.prefetch(*hash);
+            }
         }
+        if !left {
+            return;
+        }
+        let long = words.count() > WORDS_AT_ONCE;
         for (guess, &hash) in guesses.iter_mut().zip(&hashes) {
             if *guess == NO_ENTRY
                 && let Some(number) = table.first(hash)
@@ -169,7 +188,7 @@ impl Cache {
                 *guess = number;
                 let entry = &raw const self.entries[number as usize];
                 prefetch(entry);
-                if words.count() > WORDS_AT_ONCE {
+                if long {
                     prefetch(entry.wrapping_byte_add(64));
                 }
             }

@@ -181,7 +181,11 @@ impl Program {
     ) {
         let Some((last, before)) = steps.split_last() else { return egress.discard(frame, drop) };
         for step in before {
-            if let Effect::Branch(branch) = step
+            if step.changes() {
+                if let Err(refusal) = change(step, &mut frame, &mut passing.layout, &mut passing.mtu) {
+                    return self.refuse(frame, refusal, &passing, egress);
+                }
+            } else if let Effect::Branch(branch) = step
                 && let (Some(reason), true) = (branch.drop, branch.effects.is_empty())
             {
                 egress.lose(reason);
@@ -195,8 +199,6 @@ impl Program {
                 if !egress.admit(meter, &frame) {
                     return egress.discard(frame, DropReason::Meter);
                 }
-            } else if let Err(refusal) = change(step, &mut frame, &mut passing.layout, &mut passing.mtu) {
-                return self.refuse(frame, refusal, &passing, egress);
             }
         }
         if last.teaches() {
@@ -397,6 +399,7 @@ fn within_budget(egress: &mut impl Egress) -> Result<(), DropReason> {
     if egress.may_reply() { Ok(()) } else { Err(DropReason::ResponderBudget) }
 }
 
+#[inline]
 fn send(step: &Effect, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
     match step {
         Effect::Output { slot, .. } => egress.send(*slot, frame),
@@ -427,6 +430,7 @@ fn learn(step: &Effect, key: &FlowKey, egress: &mut impl Egress) {
 }
 
 /// A step that changes the frame and leaves it.
+#[inline]
 fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Option<u16>) -> Result<(), Refusal> {
     let action = match step {
         Effect::Action { action, .. } => action,

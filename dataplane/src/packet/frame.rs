@@ -102,6 +102,7 @@ unsafe impl Send for Frame {}
 
 impl Frame {
     /// A frame of `length` bytes at `offset` of a buffer that the caller owns.
+    #[inline]
     pub(super) fn new(
         memory: &'static Memory,
         buffer: BufferId,
@@ -131,6 +132,7 @@ impl Frame {
     }
 
     /// The link of the first buffer.
+    #[inline]
     fn first_link(&self) -> Link {
         // SAFETY: we own the buffer.
         if self.linked { unsafe { *self.memory.link(self.buffer) } } else { Link::default() }
@@ -138,30 +140,35 @@ impl Frame {
 
     /// The port that received it, whose quota its buffers count against.
     #[must_use]
+    #[inline]
     pub fn charged(&self) -> PortSlot {
         self.charged
     }
 
     /// Bytes of the whole frame.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         (self.length + self.rest) as usize
     }
 
     /// Whether it has no bytes.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Whether it has more than one segment.
     #[must_use]
+    #[inline]
     pub fn is_chained(&self) -> bool {
         self.rest > 0
     }
 
     /// The first segment, which holds all headers.
     #[must_use]
+    #[inline]
     pub fn head(&self) -> &[u8] {
         // SAFETY: we own the buffer, and offset + length <= capacity always holds.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(self.offset as usize), self.length as usize) }
@@ -169,6 +176,7 @@ impl Frame {
 
     /// The first segment, to be changed.
     #[must_use]
+    #[inline]
     pub fn head_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `head`, and we are borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(self.offset as usize), self.length as usize) }
@@ -176,6 +184,7 @@ impl Frame {
 
     /// Bytes free before the first segment.
     #[must_use]
+    #[inline]
     pub fn headroom(&self) -> usize {
         self.offset as usize
     }
@@ -188,6 +197,7 @@ impl Frame {
 
     /// Makes room for `count` bytes at the front and gives the whole head; `None` without headroom.
     /// The new bytes hold what was there before. Positions of a partial checksum move along.
+    #[inline]
     pub fn push_front(&mut self, count: usize) -> Option<&mut [u8]> {
         if count > self.headroom() {
             return None;
@@ -203,6 +213,7 @@ impl Frame {
 
     /// Removes `count` bytes from the front of the first segment; false (and nothing done) if it has
     /// fewer. A partial checksum that would start before the frame becomes unverified.
+    #[inline]
     pub fn pull_front(&mut self, count: usize) -> bool {
         if count > self.length as usize {
             return false;
@@ -220,6 +231,7 @@ impl Frame {
 
     /// Cuts or lengthens the first segment of an unchained frame to `length` bytes; false (and nothing
     /// done) if it is chained or has no room. New bytes hold what was there before.
+    #[inline]
     pub fn set_len(&mut self, length: usize) -> bool {
         if self.is_chained() || length > (self.capacity - self.offset) as usize {
             return false;
@@ -293,6 +305,7 @@ impl Frame {
 
     /// Whether it lies in one buffer.
     #[must_use]
+    #[inline]
     pub fn is_one_buffer(&self) -> bool {
         self.first_link().next == 0
     }
@@ -313,6 +326,7 @@ impl Frame {
     /// not one chunk. (An empty segment behind it would be a second one, and lost by whoever takes the
     /// address for the frame: hence the look at the link.)
     #[must_use]
+    #[inline]
     pub fn umem_address(&self) -> Option<u64> {
         (self.is_one_buffer() && self.memory.class(self.buffer) == super::memory::Class::Chunk)
             .then(|| u64::from(self.buffer.0) * crate::limits::CHUNK_BYTES as u64 + u64::from(self.offset))

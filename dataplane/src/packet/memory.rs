@@ -141,10 +141,12 @@ impl Memory {
         self.free[class as usize].load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(super) fn class(&self, id: BufferId) -> Class {
         if (id.0 as usize) < self.chunks { Class::Chunk } else { Class::Run }
     }
 
+    #[inline]
     pub(super) fn start(&self, id: BufferId) -> NonNull<u8> {
         let id = id.0 as usize;
         let offset = if id < self.chunks {

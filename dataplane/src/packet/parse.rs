@@ -75,7 +75,7 @@ pub fn parse(frame: &Frame, in_port: u32, key: &mut FlowKey) -> Result<Layout, D
 ///
 /// # Errors
 /// As [`parse`].
-#[inline]
+#[inline(always)]
 pub fn parse_over(frame: &Frame, in_port: u32, key: &mut FlowKey) -> Result<Layout, DropReason> {
     let layout = parse_bytes_over(frame.head(), frame.len(), in_port, key)?;
     match frame.checksum {
@@ -117,7 +117,7 @@ pub fn parse_bytes(bytes: &[u8], total: usize, in_port: u32, key: &mut FlowKey) 
     parse_bytes_over(bytes, total, in_port, key)
 }
 
-#[inline]
+#[inline(always)]
 fn parse_bytes_over(bytes: &[u8], total: usize, in_port: u32, key: &mut FlowKey) -> Result<Layout, DropReason> {
     if let Some((ordinary, _)) = bytes.split_first_chunk::<{ size_of::<Ordinary>() }>() {
         let ordinary: &Ordinary = zerocopy::transmute_ref!(ordinary);
@@ -170,6 +170,7 @@ fn clear(key: &mut FlowKey) {
 }
 
 /// Every frame, step by step.
+#[inline(never)]
 fn general(bytes: &[u8], total: usize, key: &mut FlowKey) -> Result<Layout, DropReason> {
     let ethernet: &Ethernet = view(bytes, 0).ok_or(Truncated)?;
     key.eth_dst = ethernet.destination;

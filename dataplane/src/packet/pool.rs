@@ -59,24 +59,33 @@ impl Pool {
     #[inline]
     fn take(&mut self, class: Class, port: PortSlot) -> Option<BufferId> {
         let Account { settled, change } = self.accounts[port.index()][class as usize];
-        if change >= SETTLE || !self.may_hold(class, settled + change) {
-            // Others may have given back since.
-            self.settle(port, class);
-            self.depot[class as usize] = self.memory.free(class);
-            if !self.may_hold(class, self.accounts[port.index()][class as usize].settled) {
-                return None;
-            }
+        if (change >= SETTLE || !self.may_hold(class, settled + change)) && !self.may_hold_after_all(class, port) {
+            return None;
         }
-        let free = &mut self.free[class as usize];
-        if free.is_empty() {
-            *free = self.memory.take_batch(class)?;
-            self.depot[class as usize] = self.memory.free(class);
+        if self.free[class as usize].is_empty() {
+            self.refill(class)?;
         }
         self.accounts[port.index()][class as usize].change += 1;
-        free.pop()
+        self.free[class as usize].pop()
+    }
+
+    /// Whether a port may have one more buffer, now that the others are asked what they have given back.
+    #[cold]
+    fn may_hold_after_all(&mut self, class: Class, port: PortSlot) -> bool {
+        self.settle(port, class);
+        self.depot[class as usize] = self.memory.free(class);
+        self.may_hold(class, self.accounts[port.index()][class as usize].settled)
+    }
+
+    #[cold]
+    fn refill(&mut self, class: Class) -> Option<()> {
+        self.free[class as usize] = self.memory.take_batch(class)?;
+        self.depot[class as usize] = self.memory.free(class);
+        Some(())
     }
 
     /// Whether a port that holds so many buffers may have one more, as far as this pool knows what is free.
+    #[inline]
     fn may_hold(&self, class: Class, held: i32) -> bool {
         let free = self.depot[class as usize] + self.free[class as usize].len();
         held < BUFFERS_PER_PORT as i32
@@ -118,6 +127,7 @@ impl Pool {
     }
 
     /// An empty frame with room for `length` bytes behind the headroom, in the smallest class.
+    #[inline]
     pub fn sized(&mut self, port: PortSlot, length: usize) -> Option<Frame> {
         if length <= CHUNK_BYTES - HEADROOM - STAGGER {
             let id = self.take(Class::Chunk, port)?;
@@ -132,6 +142,7 @@ impl Pool {
     }
 
     /// A frame that holds these bytes.
+    #[inline]
     pub fn frame(&mut self, port: PortSlot, bytes: &[u8]) -> Option<Frame> {
         let mut frame = self.sized(port, bytes.len())?;
         assert!(frame.set_len(bytes.len()), "sized for it");

@@ -164,7 +164,6 @@ impl Entry {
         different == 0 && (words.count() == WORDS_AT_ONCE || self.matches_behind(words, key))
     }
 
-    #[inline]
     fn matches_behind(&self, words: &Words, key: &FlowKey) -> bool {
         let values = self.behind.iter().chain(self.beyond.iter().flat_map(|beyond| beyond.iter()));
         (WORDS_AT_ONCE..words.count()).zip(values).all(|(place, value)| words.value(key, place) == *value)
