@@ -9,6 +9,8 @@
 //! Invariants:
 //! - The mapping lives as long as the process: [`Memory::map`] leaks it on purpose. This is what makes
 //!   the pointer in a [`Frame`](super::frame::Frame) valid.
+//! - It begins at a huge page and asks for huge pages, of which each covers 512 chunks: else every frame would cost a
+//!   walk of the page tables. Where there are none, small pages do.
 //! - A buffer has exactly one owner: a free list (a [`Pool`](super::pool::Pool)'s or the depot's), a
 //!   `Frame`, or a ring shared with the kernel. Only [`BufferId`]s handed out by a pool exist, they are
 //!   not `Copy` outside this module's children, and so two owners never meet in one buffer.
@@ -16,12 +18,15 @@
 use crate::limits::{CHUNK_BYTES, DEPOT_BATCH, PORTS, RUN_BYTES};
 use crate::port::PortSlot;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 use std::cell::UnsafeCell;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+
+/// What one entry of the processor's page tables covers where memory is mapped by huge pages, bytes.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// The number of a buffer: chunks first, then runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,10 +86,16 @@ impl Memory {
         let file = memfd_create("weft-packets", MemfdFlags::CLOEXEC)?;
         let bytes = chunks * CHUNK_BYTES + runs * RUN_BYTES;
         ftruncate(&file, bytes as u64)?;
-        // SAFETY: a fresh mapping of our own file, at an address the kernel chooses.
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at an address the kernel chooses; it is larger by a huge page, so that ours can
+        // begin where one does. The second replaces a part of it by our own file.
         let base = unsafe {
-            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)?
+            let room = mmap_anonymous(std::ptr::null_mut(), bytes + HUGE_PAGE, ProtFlags::empty(), MapFlags::PRIVATE)?;
+            let aligned = room.byte_add(room.align_offset(HUGE_PAGE));
+            mmap(aligned, bytes, access, MapFlags::SHARED | MapFlags::FIXED, &file, 0)?
         };
+        // SAFETY: the mapping is ours. Where there are no huge pages, small ones do: hence no error.
+        let _ = unsafe { madvise(base, bytes, Advice::LinuxHugepage) };
         let base = NonNull::new(base.cast::<u8>()).expect("mmap does not map address zero");
         let batches = |first: usize, count: usize| {
             let ids: Vec<BufferId> = (first..first + count).map(|id| BufferId(id as u32)).collect();
@@ -130,10 +141,12 @@ impl Memory {
         self.free[class as usize].load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(super) fn class(&self, id: BufferId) -> Class {
         if (id.0 as usize) < self.chunks { Class::Chunk } else { Class::Run }
     }
 
+    #[inline]
     pub(super) fn start(&self, id: BufferId) -> NonNull<u8> {
         let id = id.0 as usize;
         let offset = if id < self.chunks {

@@ -22,7 +22,8 @@ impl Worker {
             return;
         }
         self.tidied = self.now;
-        self.cache.flush();
+        // All that is counted reaches its rule within a second or so; who asks for counters has all of it brought.
+        self.cache.flush_some(self.cache.len() / 8 + 64);
         // Every entry is looked at once a second or so.
         let share = self.cache.len() / 8 + 64;
         self.cache.sweep(share, self.now.saturating_sub(CACHE_IDLE_MICROSECONDS));

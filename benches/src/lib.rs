@@ -1,0 +1,15 @@
+//! What a packet costs the switch, measured in one process: a real worker, its ports replayed from memory and
+//! discarded.
+//!
+//! - [`frames`]: the packets.
+//! - [`case`](mod@case): which rules, which packets.
+//! - [`replay`]: the ports.
+//! - [`rig`]: the worker between them, and its time on the CPU.
+//!
+//! The rig is for iterating on the code. What is compared with other switches is measured by `weft bench`, between
+//! processes, through each switch's own API.
+
+pub mod case;
+pub mod frames;
+pub mod replay;
+pub mod rig;

@@ -1,0 +1,85 @@
+//! `weft-benches [--milliseconds N] [--rules FILE] [CASE…]`: what a packet costs, by case.
+//!
+//! With `--rules` the rules of a file take the place of the case's.
+
+use std::process::ExitCode;
+use std::time::Duration;
+use weft_benches::case::{CASES, Case};
+use weft_benches::rig::{Rig, input_and_output};
+
+/// How long packets may miss the cache before they are measured all the same.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Default)]
+struct Arguments {
+    milliseconds: Option<u64>,
+    rules: Option<Vec<String>>,
+    cases: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match arguments().and_then(|arguments| run(&arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let mut arguments = Arguments::default();
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        let number = |value: String| value.parse().map_err(|_| format!("{value} is no number"));
+        match word.as_str() {
+            "--milliseconds" => arguments.milliseconds = Some(number(value()?)?),
+            "--rules" => {
+                let file = value()?;
+                let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+                let is_rule = |line: &&str| !line.trim().is_empty() && !line.starts_with('#');
+                arguments.rules = Some(text.lines().filter(is_rule).map(ToOwned::to_owned).collect());
+            }
+            "--bench" => {}
+            _ if CASES.iter().any(|case| case.name == word) => arguments.cases.push(word),
+            _ => {
+                let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+                return Err(format!("there is no case {word}; there are {}", names.join(", ")));
+            }
+        }
+    }
+    Ok(arguments)
+}
+
+fn run(arguments: &Arguments) -> Result<(), String> {
+    let chosen = |case: &&Case| arguments.cases.is_empty() || arguments.cases.iter().any(|name| name == case.name);
+    let window = Duration::from_millis(arguments.milliseconds.unwrap_or(400));
+    println!(
+        "{:18} {:>9} {:>7} {:>7} {:>6} {:>8} {:>6}",
+        "case", "ns/packet", "I/O", "above", "hits", "entries", "masks"
+    );
+    for case in CASES.iter().filter(chosen) {
+        let (mut rules, frames) = (case.make)();
+        if let Some(own) = &arguments.rules {
+            rules.clone_from(own);
+        }
+        let io = input_and_output(&frames, window / 2)?;
+        let rig = Rig::start(&rules, &frames, u64::MAX, true)?;
+        rig.warm(PATIENCE);
+        let mut windows: Vec<_> = (0..5).map(|_| rig.measure(window / 5)).collect();
+        rig.stop();
+        windows.sort_by(|one, other| one.nanoseconds.total_cmp(&other.nanoseconds));
+        let median = windows[2];
+        println!(
+            "{:18} {:9.1} {io:7.1} {:7.1} {:5.1}% {:8} {:6}",
+            case.name,
+            median.nanoseconds,
+            median.nanoseconds - io,
+            median.hits * 100.0,
+            median.cache.0,
+            median.cache.1,
+        );
+    }
+    Ok(())
+}
