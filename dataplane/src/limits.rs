@@ -60,7 +60,7 @@ pub const PLACES: usize = 4_000_000;
 /// Actions of one rule, apply and write together, and those within `clone`.
 pub const ACTIONS_PER_RULE: usize = 2048;
 
-/// Branches (`clone`, buckets of groups) of one walk. Each is charged as a walk. The way that would fork once more
+/// Branches (`clone`, buckets of groups) of one walk. The way that would fork once more
 /// drops under `BranchLimit`.
 pub const BRANCHES_PER_WALK: usize = 512;
 
