@@ -18,8 +18,8 @@ build_packages=(gcc libc6-dev make git)
 # ip, ethtool: links and namespaces. udhcpc, ping: the endpoints' programs.
 run_packages=(iproute2 ethtool iputils-ping udhcpc)
 # Traffic; other DHCP clients, and many of them at once (kea-admin has perfdhcp); another sender of ARP; another
-# switch; who looks at frames.
-test_packages=(curl iperf3 isc-dhcp-client dhcpcd-base kea-admin iputils-arping openvswitch-switch tcpdump tshark)
+# switch; who looks at frames; who counts instructions.
+test_packages=(curl iperf3 isc-dhcp-client dhcpcd-base kea-admin iputils-arping openvswitch-switch tcpdump tshark valgrind)
 
 say() { printf '%s\n' "$*" >&2; }
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }

@@ -307,7 +307,7 @@ impl Outgoing {
         self.outcomes.settle();
     }
 
-    #[inline]
+    #[inline(always)]
     fn wait(&mut self, slot: PortSlot, tunnel: PortSlot, mut frame: Frame) {
         let departure = if frame.departure.received == Departure::OWN {
             Departure { tunnel, ..frame.departure }
@@ -342,7 +342,7 @@ impl Outgoing {
 }
 
 impl Egress for Outgoing {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, slot: PortSlot, frame: Frame) {
         self.wait(slot, PortSlot::NONE, frame);
     }
