@@ -24,8 +24,8 @@ impl Worker {
             return;
         }
         self.tidied = self.now;
-        // What few entries have counted reaches its rules at once; of many, within a second, lest packets wait.
-        self.cache.flush_some((self.cache.len() / 8).max(FLUSHED_AT_ONCE));
+        // What few entries have counted reaches its rules at once; of many, within two seconds, lest packets wait.
+        self.cache.flush_some((self.cache.len() / 16).max(FLUSHED_AT_ONCE));
         // Every entry is looked at once a second or so.
         let share = self.cache.len() / 8 + 64;
         self.cache.sweep(share, self.now.saturating_sub(CACHE_IDLE_MICROSECONDS));

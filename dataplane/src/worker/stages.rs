@@ -22,13 +22,20 @@ const AHEAD: usize = 4;
 /// from one that is all zero or that it has written itself.
 pub struct Staged {
     keys: [FlowKey; BATCH],
-    parsed: [Result<(Layout, PortSlot), DropReason>; BATCH],
+    layouts: [Layout; BATCH],
+    /// The port that it enters by: a tunnel's, if it was in one.
+    ingress: [Result<PortSlot, DropReason>; BATCH],
     guesses: [EntryNumber; BATCH],
 }
 
 impl Default for Staged {
     fn default() -> Self {
-        Self { keys: [FlowKey::ZERO; BATCH], parsed: [Err(DropReason::Malformed); BATCH], guesses: [NO_ENTRY; BATCH] }
+        Self {
+            keys: [FlowKey::ZERO; BATCH],
+            layouts: [Layout::default(); BATCH],
+            ingress: [Err(DropReason::Malformed); BATCH],
+            guesses: [NO_ENTRY; BATCH],
+        }
     }
 }
 
@@ -36,7 +43,7 @@ impl Worker {
     /// Handles the frames that a port received, at most [`BATCH`]; misses are set aside.
     pub(super) fn stages(&mut self, slot: PortSlot, frames: &mut Vec<Frame>) {
         let mut staged = self.staged.take().unwrap_or_default();
-        let Staged { keys, parsed, guesses } = &mut *staged;
+        let Staged { keys, layouts, ingress, guesses } = &mut *staged;
         let count = frames.len().min(BATCH);
         frames.iter().take(AHEAD).for_each(Frame::prefetch);
         for place in 0..count {
@@ -45,19 +52,19 @@ impl Worker {
             }
             let frame = &mut frames[place];
             let bytes = frame.len();
-            parsed[place] = self.parse(slot, frame, &mut keys[place]);
-            if let Ok((_, ingress)) = parsed[place]
-                && ingress != slot
+            ingress[place] = self.parse(slot, frame, &mut keys[place], &mut layouts[place]);
+            if let Ok(tunnel) = ingress[place]
+                && tunnel != slot
             {
-                self.outgoing.count_decapsulated(ingress, bytes);
+                self.outgoing.count_decapsulated(tunnel, bytes);
             }
         }
         self.cache.probe(&keys[..count], &mut guesses[..count]);
         for (place, frame) in frames.drain(..).enumerate() {
-            match parsed[place] {
-                Ok((layout, ingress)) => {
+            match ingress[place] {
+                Ok(ingress) => {
                     let origin = Origin { ingress, from: None, hops: 0 };
-                    self.look_up::<false>(frame, &keys[place], layout, origin, guesses[place]);
+                    self.look_up::<false>(frame, &keys[place], layouts[place], origin, guesses[place]);
                 }
                 Err(reason) => {
                     self.outgoing.enter(slot);
@@ -70,9 +77,10 @@ impl Worker {
 
     /// Handles a frame that a port received, which somebody may want to see.
     pub(super) fn enter_captured(&mut self, slot: PortSlot, mut frame: Frame) {
-        let (mut key, bytes, headroom) = (FlowKey::ZERO, frame.len(), frame.headroom());
-        match self.parse(slot, &mut frame, &mut key) {
-            Ok((layout, ingress)) => {
+        let (mut key, mut layout) = (FlowKey::ZERO, Layout::default());
+        let (bytes, headroom) = (frame.len(), frame.headroom());
+        match self.parse(slot, &mut frame, &mut key, &mut layout) {
+            Ok(ingress) => {
                 if ingress != slot {
                     self.outgoing.count_decapsulated(ingress, bytes);
                     // What was before the frame within still is.
