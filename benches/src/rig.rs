@@ -153,8 +153,8 @@ pub fn topology(tunnelled: bool) -> Topology {
         [(20, Encapsulation::Vxlan(4789), 2), (21, Encapsulation::Gre, 2), (22, Encapsulation::Vxlan(4789), 1)]
     {
         let (slot, underlay) = (PortSlot::new(number), PortSlot::new(underlay));
-        let local = (number == 22 && tunnelled).then_some(LOCAL);
-        let kind = PortKind::Tunnel { slot, local, encapsulation, underlay };
+        let locals = if number == 22 && tunnelled { vec![LOCAL] } else { Vec::new() };
+        let kind = PortKind::Tunnel { slot, locals, encapsulation, underlays: vec![underlay] };
         topology.ports.insert(number as u32, PortInfo { name: format!("tunnel{number}").into(), kind });
     }
     let path = Path::Resolved {

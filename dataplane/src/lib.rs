@@ -14,6 +14,7 @@ pub mod handover;
 pub mod limits;
 pub mod line;
 pub mod meter;
+pub mod metrics;
 pub mod neighbours;
 pub mod outcome;
 pub mod packet;

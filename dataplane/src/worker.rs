@@ -29,14 +29,14 @@ use crate::connection::fragments::{Seen, Waiting};
 use crate::connection::{Connections, Contents, EndReason, Passing, Refused};
 use crate::drop::DropReason;
 use crate::egress::Outgoing;
-use crate::flow::cache::{Cache, Found, NO_ENTRY};
+use crate::flow::cache::{Cache, EntryNumber, Found, NO_ENTRY};
 use crate::flow::key::FlowKey;
 use crate::flow::log::Work;
 use crate::flow::program::{Egress, Program};
 use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, resolve};
 use crate::flow::tables::{Progress, Tables};
 use crate::handover::{FromTunnel, Message, PortName};
-use crate::limits::{BATCH, COMPARISONS_PER_WALK, HAND_OVERS_PER_FRAME};
+use crate::limits::{BATCH, HAND_OVERS_PER_FRAME};
 use crate::neighbours::Hop;
 use crate::packet::frame::Frame;
 use crate::packet::parse::{Layout, parse, parse_over};
@@ -45,7 +45,7 @@ use crate::port::PortSlot;
 use crate::topology::{PortKind, Topology};
 use announcements::Announcements;
 use control::Command;
-use credit::Credit;
+use credit::Credits;
 use neighbours::WaitingForHops;
 use stages::Staged;
 use std::collections::HashMap;
@@ -99,10 +99,10 @@ pub struct Worker {
     /// The tables' version that the current batch sees, and what goes with it.
     version: u64,
     topology: Arc<Topology>,
-    /// Our tunnel ends: address and kind to the tunnel port, and the device that it runs over.
-    tunnels: HashMap<(Ipv4Addr, Encapsulation), (u32, PortSlot, PortSlot), foldhash::fast::RandomState>,
-    /// Those devices.
-    underlays: Vec<PortSlot>,
+    /// Our tunnel ends: address and kind to the tunnel port.
+    tunnels: HashMap<(Ipv4Addr, Encapsulation), (u32, PortSlot), foldhash::fast::RandomState>,
+    /// The devices that tunnels run over, each with the tunnel port.
+    underlays: Vec<(PortSlot, PortSlot)>,
 
     cache: Cache,
     connections: Connections,
@@ -119,9 +119,8 @@ pub struct Worker {
     /// Of the batch, as far as it has come.
     staged: Option<Box<Staged>>,
     missed: Vec<Missed>,
-    credits: Vec<Credit>,
+    credits: Credits,
     now: u64,
-    rounds: u64,
     /// Ports that had frames in the last round: they share the walks of the next.
     active: usize,
     /// Likewise in this round, so far.
@@ -160,7 +159,7 @@ impl Worker {
         self.now = clock::now();
         self.outgoing.meters.now = self.now;
         self.outgoing.captures.now = self.now;
-        self.rounds += 1;
+        self.credits.begin(self.now * 1000);
         self.appeared = 0;
         let mut received = 0;
         for index in 0..self.slots.len() {
@@ -175,7 +174,9 @@ impl Worker {
             if count > 0 {
                 self.appears(slot);
                 received += count;
+                let hits = self.cache.counters.hits;
                 self.batch(slot, &mut frames);
+                self.credits.received(count, (self.cache.counters.hits - hits) as usize);
             }
             self.frames = frames;
         }
@@ -192,7 +193,7 @@ impl Worker {
 
     /// A port has frames in this round.
     fn appears(&mut self, slot: PortSlot) {
-        self.appeared += usize::from(self.credits[slot.index()].appears(self.rounds));
+        self.appeared += usize::from(self.credits.appears(slot));
     }
 
     fn look_at_version(&mut self) {
@@ -211,10 +212,11 @@ impl Worker {
         self.underlays.clear();
         for (&number, info) in &self.topology.ports {
             self.outgoing.numbers[info.kind.slot().index()] = number;
-            if let PortKind::Tunnel { slot, local: Some(local), encapsulation, underlay } = info.kind {
-                self.tunnels.insert((local, encapsulation), (number, slot, underlay));
-                if !self.underlays.contains(&underlay) {
-                    self.underlays.push(underlay);
+            if let PortKind::Tunnel { slot, locals, encapsulation, underlays } = &info.kind {
+                let ends = locals.iter().map(|&local| ((local, *encapsulation), (number, *slot)));
+                self.tunnels.extend(ends);
+                if !locals.is_empty() {
+                    self.underlays.extend(underlays.iter().map(|&underlay| (underlay, *slot)));
                 }
             }
         }
@@ -316,7 +318,7 @@ impl Worker {
         key: &mut FlowKey,
         layout: &mut Layout,
     ) -> Result<PortSlot, DropReason> {
-        if self.underlays.contains(&slot)
+        if self.underlays.iter().any(|&(underlay, _)| underlay == slot)
             && let Some(entered) = self.parse_within(slot, frame, key, layout)
         {
             return entered;
@@ -325,7 +327,7 @@ impl Worker {
         Ok(slot)
     }
 
-    /// Out of the tunnel and to a key; `None`: it is in none of ours. Only the device a tunnel runs over may bring its
+    /// Out of the tunnel and to a key; `None`: it is in none of ours. Only the devices a tunnel runs over may bring its
     /// packets: an instance must not speak as a VTEP.
     #[inline(never)]
     fn parse_within(
@@ -336,8 +338,8 @@ impl Worker {
         layout: &mut Layout,
     ) -> Option<Result<PortSlot, DropReason>> {
         let outer = tunnel::outer(frame.head())?;
-        let &(number, slot_of_tunnel, underlay) = self.tunnels.get(&(outer.destination, outer.encapsulation))?;
-        if underlay != slot {
+        let &(number, slot_of_tunnel) = self.tunnels.get(&(outer.destination, outer.encapsulation))?;
+        if !self.underlays.contains(&(slot, slot_of_tunnel)) {
             return None;
         }
         let mut enter = || {
@@ -360,46 +362,55 @@ impl Worker {
         }
         // An earlier packet of the batch may have made the entry.
         let found = self.cache.lookup(&key, self.version);
+        let missed = Missed { frame, key, layout, origin };
+        let missed = if let Found::Hit(entry) = found {
+            match self.run_if_good(entry, missed) {
+                Ok(()) => return self.cache.counters.hits += 1,
+                Err(missed) => missed,
+            }
+        } else {
+            missed
+        };
+        self.cache.counters.misses += 1;
+        if !self.credits.is_left(origin.ingress) {
+            return self.outgoing.discard(missed.frame, DropReason::MissBudget);
+        }
+        let mut missed = missed;
+        if let Found::Stale(entry) = found {
+            let mut work = Work::ONE_WALK;
+            let good = self.cache.renew(entry, &missed.key, &self.tables.read(), self.version, &mut work);
+            if good {
+                self.credits.charge_comparisons(origin.ingress, work.done());
+                match self.run_if_good(entry, missed) {
+                    Ok(()) => return,
+                    Err(not) => missed = not,
+                }
+            }
+        }
+        let started = clock::nanoseconds();
+        self.walk(missed, found);
+        self.credits.charge(origin.ingress, clock::nanoseconds().saturating_sub(started));
+    }
+
+    /// Runs the program of an entry, if it may be believed as far as connections go; otherwise gives the frame back.
+    fn run_if_good(&mut self, entry: EntryNumber, missed: Missed) -> Result<(), Missed> {
+        let Missed { frame, key, layout, origin } = &missed;
+        if !holds(self.cache.program(entry), *origin)
+            || !self.cache.program(entry).admits(frame, key, layout, &mut self.connections, self.now)
+        {
+            return Err(missed);
+        }
+        self.outgoing.capture_walk(|| self.cache.walk(entry, true));
+        let Missed { frame, key, layout, .. } = missed;
+        self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
+        Ok(())
+    }
+
+    /// Walks the tables with a packet for which the cache has nothing good.
+    fn walk(&mut self, missed: Missed, found: Found) {
+        let Missed { frame, key, layout, origin } = missed;
         let state = self.tables.read();
         let (version, topology, now) = (self.version, &self.topology, self.now);
-        let good = match found {
-            Found::Hit(entry) => Some(entry),
-            Found::Stale(entry) => {
-                let credit = &mut self.credits[origin.ingress.index()];
-                if !credit.is_left(self.rounds, self.active) {
-                    drop(state);
-                    self.cache.counters.misses += 1;
-                    return self.outgoing.discard(frame, DropReason::MissBudget);
-                }
-                let mut work = Work::ONE_WALK;
-                let good = self.cache.renew(entry, &key, &state, version, &mut work);
-                // Otherwise it is charged as the walk that follows.
-                if good {
-                    credit.spend(work.done());
-                }
-                good.then_some(entry)
-            }
-            Found::Miss => None,
-        };
-        if let Some(entry) = good
-            && holds(self.cache.program(entry), origin)
-            && self.cache.program(entry).admits(&frame, &key, &layout, &mut self.connections, self.now)
-        {
-            if let Found::Hit(_) = found {
-                self.cache.counters.hits += 1;
-            } else {
-                self.cache.counters.misses += 1;
-            }
-            self.outgoing.capture_walk(|| self.cache.walk(entry, true));
-            return self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
-        }
-        self.cache.counters.misses += 1;
-        let credit = &mut self.credits[origin.ingress.index()];
-        if !credit.is_left(self.rounds, self.active) {
-            drop(state);
-            return self.outgoing.discard(frame, DropReason::MissBudget);
-        }
-        credit.spend(COMPARISONS_PER_WALK);
         let bytes = frame.len();
         let contents = Contents::read(frame.head(), &key, &layout);
         let arrived = origin.hops == 0;
@@ -421,7 +432,6 @@ impl Worker {
             resolution = walk(&self.connections);
         }
         drop(state);
-        self.credits[origin.ingress.index()].spend(COMPARISONS_PER_WALK * resolution.branches);
         if let Found::Hit(entry) | Found::Stale(entry) = found {
             self.cache.remove(entry);
         }

@@ -28,7 +28,7 @@
 use super::buckets::Buckets;
 use super::key::FlowKey;
 use super::log::Work;
-use super::program::Program;
+use super::program::{Program, Steps};
 use super::region::Region;
 use super::resolve::Resolution;
 use super::shared::Shared;
@@ -106,6 +106,8 @@ pub struct Cache {
     dirty: Vec<EntryNumber>,
     ways: Shared<Way>,
     programs: Shared<Program>,
+    /// Of programs that are of one connection each: what they have in common.
+    steps: Shared<Steps>,
     hasher: foldhash::fast::RandomState,
     seeds: Seeds,
     /// Where the sweep goes on.
@@ -132,6 +134,7 @@ impl Default for Cache {
             dirty: Vec::new(),
             ways: Shared::default(),
             programs: Shared::default(),
+            steps: Shared::default(),
             hasher: foldhash::fast::RandomState::default(),
             seeds: Seeds::default(),
             hand: 0,
@@ -268,7 +271,7 @@ impl Cache {
             self.make_room();
         }
         let number = self.mask(&mask);
-        let program = Program::compile(&resolution);
+        let mut program = Program::compile(&resolution);
         let way = Way {
             mask,
             stable: resolution.stable,
@@ -281,7 +284,10 @@ impl Cache {
         let way = self.ways.keep(way.hash(&self.hasher), way);
         let program = match program_hash(&program, &way, &self.hasher) {
             Some(hash) => self.programs.keep(hash, program),
-            None => Arc::new(program),
+            None => {
+                program.share(&mut self.steps);
+                Arc::new(program)
+            }
         };
         let new = New { program, way, mask: number, version, now };
         let entry = Entry::new(key, &self.masks[usize::from(number)].words, new);
@@ -404,8 +410,9 @@ impl Cache {
         }
         self.release_mask(entry.mask);
         drop(entry);
-        if let Some(hash) = program_hash(&program, &way, &self.hasher) {
-            self.programs.give_back(hash, &program);
+        match program_hash(&program, &way, &self.hasher) {
+            Some(hash) => self.programs.give_back(hash, &program),
+            None => program.give_back(&mut self.steps),
         }
         self.ways.give_back(way.hash(&self.hasher), &way);
         self.free.push(number);
@@ -490,6 +497,7 @@ impl Cache {
         self.close_tables();
         self.ways.shrink();
         self.programs.shrink();
+        self.steps.shrink();
     }
 
     /// Removes the least recently used of a few entries.

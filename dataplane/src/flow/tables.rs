@@ -384,8 +384,8 @@ impl Tables {
             let by_rank = one.table.cmp(&other.table).then(other.priority.cmp(&one.priority));
             by_rank
                 .then(other.owner.cmp(&one.owner))
-                .then_with(|| one.mask.words().cmp(other.mask.words()))
-                .then_with(|| one.value.words().cmp(other.value.words()))
+                .then_with(|| one.matched.mask().words().cmp(other.matched.mask().words()))
+                .then_with(|| one.matched.value().words().cmp(other.matched.value().words()))
         });
         rules
     }
@@ -521,17 +521,27 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
     }
     let mut masks: HashSet<(u8, FlowKey), foldhash::fast::RandomState> = HashSet::default();
     let mut new_masks: HashMap<u8, usize> = HashMap::new();
+    let mut last = None;
     let mut too_many = |number: u8, mask: FlowKey| {
+        // Neighbours mostly have the same.
+        if last.replace((number, mask)) == Some((number, mask)) {
+            return false;
+        }
         let table = state.table(number);
         if !masks.insert((number, mask)) || table.is_some_and(|table| table.classifier.has_mask(&mask)) {
             return false;
         }
         let new = new_masks.entry(number).or_default();
         *new += 1;
-        table.map_or(0, |table| table.classifier.masks()) + *new > limits::MASKS_PER_TABLE
+        let (masks, tuples) = table.map_or((0, 0), |table| (table.classifier.masks(), table.classifier.tuples()));
+        masks + *new > limits::MASKS_PER_TABLE || tuples >= limits::classifier::TUPLES
     };
-    let masks_of =
-        |number: u8| format!("table {number} would have more than {} different masks", limits::MASKS_PER_TABLE);
+    let masks_of = |number: u8| {
+        format!(
+            "table {number} would have more different masks than can be searched quickly (at most {})",
+            limits::MASKS_PER_TABLE
+        )
+    };
     // A rule with a set has a mask for each prefix length in it, and a place for each member.
     let mut places = state.places;
     for (name, difference) in &after {
@@ -550,7 +560,7 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
         let over = match &rule.id.set {
             None => {
                 places += new;
-                too_many(number, rule.id.mask)
+                too_many(number, rule.id.matched.mask())
             }
             Some(set) => {
                 let (before, difference) = (state.sets().get(&set.set), after.entry(&set.set).or_default());
