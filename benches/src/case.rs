@@ -50,6 +50,8 @@ pub const CASES: &[Case] = &[
     },
     Case { name: "drop", make: || (rules(&["in_port=1,actions=drop"]), flows(1)) },
     Case { name: "two-outputs", make: || (rules(&["in_port=1,actions=output:2,output:3"]), flows(1)) },
+    // More flows than the cache has entries, each of which takes an entry of its own: nearly all are new.
+    Case { name: "new-flows", make: || (looked_at("actions=output:2"), flows(1_000_000)) },
     Case {
         name: "track-1k",
         make: || {
@@ -72,6 +74,12 @@ fn masked(actions: &str) -> Vec<String> {
     vec![format!(
         "in_port=1,udp,ip_src=10.0.0.0/9,ip_dst=10.128.0.0/9,udp_src=0x8000/0x8000,udp_dst=0x8000/0x8000,actions={actions}"
     )]
+}
+
+/// All five numbers of a flow are looked at, for the sake of one that never comes.
+fn looked_at(instructions: &str) -> Vec<String> {
+    let never = "in_port=1,udp,ip_src=192.0.2.1,ip_dst=192.0.2.2,udp_src=1,udp_dst=1";
+    vec![format!("priority=2,{never},actions=drop"), format!("priority=1,in_port=1,{instructions}")]
 }
 
 fn exact(count: u32) -> Vec<String> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use weft_dataplane::drop::{DropCounters, DropReason};
 use weft_dataplane::egress::PuntSink;
 use weft_dataplane::flow::message;
+use weft_dataplane::flow::rule::Rule;
 use weft_dataplane::flow::tables::{Change, Tables};
 use weft_dataplane::handover::Links;
 use weft_dataplane::limits::BATCH;
@@ -27,7 +28,7 @@ const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const MEMORY: (usize, usize) = (8192, 64);
 
 /// Nobody listens for punted packets.
-struct Nobody;
+pub struct Nobody;
 
 impl PuntSink for Nobody {
     fn punt(&self, _packet: v1::PacketIn) -> Result<(), DropReason> {
@@ -84,12 +85,7 @@ impl Rig {
     /// # Errors
     /// Which is wrong.
     pub fn add_rules(&self, rules: &[String]) -> Result<(), String> {
-        let rule = |line: &String| {
-            let mut parsed = text::parse_rule(line).map_err(|fault| format!("{line}: {fault}"))?;
-            parsed.owner = v1::Owner::Manual.into();
-            message::rule_from_message(&parsed, 0).map_err(|fault| format!("{line}: {fault}"))
-        };
-        let add = rules.iter().map(rule).collect::<Result<_, _>>()?;
+        let add = rules.iter().map(|line| rule(line)).collect::<Result<_, _>>()?;
         self.tables.commit(Change { add, ..Change::default() }).map_err(|fault| fault.to_string())?;
         Ok(())
     }
@@ -123,6 +119,16 @@ impl Rig {
     }
 }
 
+/// A rule in the text syntax.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn rule(line: &str) -> Result<Rule, String> {
+    let mut parsed = text::parse_rule(line).map_err(|fault| format!("{line}: {fault}"))?;
+    parsed.owner = v1::Owner::Manual.into();
+    message::rule_from_message(&parsed, 0).map_err(|fault| format!("{line}: {fault}"))
+}
+
 fn between(before: &WorkerReport, after: &WorkerReport) -> Measured {
     let packets = (after.packets - before.packets).max(1);
     let busy = after.busy_microseconds - before.busy_microseconds;
@@ -136,7 +142,8 @@ fn between(before: &WorkerReport, after: &WorkerReport) -> Measured {
 }
 
 /// `tunnelled`: port 22 has an address, so that what comes in by port 1 is looked at for tunnel packets.
-fn topology(tunnelled: bool) -> Topology {
+#[must_use]
+pub fn topology(tunnelled: bool) -> Topology {
     let mut topology = Topology::default();
     for number in 1..=DEVICES {
         let kind = PortKind::Device { slot: PortSlot::new(number), up: true };
@@ -146,8 +153,8 @@ fn topology(tunnelled: bool) -> Topology {
         [(20, Encapsulation::Vxlan(4789), 2), (21, Encapsulation::Gre, 2), (22, Encapsulation::Vxlan(4789), 1)]
     {
         let (slot, underlay) = (PortSlot::new(number), PortSlot::new(underlay));
-        let local = (number == 22 && tunnelled).then_some(LOCAL);
-        let kind = PortKind::Tunnel { slot, local, encapsulation, underlay };
+        let locals = if number == 22 && tunnelled { vec![LOCAL] } else { Vec::new() };
+        let kind = PortKind::Tunnel { slot, locals, encapsulation, underlays: vec![underlay] };
         topology.ports.insert(number as u32, PortInfo { name: format!("tunnel{number}").into(), kind });
     }
     let path = Path::Resolved {

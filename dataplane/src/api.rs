@@ -151,10 +151,10 @@ impl switch_server::Switch for Api {
         request: Request<Streaming<v1::Bundle>>,
     ) -> Result<Response<v1::BundleResult>, Status> {
         let mut messages = request.into_inner();
-        let mut parts = Parts::default();
+        let mut parts = Parts::new(Owner::Manual);
         while let Some(part) = messages.message().await? {
             if let Some(whole) = parts.push(part)? {
-                return self.attempt(|switch| switch.apply(whole, Owner::Manual)).await;
+                return self.attempt(|switch| switch.apply_whole(whole)).await;
             }
         }
         let (problem, remedy) = if parts.is_empty() {

@@ -14,6 +14,7 @@ use crate::neighbours::Hop;
 use crate::outcome::Outcomes;
 use crate::packet::fragment::fragment;
 use crate::packet::frame::{Departure, Frame};
+use crate::packet::merge::Merger;
 use crate::packet::pool::Pool;
 use crate::packet::segment;
 use crate::port::{PortQueue, PortSlot, QueueCounters, Refused};
@@ -58,6 +59,7 @@ pub struct Outgoing {
     fitted: Vec<Frame>,
     /// Likewise, of datagrams that leave in fragments.
     pieces: Vec<Frame>,
+    merger: Merger,
     refused: Refused,
     punts: Arc<dyn PuntSink>,
     /// How often the frame that entered last was handed over, to get here.
@@ -94,6 +96,7 @@ impl Outgoing {
             routes: BTreeMap::new(),
             fitted: Vec::new(),
             pieces: Vec::new(),
+            merger: Merger::default(),
             refused: Refused::new(),
             punts,
             hops: 0,
@@ -288,6 +291,10 @@ impl Outgoing {
             if self.captures.is_on() {
                 capture_sent(&mut self.captures, frames, slot, &self.numbers, &self.outcomes);
             }
+            if Merger::is_for(&offloads) {
+                self.merger.begin();
+                self.merger.merge(frames);
+            }
             queue.transmit(&mut self.pool, frames, &mut self.refused);
             if frames.is_empty() && self.refused.is_empty() {
                 continue;
@@ -298,6 +305,11 @@ impl Outgoing {
                 self.outcomes.take_back(&frame);
                 self.captures.refused(&frame, reason);
                 self.outcomes.refused(slot, frame.departure, reason);
+                for absorbed in self.merger.absorbed(&frame) {
+                    self.outcomes.take_back_absorbed(absorbed.departure);
+                    self.captures.refused_at(absorbed.place, reason);
+                    self.outcomes.refused(slot, absorbed.departure, reason);
+                }
                 self.pool.free(frame);
             }
         }
@@ -307,7 +319,7 @@ impl Outgoing {
         self.outcomes.settle();
     }
 
-    #[inline]
+    #[inline(always)]
     fn wait(&mut self, slot: PortSlot, tunnel: PortSlot, mut frame: Frame) {
         let departure = if frame.departure.received == Departure::OWN {
             Departure { tunnel, ..frame.departure }
@@ -342,7 +354,7 @@ impl Outgoing {
 }
 
 impl Egress for Outgoing {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, slot: PortSlot, frame: Frame) {
         self.wait(slot, PortSlot::NONE, frame);
     }
@@ -458,7 +470,7 @@ impl Egress for Outgoing {
 fn capture_sent(captures: &mut Captures, frames: &[Frame], slot: PortSlot, numbers: &[u32], outcomes: &Outcomes) {
     captures.begin_port();
     for frame in frames {
-        let Departure { received, tunnel } = frame.departure;
+        let Departure { received, tunnel, .. } = frame.departure;
         let ingress = numbers[outcomes.ingress_of(received).index()];
         if tunnel != PortSlot::NONE {
             captures.sending_in_tunnel((tunnel, numbers[tunnel.index()]), frame, ingress);

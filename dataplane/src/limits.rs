@@ -32,8 +32,14 @@ pub const BUFFERS_PER_PORT: u32 = 4096;
 /// half of what it found to the next.
 pub const BUFFERS_PER_PORT_TO_FREE: usize = 1;
 
-/// Segments of one frame.
-pub const SEGMENTS: usize = 18;
+/// Segments of one frame: 64 KB that came in frames of 1,500 bytes have 46.
+pub const SEGMENTS: usize = 64;
+
+/// Chunks of one frame in a ring of an AF_XDP port: what kernels take (`MAX_SKB_FRAGS`, and the first).
+pub const RING_PIECES: usize = 18;
+
+/// Flows of which segments are merged at a time, in one batch to one port.
+pub const MERGED_FLOWS: usize = 8;
 
 /// IPv6 extension headers of one packet; more are malformed.
 pub const EXTENSION_HEADERS: usize = 8;
@@ -48,8 +54,18 @@ pub const TABLES: usize = 255;
 /// Rules of one switch.
 pub const RULES: usize = 1_000_000;
 
-/// Distinct masks of one table's rules.
-pub const MASKS_PER_TABLE: usize = 512;
+/// Different masks of one table's rules. Many share a tuple ([`classifier`]).
+pub const MASKS_PER_TABLE: usize = 4096;
+
+/// What the search in one flow table may cost (`flow/classifier.rs`).
+pub mod classifier {
+    /// Tuples of one table, each a probe in the worst case. While there are as many, no rule with a new mask is taken.
+    pub const TUPLES: usize = 512;
+    /// The first masks, each of which gets a tuple of its own.
+    pub const SEPARATE_MASKS: usize = 16;
+    /// Rules of different matches that may meet in one place of a tuple before some move to a finer one.
+    pub const COLLISIONS: usize = 10;
+}
 
 /// Members of one address set.
 pub const ADDRESS_SET_MEMBERS: usize = 65_536;
@@ -303,4 +319,26 @@ pub mod connection {
     pub const SCTP_TRANSITORY: u64 = TCP_TRANSITORY;
     /// Other protocols: as Linux does (nf_conntrack_generic_timeout).
     pub const OTHER: u64 = 10 * MINUTE;
+}
+
+/// vhost-user ports: what a front end, or the guest behind it, may have.
+pub mod vhost_user {
+    /// Queue pairs of one port.
+    pub const PAIRS: usize = 64;
+    /// Entries of one ring (virtio 1.2, 2.7).
+    pub const LARGEST_RING: usize = 32_768;
+    /// Descriptors that one frame may take, those of all its chains together. QEMU gives a chain as many at most.
+    /// Which needs more breaks its ring.
+    pub const DESCRIPTORS_PER_FRAME: usize = 1024;
+    /// Regions of memory of one front end.
+    pub const REGIONS: usize = 64;
+    /// Regions of all front ends together, those still in use after a front end has gone included.
+    pub const MAPPINGS: usize = 8192;
+    /// Bytes of one message's payload: a table of [`super::vhost_user::REGIONS_PER_MESSAGE`] regions has 264.
+    pub const MESSAGE_BYTES: usize = 1024;
+    /// Messages of one front end that are done in a second: each may stop workers for a moment, and a guest decides when
+    /// many of them are sent.
+    pub const MESSAGES_PER_SECOND: u32 = 1000;
+    /// Regions, and descriptors of files, that come with one message.
+    pub const REGIONS_PER_MESSAGE: usize = 8;
 }

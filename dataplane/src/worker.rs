@@ -99,10 +99,10 @@ pub struct Worker {
     /// The tables' version that the current batch sees, and what goes with it.
     version: u64,
     topology: Arc<Topology>,
-    /// Our tunnel ends: address and kind to the tunnel port, and the device that it runs over.
-    tunnels: HashMap<(Ipv4Addr, Encapsulation), (u32, PortSlot, PortSlot), foldhash::fast::RandomState>,
-    /// Those devices.
-    underlays: Vec<PortSlot>,
+    /// Our tunnel ends: address and kind to the tunnel port.
+    tunnels: HashMap<(Ipv4Addr, Encapsulation), (u32, PortSlot), foldhash::fast::RandomState>,
+    /// The devices that tunnels run over, each with the tunnel port.
+    underlays: Vec<(PortSlot, PortSlot)>,
 
     cache: Cache,
     connections: Connections,
@@ -212,10 +212,11 @@ impl Worker {
         self.underlays.clear();
         for (&number, info) in &self.topology.ports {
             self.outgoing.numbers[info.kind.slot().index()] = number;
-            if let PortKind::Tunnel { slot, local: Some(local), encapsulation, underlay } = info.kind {
-                self.tunnels.insert((local, encapsulation), (number, slot, underlay));
-                if !self.underlays.contains(&underlay) {
-                    self.underlays.push(underlay);
+            if let PortKind::Tunnel { slot, locals, encapsulation, underlays } = &info.kind {
+                let ends = locals.iter().map(|&local| ((local, *encapsulation), (number, *slot)));
+                self.tunnels.extend(ends);
+                if !locals.is_empty() {
+                    self.underlays.extend(underlays.iter().map(|&underlay| (underlay, *slot)));
                 }
             }
         }
@@ -230,31 +231,6 @@ impl Worker {
             self.stages(slot, frames);
         }
         self.finish_batch();
-    }
-
-    /// Handles a frame that a port received, which somebody may want to see.
-    fn enter_captured(&mut self, slot: PortSlot, mut frame: Frame) {
-        let (mut key, bytes, headroom) = (FlowKey::ZERO, frame.len(), frame.headroom());
-        match self.parse(slot, &mut frame, &mut key) {
-            Ok((layout, ingress)) => {
-                if ingress != slot {
-                    self.outgoing.count_decapsulated(ingress, bytes);
-                    // What was before the frame within still is.
-                    let outer = frame.headroom() - headroom;
-                    if frame.push_front(outer).is_some() {
-                        self.outgoing.capture_tunnelled(slot, &frame);
-                        frame.pull_front(outer);
-                    }
-                }
-                self.look_up::<true>(frame, &key, layout, Origin { ingress, from: None, hops: 0 }, NO_ENTRY);
-            }
-            Err(reason) => {
-                self.outgoing.enter(slot);
-                frame.push_front(frame.headroom() - headroom);
-                self.outgoing.capture(&frame, None);
-                self.outgoing.discard(frame, reason);
-            }
-        }
     }
 
     /// Handles what another worker has sent by now.
@@ -312,43 +288,6 @@ impl Worker {
         }
     }
 
-    /// Runs the program that the cache has for a frame, or sets the frame aside. `guess`: see [`Cache::confirm`].
-    #[inline(always)]
-    fn look_up<const CAPTURED: bool>(
-        &mut self,
-        frame: Frame,
-        key: &FlowKey,
-        layout: Layout,
-        origin: Origin,
-        guess: EntryNumber,
-    ) {
-        let Found::Hit(entry) = self.cache.confirm(guess, key, self.version) else {
-            return self.set_aside(frame, key, layout, origin);
-        };
-        if !CAPTURED && let Some(slot) = self.cache.plain(entry) {
-            self.cache.counters.hits += 1;
-            self.outgoing.enter_again(origin.ingress, origin.hops);
-            self.cache.count(entry, frame.len(), self.now);
-            return self.outgoing.send(slot, frame);
-        }
-        let program = self.cache.program(entry);
-        if !holds(program, origin) || !program.admits(&frame, key, &layout, &mut self.connections, self.now) {
-            return self.set_aside(frame, key, layout, origin);
-        }
-        self.cache.counters.hits += 1;
-        self.outgoing.enter_again(origin.ingress, origin.hops);
-        if CAPTURED {
-            self.outgoing.capture(&frame, Some(key));
-            self.outgoing.capture_walk(|| self.cache.walk(entry, true));
-        }
-        self.cache.take(entry, frame.len(), self.now).run(frame, key, layout, &mut self.outgoing);
-    }
-
-    #[cold]
-    fn set_aside(&mut self, frame: Frame, key: &FlowKey, layout: Layout, origin: Origin) {
-        self.missed.push(Missed { frame, key: *key, layout, origin });
-    }
-
     /// The misses of a batch, then everything leaves.
     fn finish_batch(&mut self) {
         let mut missed = std::mem::take(&mut self.missed);
@@ -369,23 +308,26 @@ impl Worker {
         }
     }
 
-    /// Out of the tunnel, if it is in one of ours, and to a key, which is one for [`parse_over`].
+    /// Out of the tunnel, if it is in one of ours, and to a key, which is one for [`parse_over`]; gives the port that it
+    /// enters by.
     #[inline(always)]
     fn parse(
         &mut self,
         slot: PortSlot,
         frame: &mut Frame,
         key: &mut FlowKey,
-    ) -> Result<(Layout, PortSlot), DropReason> {
-        if self.underlays.contains(&slot)
-            && let Some(parsed) = self.parse_within(slot, frame, key)
+        layout: &mut Layout,
+    ) -> Result<PortSlot, DropReason> {
+        if self.underlays.iter().any(|&(underlay, _)| underlay == slot)
+            && let Some(entered) = self.parse_within(slot, frame, key, layout)
         {
-            return parsed;
+            return entered;
         }
-        Ok((parse_over(frame, self.outgoing.numbers[slot.index()], key)?, slot))
+        parse_over(frame, self.outgoing.numbers[slot.index()], key, layout)?;
+        Ok(slot)
     }
 
-    /// Out of the tunnel and to a key; `None`: it is in none of ours. Only the device a tunnel runs over may bring its
+    /// Out of the tunnel and to a key; `None`: it is in none of ours. Only the devices a tunnel runs over may bring its
     /// packets: an instance must not speak as a VTEP.
     #[inline(never)]
     fn parse_within(
@@ -393,19 +335,20 @@ impl Worker {
         slot: PortSlot,
         frame: &mut Frame,
         key: &mut FlowKey,
-    ) -> Option<Result<(Layout, PortSlot), DropReason>> {
+        layout: &mut Layout,
+    ) -> Option<Result<PortSlot, DropReason>> {
         let outer = tunnel::outer(frame.head())?;
-        let &(number, slot_of_tunnel, underlay) = self.tunnels.get(&(outer.destination, outer.encapsulation))?;
-        if underlay != slot {
+        let &(number, slot_of_tunnel) = self.tunnels.get(&(outer.destination, outer.encapsulation))?;
+        if !self.underlays.contains(&(slot, slot_of_tunnel)) {
             return None;
         }
         let mut enter = || {
             let from = tunnel::pop(frame, outer.encapsulation)?;
-            let layout = parse_over(frame, number, key)?;
+            parse_over(frame, number, key, layout)?;
             key.tun_id = from.id.to_be_bytes();
             key.tun_src = from.source.octets();
             key.tun_dst = from.destination.octets();
-            Ok((layout, slot_of_tunnel))
+            Ok(slot_of_tunnel)
         };
         Some(enter())
     }

@@ -51,6 +51,8 @@ pub struct FieldInfo {
     pub prerequisites: &'static [Prerequisite],
     /// Whether set-field may write it.
     pub writable: bool,
+    /// See [`FieldInfo::full_mask`].
+    full: [u8; 16],
 }
 
 const IPV4: Prerequisite = Prerequisite { field: Field::EthType, values: &[0x0800] };
@@ -84,7 +86,19 @@ const fn row(
         49..=64 => 8,
         _ => 16,
     };
-    FieldInfo { field, name, aliases, bytes, bits, form, prerequisites, writable }
+    let mut full = [0; 16];
+    let mut byte = 0;
+    while byte < bytes {
+        full[byte] = 0xff;
+        byte += 1;
+    }
+    let mut bit = bits as usize;
+    while bit < bytes * 8 {
+        let spare = bytes * 8 - 1 - bit;
+        full[spare / 8] &= !(0x80 >> (spare % 8));
+        bit += 1;
+    }
+    FieldInfo { field, name, aliases, bytes, bits, form, prerequisites, writable, full }
 }
 
 use Form::{Decimal, Hexadecimal, Ipv4, Ipv6, Mac};
@@ -145,19 +159,26 @@ pub const FIELDS: &[FieldInfo] = &[
 /// The row of a field; `None` for `Field::Unspecified`.
 #[must_use]
 pub fn info(field: Field) -> Option<&'static FieldInfo> {
-    FIELDS.iter().find(|row| row.field == field)
+    let row = ROWS.get(field as usize)?;
+    FIELDS.get(usize::from(*row))
 }
+
+/// The places of rows in the table, by the number of their field; beyond the table for numbers without one.
+const ROWS: [u8; 64] = {
+    let mut rows = [u8::MAX; 64];
+    let mut row = 0;
+    while row < FIELDS.len() {
+        rows[FIELDS[row].field as usize] = row as u8;
+        row += 1;
+    }
+    rows
+};
 
 impl FieldInfo {
     /// The field's all-ones mask, as wide as its value: the bits that exist.
     #[must_use]
-    pub fn full_mask(&self) -> Vec<u8> {
-        let mut mask = vec![0xff; self.bytes];
-        let spare = self.bytes * 8 - self.bits as usize;
-        for bit in 0..spare {
-            mask[bit / 8] &= !(0x80 >> (bit % 8));
-        }
-        mask
+    pub fn full_mask(&self) -> &[u8] {
+        &self.full[..self.bytes]
     }
 }
 

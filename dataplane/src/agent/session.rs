@@ -4,8 +4,7 @@ use super::calls::Calls;
 use super::{End, Endpoint};
 use crate::flow::rule::Owner;
 use crate::limits::MESSAGE_BYTES;
-use crate::switch::{Parts, Switch};
-use std::net::Ipv4Addr;
+use crate::switch::{Parts, Switch, Whole};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -27,7 +26,7 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// What must be done in order.
 enum Work {
-    Bundle(Vec<v1::Bundle>),
+    Bundle(Box<Whole>),
     /// A bundle that is too large to be read.
     Refused(Fault),
     Compare,
@@ -84,8 +83,8 @@ async fn hello(switch: &Arc<Switch>) -> v1::Hello {
     let taken = switch.clone();
     // The position waits for a bundle under way.
     let facts =
-        tokio::task::spawn_blocking(move || (taken.position(), taken.underlay_address(), taken.physical_networks()));
-    let ((term, generation), underlay, physical_networks) = facts.await.unwrap_or_default();
+        tokio::task::spawn_blocking(move || (taken.position(), taken.underlay_addresses(), taken.physical_networks()));
+    let ((term, generation), underlay_addresses, physical_networks) = facts.await.unwrap_or_default();
     v1::Hello {
         host: switch.host().to_owned(),
         version: weft_proto::VERSION.to_owned(),
@@ -93,8 +92,7 @@ async fn hello(switch: &Arc<Switch>) -> v1::Hello {
         term,
         generation,
         boot_id: switch.boot_id(),
-        underlay_address: underlay.map(|(address, _): (Ipv4Addr, u32)| address.octets().to_vec()).unwrap_or_default(),
-        underlay_mtu: underlay.map(|(_, mtu)| mtu).unwrap_or_default(),
+        underlay_addresses,
         physical_networks,
     }
 }
@@ -126,7 +124,7 @@ async fn converse(
     outbound: Outbound,
 ) -> End {
     let mut calls = Calls::new(switch.clone(), outbound.clone());
-    let mut parts = Parts::default();
+    let mut parts = Parts::new(Owner::Fabric);
     let destinations = &switch.punts().destinations;
     // What was asked without a controller, or of one that has gone.
     destinations.ask_again();
@@ -148,9 +146,7 @@ async fn converse(
                 tokio::time::sleep(GATHER).await;
                 changes.mark_unchanged();
                 let now = hello(switch).await;
-                let place = |hello: &v1::Hello| {
-                    (hello.underlay_address.clone(), hello.underlay_mtu, hello.physical_networks.clone())
-                };
+                let place = |hello: &v1::Hello| (hello.underlay_addresses.clone(), hello.physical_networks.clone());
                 if place(&now) != place(said) {
                     return End::Renew;
                 }
@@ -165,7 +161,7 @@ async fn converse(
                 let item = match message {
                     Some(to_switch::Message::Bundle(part)) => match parts.push(part) {
                         Ok(None) => continue,
-                        Ok(Some(whole)) => Work::Bundle(whole),
+                        Ok(Some(whole)) => Work::Bundle(Box::new(whole)),
                         Err(fault) => Work::Refused(fault),
                     },
                     Some(to_switch::Message::Compare(_)) => Work::Compare,
@@ -226,10 +222,10 @@ fn answer(switch: &Switch, work: Work) -> Option<from_switch::Message> {
             let (term, generation) = switch.position();
             refused(term, generation, &fault)
         }
-        Work::Bundle(parts) => {
-            let (term, generation) = (parts[0].term, parts[0].generation);
-            let requests: Vec<String> = parts.iter().flat_map(|part| part.request_ids.clone()).collect();
-            match switch.apply(parts, Owner::Fabric) {
+        Work::Bundle(whole) => {
+            let (term, generation) = whole.position();
+            let requests = whole.requests().to_vec();
+            match switch.apply_whole(*whole) {
                 Ok(done) => {
                     let (added, removed) = (done.rules_added, done.rules_removed);
                     tracing::info!(

@@ -567,13 +567,13 @@ fn set_field(message: &v1::SetField, id: Option<&RuleId>) -> Result<SetField, Fa
             "It follows from the packet itself; set another field, or push or pop headers.",
         ));
     }
-    let (bits, counted) = operand(row, &message.value, &message.mask, "set_field")?;
+    let (bits, counted) = operand(row, &message.value, &message.mask).map_err(|fault| fault.within("set_field"))?;
     if let Some(id) = id {
-        prerequisites(row, &id.value, &id.mask, "set_field.field")?;
+        prerequisites(row, &id.matched.value(), &id.matched.mask()).map_err(|fault| fault.within("set_field.field"))?;
     }
     let (mut value, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
-    value.field_mut(row.field).copy_from_slice(&bits);
-    mask.field_mut(row.field).copy_from_slice(&counted);
+    value.field_mut(row.field).copy_from_slice(bits);
+    mask.field_mut(row.field).copy_from_slice(counted);
     Ok(SetField { value, mask, fields: vec![row.field] })
 }
 

@@ -29,7 +29,22 @@ unsafe impl Zeroed for Bucket {}
 
 impl Bucket {
     /// The slots with this signature, a bit each.
+    #[cfg(target_arch = "x86_64")]
     #[inline]
+    fn with(&self, signature: u32) -> u32 {
+        use std::arch::x86_64::{_mm_castsi128_ps, _mm_cmpeq_epi32, _mm_load_si128, _mm_movemask_ps, _mm_set1_epi32};
+        let half = |at: usize| {
+            // SAFETY: SSE2 is part of the architecture, and the bucket and both halves are aligned to 16 bytes.
+            unsafe {
+                let own = _mm_load_si128(self.signatures.as_ptr().add(at).cast());
+                let equal = _mm_cmpeq_epi32(own, _mm_set1_epi32(signature as i32));
+                _mm_movemask_ps(_mm_castsi128_ps(equal)) as u32
+            }
+        };
+        half(0) | half(SLOTS / 2) << (SLOTS / 2)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
     fn with(&self, signature: u32) -> u32 {
         let bits = self.signatures.iter().enumerate().map(|(slot, &own)| u32::from(own == signature) << slot);
         bits.fold(0, |all, bit| all | bit)

@@ -35,17 +35,17 @@ use super::shared::Shared;
 use super::state::FlowState;
 use super::statistics::TableStatistics;
 use crate::capture::Walk;
-use crate::connection::Connections;
-use crate::limits::{BATCH, CACHE_ALL_MASKS, CACHE_ENTRIES, CACHE_MASKS, CACHE_SPARE};
+use crate::limits::{CACHE_ALL_MASKS, CACHE_ENTRIES, CACHE_MASKS, CACHE_SPARE};
 use crate::packet::frame::prefetch;
 use crate::port::PortSlot;
 use entry::{Entry, New, Way, program_hash};
-use mask::{Seeds, WORDS_AT_ONCE, Words};
+use mask::{Seeds, Words};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 mod entry;
 mod mask;
+mod probe;
 
 /// Buckets of one table at most: each entry finds a place in a table half full.
 const BUCKETS: usize = (CACHE_ENTRIES / 4).next_power_of_two();
@@ -145,88 +145,8 @@ impl Default for Cache {
 }
 
 impl Cache {
-    /// Guesses the entries of a batch's packets, at most [`BATCH`]: a number, [`NO_ENTRY`] for none. What
-    /// [`Cache::confirm`] will look at is on its way to the processor afterwards.
-    pub fn probe(&self, keys: &[FlowKey], guesses: &mut [EntryNumber]) {
-        guesses.fill(NO_ENTRY);
-        let several = self.probed.len() > 2;
-        if several {
-            self.probe_table(&self.exact, &self.consulted_words, keys, guesses);
-        }
-        // What the first mask has is not in the exact table; the other ones' packets are found there sooner or later.
-        for &number in self.probed.iter().take(if several { 1 } else { 2 }) {
-            let mask = &self.masks[usize::from(number)];
-            if let Some(table) = &mask.table {
-                self.probe_table(table, &mask.words, keys, guesses);
-            }
-        }
-        for &guess in guesses.iter() {
-            if let Some(entry) = self.entries.get(guess as usize)
-                && entry.plain == PortSlot::NONE
-                && let Some(program) = &entry.program
-            {
-                let program = Arc::as_ptr(program);
-                prefetch(program);
-                prefetch(program.wrapping_byte_add(64));
-            }
-        }
-    }
-
-    /// Has the connections of guessed entries fetched, once [`Self::probe`]'s memory has come.
-    pub fn probe_connections(&self, guesses: &[EntryNumber], connections: &Connections) {
-        for &guess in guesses {
-            if let Some(entry) = self.entries.get(guess as usize)
-                && entry.plain == PortSlot::NONE
-                && let Some(program) = &entry.program
-            {
-                program.prefetch(connections);
-            }
-        }
-    }
-
-    #[inline]
-    fn probe_table(&self, table: &Buckets, words: &Words, keys: &[FlowKey], guesses: &mut [EntryNumber]) {
-        let mut hashes = [0; BATCH];
-        let mut left = false;
-        for ((hash, key), guess) in hashes.iter_mut().zip(keys).zip(&*guesses) {
-            if *guess == NO_ENTRY {
-                left = true;
-                *hash = words.hash(&self.seeds, key);
-                table.prefetch(*hash);
-            }
-        }
-        if !left {
-            return;
-        }
-        let long = words.count() > WORDS_AT_ONCE;
-        for (guess, &hash) in guesses.iter_mut().zip(&hashes) {
-            if *guess == NO_ENTRY
-                && let Some(number) = table.first(hash)
-            {
-                *guess = number;
-                let entry = &raw const self.entries[number as usize];
-                prefetch(entry);
-                if long {
-                    prefetch(entry.wrapping_byte_add(64));
-                }
-            }
-        }
-    }
-
-    /// Looks a packet's key up, first of all at a guess; `version` is the tables' current one.
-    #[inline]
-    pub fn confirm(&mut self, guess: EntryNumber, key: &FlowKey, version: u64) -> Found {
-        if let Some(entry) = self.entries.get(guess as usize) {
-            let mask = &mut self.masks[usize::from(entry.mask)];
-            if entry.is_good_at(version) && !entry.is_free() && entry.matches(&mask.words, key) {
-                mask.hits += 1;
-                return Found::Hit(guess);
-            }
-        }
-        self.lookup(key, version)
-    }
-
     /// Looks a packet's key up; `version` is the tables' current one.
+    #[inline(never)]
     pub fn lookup(&mut self, key: &FlowKey, version: u64) -> Found {
         let several = self.probed.len() > 2;
         let (mut exact, mut found) = (0, None);
@@ -293,7 +213,7 @@ impl Cache {
     }
 
     /// Counts a packet of so many bytes for an entry.
-    #[inline]
+    #[inline(always)]
     pub fn count(&mut self, number: EntryNumber, bytes: usize, now: u64) {
         let entry = &mut self.entries[number as usize];
         if entry.packets == 0 {
@@ -506,9 +426,21 @@ impl Cache {
     /// Likewise of so many entries, those first that have waited longest.
     pub fn flush_some(&mut self, count: usize) {
         let count = count.min(self.dirty.len());
-        for number in self.dirty.drain(..count) {
-            self.entries[number as usize].settle(&mut self.tables);
+        for numbers in self.dirty[..count].chunks(AT_ONCE) {
+            // What is settled lies at the end of a chain of pointers: each link is fetched for all before the next.
+            let places = || numbers.iter().map(|&number| &self.entries[number as usize]);
+            places().for_each(|entry| prefetch(&raw const entry.way));
+            let ways = || places().filter_map(|entry| entry.way.as_ref());
+            ways().for_each(|way| prefetch(Arc::as_ptr(way)));
+            ways().for_each(|way| prefetch(way.rules.as_ptr()));
+            let rules = || ways().flat_map(|way| way.rules.iter());
+            rules().for_each(|rule| prefetch(&raw const rule.counters));
+            rules().for_each(|rule| prefetch(Arc::as_ptr(&rule.counters)));
+            for &number in numbers {
+                self.entries[number as usize].settle(&mut self.tables);
+            }
         }
+        self.dirty.drain(..count);
     }
 
     /// Looks at up to `count` entries, going round, and removes those not used since `before`. Orders the
@@ -634,5 +566,8 @@ impl Drop for Cache {
         self.entries[..self.places].iter_mut().for_each(|entry| *entry = Entry::free());
     }
 }
+
+/// Entries whose counts are brought to the rules together.
+const AT_ONCE: usize = 16;
 
 const OF_ENTRIES: &str = "numbers are of entries that exist";

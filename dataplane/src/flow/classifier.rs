@@ -1,118 +1,85 @@
 //! The priority classifier of one flow table: given a key, the visible rule of the highest rank.
 //!
-//! Tuple space search: rules with the same mask share a *subtable*, a hash map from the masked values to
-//! the rules that have them. Subtables are tried in the order of their highest rank, and the search ends
-//! when no later one can hold anything better than what was found.
+//! **Tuples.** Tuple space search keeps a hash table for each mask that rules have, and probes all of them: right for
+//! the few masks of most tables, slow for the hundreds of an access list. Here, after TupleMerge (Daly et al., IEEE/ACM
+//! ToN 2019), a table has a *tuple*: bits that all its rules match at least. Rules of many masks share it, hashed by the
+//! bits of the tuple and compared by all of their own.
+//! - The first [`SEPARATE_MASKS`] masks get tuples of their own: so few probes are cheap, comparing is exact, and cache
+//!   entries consult no more than they must.
+//! - A rule of a further mask goes to the finest tuple that its mask has and that is at least as fine as its mask
+//!   *relaxed* (`relax.rs`: prefixes rounded down, ports left out); if there is none, the relaxed mask becomes one.
+//! - When more than [`COLLISIONS`] rules of different matches meet in one place of a table, those that can move to a
+//!   finer tuple: that of the bits that all of them match, or the mask of most of them. It costs what meets there.
 //!
-//! Of overlapping rules of one rank, which OpenFlow leaves undefined, the one that matches more bits wins, then
-//! one of a fixed order of matches: never does another rule, or the order in which they came, decide.
+//! Nothing depends on which tuple a rule is in but time. Where tuples have run out ([`TUPLES`]) rules stay where they
+//! collide. A mask remembers the tuples in which it has rules, so finding a rule again asks no others.
 //!
-//! Versions: a rule carries the version at which it appears and that at which it disappears. Readers ask
+//! **Order.** A rule's *standing* is its rank (priority, then owner), then how many bits it matches, then a fixed order
+//! of masks: of overlapping rules of one rank, which OpenFlow leaves undefined, the one that matches more bits wins, and
+//! never does another rule, or the order in which they came, decide. Tuples are tried in the order of their highest
+//! standing, and rules that meet in that of their own; the search ends when nothing that follows can stand higher than
+//! what was found.
+//!
+//! **Versions.** A rule carries the version at which it appears and that at which it disappears. Readers ask
 //! at the version of their batch, so that a bundle shows whole or not at all although it is put in piece
 //! by piece; what has disappeared for everyone is collected afterwards ([`Classifier::collect`]).
 //!
-//! What a search consults is reported: the masks of the subtables it tried, which is what a cache entry
-//! must match to be sure of the same answer.
+//! **Consulted** is, and reported, what the answer depends on: the tuples that were tried, and the masks of the rules
+//! that were compared, which the tuple's bits alone did not exclude. That is what a cache entry must match to be sure of
+//! the same answer.
 //!
 //! Not thread-safe by itself: `tables.rs` holds the lock.
 
-use super::key::{FlowKey, WORDS};
+use super::key::FlowKey;
+use super::matched::Match;
 use super::rule::{Owner, Rule};
-use foldhash::fast::FixedState;
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use crate::limits::classifier::{COLLISIONS, SEPARATE_MASKS, TUPLES};
+use foldhash::fast::{FixedState, RandomState};
+use relax::relaxed;
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use tuple::{Entry, Tuple};
 
-/// What decides between rules that match: priority, then the owner (manual first).
-type Rank = (u16, Owner);
+mod relax;
+#[cfg(test)]
+mod rule_sets;
+#[cfg(test)]
+mod tests;
+mod tuple;
 
-fn rank(rule: &Rule) -> Rank {
-    (rule.id.priority, rule.id.owner)
+/// A number that is higher for a rule that goes before others: priority (16 bits), owner (1), bits matched (11), a
+/// hash of the mask (36).
+type Standing = u64;
+
+fn standing(rule: &Rule, place: &Match, mask: u64) -> Standing {
+    let owner = u64::from(rule.id.owner == Owner::Manual);
+    u64::from(rule.id.priority) << 48 | owner << 47 | u64::from(place.bits()) << 36 | mask >> 28
 }
 
-/// A rule's place: its mask and masked values. A rule with an address set has one per member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Match {
-    /// No bits outside the mask.
-    pub value: FlowKey,
-    /// Which bits count.
-    pub mask: FlowKey,
+fn print(mask: &FlowKey) -> u64 {
+    FixedState::default().hash_one(mask)
 }
 
-impl Match {
-    /// The words of the value under its mask's non-zero words.
-    fn compact(&self) -> Box<[u64]> {
-        let words = self.mask.words().iter().zip(self.value.words());
-        words.filter(|&(&mask, _)| mask != 0).map(|(_, &value)| value).collect()
-    }
-}
-
-struct Entry {
-    rule: Arc<Rule>,
-    added: u64,
-    removed: u64,
-}
-
-impl Entry {
-    fn visible(&self, version: u64) -> bool {
-        self.added <= version && version < self.removed
-    }
-}
-
-struct Subtable {
-    mask: FlowKey,
-    /// How many bits it matches.
-    bits: u32,
-    /// Indexes of the mask's words that are not zero, with the words.
-    words: Box<[(u8, u64)]>,
-    /// How many entries of each rank, so that the highest is known after a removal.
-    ranks: BTreeMap<Rank, usize>,
-    /// By compact value; entries of one value by rank, highest first, then those without a set.
-    values: HashMap<Box<[u64]>, Vec<Entry>, FixedState>,
-}
-
-impl Subtable {
-    fn new(mask: FlowKey) -> Self {
-        let words = mask.words().iter().enumerate().filter(|&(_, &word)| word != 0);
-        Self {
-            mask,
-            bits: mask.words().iter().map(|word| word.count_ones()).sum(),
-            words: words.map(|(index, &word)| (index as u8, word)).collect(),
-            ranks: BTreeMap::new(),
-            values: HashMap::default(),
-        }
-    }
-
-    fn highest(&self) -> Option<Rank> {
-        self.ranks.last_key_value().map(|(&rank, _)| rank)
-    }
-
-    /// Whose rules win among those of one rank.
-    fn precedence(&self, other: &Self) -> Ordering {
-        other.bits.cmp(&self.bits).then_with(|| self.mask.words().cmp(other.mask.words()))
-    }
-
-    fn probe(&self, key: &FlowKey) -> Option<&Vec<Entry>> {
-        let mut compact = [0_u64; WORDS];
-        for (slot, &(index, mask)) in compact.iter_mut().zip(&self.words) {
-            *slot = key.words()[index as usize] & mask;
-        }
-        self.values.get(&compact[..self.words.len()])
-    }
+/// A mask that rules have.
+struct Shape {
+    print: u64,
+    /// Places with this mask.
+    places: usize,
+    /// Numbers of the tuples in which they are, and how many; rules to come go to the last one.
+    homes: Vec<(u32, usize)>,
 }
 
 /// See the module comment.
 #[derive(Default)]
 pub struct Classifier {
-    /// By highest rank, then by precedence.
-    subtables: Vec<Subtable>,
-    /// A hash of each one's mask, in the same order: finding a mask looks at these first.
-    prints: Vec<u64>,
-}
-
-fn print(mask: &FlowKey) -> u64 {
-    FixedState::default().hash_one(mask)
+    /// By number.
+    tuples: Vec<Option<Tuple>>,
+    /// Highest standing and number, in the order of search.
+    order: Vec<(Standing, u32)>,
+    shapes: HashMap<FlowKey, Shape, RandomState>,
+    /// People and tenants choose what rules match, and whoever sends packets what collides: the seed is a secret.
+    hasher: RandomState,
 }
 
 impl Classifier {
@@ -125,281 +92,239 @@ impl Classifier {
         consulted: &mut FlowKey,
         written: &FlowKey,
     ) -> Option<&Arc<Rule>> {
-        let mut best: Option<(&Entry, &Subtable)> = None;
-        let goes_before = |subtable: &Subtable, best: &Subtable| subtable.precedence(best) == Ordering::Less;
-        for subtable in &self.subtables {
-            if let Some((entry, of)) = best {
-                match Some(rank(&entry.rule)).cmp(&subtable.highest()) {
-                    Ordering::Greater => break,
-                    // Those of one highest rank stand in their precedence: none that follows goes before.
-                    Ordering::Equal if !goes_before(subtable, of) => break,
-                    Ordering::Equal | Ordering::Less => {}
+        let mut best: Option<&Entry> = None;
+        for &(highest, number) in &self.order {
+            if best.is_some_and(|best| best.standing > highest) {
+                break;
+            }
+            let tuple = self.tuple(number);
+            consulted.union_except(&tuple.mask, written);
+            let hash = tuple.hash_of_key(key, &self.hasher);
+            for entry in tuple.meeting(hash) {
+                if best.is_some_and(|best| !entry.goes_before(best)) {
+                    break;
+                }
+                if !entry.visible(version) {
+                    continue;
+                }
+                if entry.place.bits() > tuple.bits {
+                    entry.place.consult(consulted, written);
+                }
+                if entry.place.matches(key) {
+                    best = Some(entry);
+                    break;
                 }
             }
-            consulted.union_except(&subtable.mask, written);
-            let found = subtable.probe(key).and_then(|entries| entries.iter().find(|entry| entry.visible(version)));
-            if let Some(entry) = found
-                && best.is_none_or(|(best, of)| match rank(&entry.rule).cmp(&rank(&best.rule)) {
-                    Ordering::Greater => true,
-                    Ordering::Equal => goes_before(subtable, of),
-                    Ordering::Less => false,
-                })
-            {
-                best = Some((entry, subtable));
-            }
         }
-        best.map(|(entry, _)| &entry.rule)
+        best.map(|entry| &entry.rule)
     }
 
     /// Puts a rule in at a place, visible from `version` on.
     pub fn insert(&mut self, place: &Match, rule: Arc<Rule>, version: u64) {
-        let index = self.position(&place.mask).unwrap_or_else(|| {
-            self.subtables.push(Subtable::new(place.mask));
-            self.prints.push(print(&place.mask));
-            self.subtables.len() - 1
-        });
-        let subtable = &mut self.subtables[index];
-        let new = rank(&rule);
-        let rises = subtable.highest() < Some(new);
-        *subtable.ranks.entry(new).or_default() += 1;
-        let entries = subtable.values.entry(place.compact()).or_default();
-        let order =
-            |rule: &Rule| (std::cmp::Reverse(rank(rule)), rule.id.set.clone().map(|set| (set.set, set.field as i32)));
-        let own = order(&rule);
-        let at = entries.partition_point(|entry| order(&entry.rule) <= own);
-        entries.insert(at, Entry { rule, added: version, removed: u64::MAX });
-        if rises {
-            self.sort();
+        let mask = place.mask();
+        let home = match self.shapes.get(&mask) {
+            Some(shape) => shape.homes.last().expect("a mask has rules in some tuple").0,
+            None => self.home_of(&mask),
+        };
+        let shape =
+            self.shapes.entry(mask).or_insert_with(|| Shape { print: print(&mask), places: 0, homes: Vec::new() });
+        shape.places += 1;
+        match shape.homes.iter_mut().find(|(number, _)| *number == home) {
+            Some((_, count)) => *count += 1,
+            None => shape.homes.push((home, 1)),
+        }
+        let standing = standing(&rule, place, shape.print);
+        let tuple = self.tuples[home as usize].as_mut().expect("numbers are of tuples there are");
+        let hash = tuple.hash_of_place(place, &self.hasher);
+        let entry = Entry::new(standing, hash, place.clone(), rule, version);
+        let meeting = tuple.insert(entry);
+        self.rank(home);
+        if meeting > COLLISIONS {
+            self.split(home, hash);
         }
     }
 
     /// Lets the rule disappear from a place at `version`; false if it is not (or no longer) there.
     pub fn remove(&mut self, place: &Match, rule: &Arc<Rule>, version: u64) -> bool {
-        let entry = self.entries_mut(place).and_then(|entries| {
-            entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.rule, rule) && entry.removed == u64::MAX)
-        });
-        entry.is_some_and(|entry| {
-            entry.removed = version;
-            true
-        })
+        let Some(shape) = self.shapes.get(&place.mask()) else { return false };
+        for &(number, _) in &shape.homes {
+            let tuple = self.tuples[number as usize].as_mut().expect("numbers are of tuples there are");
+            let hash = tuple.hash_of_place(place, &self.hasher);
+            let wanted =
+                |entry: &Entry| Arc::ptr_eq(&entry.rule, rule) && entry.removed == u64::MAX && entry.place == *place;
+            if let Some(entry) = tuple.find_mut(hash, wanted) {
+                entry.removed = version;
+                return true;
+            }
+        }
+        false
     }
 
     /// Forgets what disappeared from a place at or before `version`.
     pub fn collect(&mut self, place: &Match, version: u64) {
-        let Some(index) = self.position(&place.mask) else { return };
-        let subtable = &mut self.subtables[index];
-        let compact = place.compact();
-        let Some(entries) = subtable.values.get_mut(&compact) else { return };
-        let highest = subtable.ranks.last_key_value().map(|(&rank, _)| rank);
-        let ranks = &mut subtable.ranks;
-        entries.retain(|entry| {
-            let gone = entry.removed <= version;
-            if gone {
-                let count = ranks.get_mut(&rank(&entry.rule)).expect("counted when it was put in");
-                *count -= 1;
-                if *count == 0 {
-                    ranks.remove(&rank(&entry.rule));
-                }
+        let mask = place.mask();
+        let Some(shape) = self.shapes.get_mut(&mask) else { return };
+        let mut changed = Vec::new();
+        for (number, count) in &mut shape.homes {
+            let tuple = self.tuples[*number as usize].as_mut().expect("numbers are of tuples there are");
+            let hash = tuple.hash_of_place(place, &self.hasher);
+            let gone = tuple.take(hash, |entry| entry.removed <= version && entry.place == *place).len();
+            if gone > 0 {
+                *count -= gone;
+                shape.places -= gone;
+                changed.push(*number);
             }
-            !gone
+        }
+        // The last one is where rules to come go, also if there are none at the time.
+        let last = shape.homes.last().map(|home| home.0);
+        shape.homes.retain(|&(number, count)| count > 0 || Some(number) == last);
+        if shape.places == 0 {
+            self.shapes.remove(&mask);
+        }
+        changed.into_iter().for_each(|number| self.settle(number));
+    }
+
+    fn tuple(&self, number: u32) -> &Tuple {
+        self.tuples[number as usize].as_ref().expect("numbers are of tuples there are")
+    }
+
+    /// The tuple for a mask that has no rules yet.
+    fn home_of(&mut self, mask: &FlowKey) -> u32 {
+        let relaxed = relaxed(mask);
+        let fits = |tuple: &Tuple| tuple.mask == *mask || tuple.mask.covers(&relaxed) && mask.covers(&tuple.mask);
+        let finest = |all: &Self, fits: &dyn Fn(&Tuple) -> bool| {
+            let numbers = all.order.iter().map(|&(_, number)| number).filter(|&number| fits(all.tuple(number)));
+            numbers.max_by_key(|&number| all.tuple(number).bits)
+        };
+        if self.order.len() < SEPARATE_MASKS {
+            return finest(self, &|tuple| tuple.mask == *mask).unwrap_or_else(|| self.add_tuple(*mask));
+        }
+        if let Some(number) = finest(self, &fits) {
+            return number;
+        }
+        if self.order.len() < TUPLES {
+            return self.add_tuple(relaxed);
+        }
+        finest(self, &|tuple| mask.covers(&tuple.mask)).unwrap_or_else(|| self.add_tuple(FlowKey::ZERO))
+    }
+
+    fn add_tuple(&mut self, mask: FlowKey) -> u32 {
+        let free = self.tuples.iter().position(Option::is_none);
+        let number = free.unwrap_or_else(|| {
+            self.tuples.push(None);
+            self.tuples.len() - 1
         });
-        if entries.is_empty() {
-            subtable.values.remove(&compact);
+        self.tuples[number] = Some(Tuple::new(mask));
+        self.order.push((0, number as u32));
+        number as u32
+    }
+
+    /// Moves a tuple to where its highest standing belongs.
+    fn rank(&mut self, number: u32) {
+        let highest = self.tuple(number).highest();
+        let mut at = self.order.iter().position(|&(_, own)| own == number).expect("every tuple is in the order");
+        self.order[at].0 = highest;
+        while at > 0 && self.order[at - 1].0 < highest {
+            self.order.swap(at - 1, at);
+            at -= 1;
         }
-        if subtable.highest() != highest {
-            if subtable.values.is_empty() {
-                self.subtables.remove(index);
-                self.prints.remove(index);
+        while at + 1 < self.order.len() && self.order[at + 1].0 > highest {
+            self.order.swap(at, at + 1);
+            at += 1;
+        }
+    }
+
+    /// After rules have gone from a tuple.
+    fn settle(&mut self, number: u32) {
+        if !self.tuple(number).is_empty() {
+            return self.rank(number);
+        }
+        // Masks whose next rules were to come here have none at all, or choose anew.
+        let mut homeless = false;
+        for shape in self.shapes.values_mut().filter(|shape| shape.homes.iter().any(|home| home.0 == number)) {
+            shape.homes.retain(|home| home.0 != number);
+            homeless |= shape.homes.is_empty();
+        }
+        debug_assert!(!homeless, "a mask has places in no tuple");
+        self.tuples[number as usize] = None;
+        self.order.retain(|&(_, own)| own != number);
+    }
+
+    /// Rules that meet in one place of a table go to a finer tuple, if there is one for them.
+    fn split(&mut self, number: u32, hash: u32) {
+        let tuple = self.tuple(number);
+        let mut masks: Vec<(FlowKey, usize)> = Vec::new();
+        for entry in tuple.meeting(hash) {
+            let mask = entry.place.mask();
+            match masks.iter_mut().find(|(own, _)| *own == mask) {
+                Some((_, count)) => *count += 1,
+                None => masks.push((mask, 1)),
             }
-            self.sort();
         }
-    }
-
-    fn sort(&mut self) {
-        let order =
-            |one: &Subtable, other: &Subtable| other.highest().cmp(&one.highest()).then_with(|| one.precedence(other));
-        if !self.subtables.is_sorted_by(|one, other| order(one, other).is_le()) {
-            self.subtables.sort_by(order);
-            self.prints = self.subtables.iter().map(|subtable| print(&subtable.mask)).collect();
+        let Some(mut common) = masks.iter().map(|(mask, _)| *mask).reduce(|common, mask| common.masked(&mask)) else {
+            return;
+        };
+        if common == tuple.mask {
+            let finer = masks.iter().filter(|(mask, count)| *mask != tuple.mask && *count > COLLISIONS / 2);
+            let Some((most, _)) = finer.max_by_key(|(_, count)| *count) else { return };
+            common = *most;
         }
+        let own = |&(_, number): &(Standing, u32)| self.tuple(number).mask == common;
+        let target = match self.order.iter().copied().find(own) {
+            Some((_, target)) => target,
+            None if self.order.len() < TUPLES => self.add_tuple(common),
+            None => return,
+        };
+        let source = self.tuples[number as usize].as_mut().expect("numbers are of tuples there are");
+        let moving = source.take(hash, |entry| entry.place.mask().covers(&common));
+        for mut entry in moving {
+            let shape = self.shapes.get_mut(&entry.place.mask()).expect("it has this place");
+            let from = shape.homes.iter().position(|home| home.0 == number).expect("it has this place there");
+            shape.homes[from].1 -= 1;
+            let had = shape.homes.iter().position(|home| home.0 == target);
+            let count = had.map_or(0, |at| shape.homes.remove(at).1);
+            shape.homes.retain(|&(_, count)| count > 0);
+            shape.homes.push((target, count + 1));
+            let tuple = self.tuples[target as usize].as_mut().expect("numbers are of tuples there are");
+            entry.hash = tuple.hash_of_place(&entry.place, &self.hasher);
+            tuple.insert(entry);
+        }
+        self.rank(target);
+        self.settle(number);
     }
 
-    fn position(&self, mask: &FlowKey) -> Option<usize> {
-        let wanted = print(mask);
-        (0..self.prints.len()).find(|&index| self.prints[index] == wanted && self.subtables[index].mask == *mask)
-    }
-
-    fn entries_mut(&mut self, place: &Match) -> Option<&mut Vec<Entry>> {
-        let index = self.position(&place.mask)?;
-        self.subtables[index].values.get_mut(&place.compact())
-    }
-
-    /// The rules at exactly this place that have not been removed.
-    pub fn at(&self, place: &Match) -> impl Iterator<Item = &Arc<Rule>> {
-        let index = self.position(&place.mask);
-        let entries = index.and_then(|index| self.subtables[index].values.get(&place.compact()));
-        entries.into_iter().flatten().filter(|entry| entry.removed == u64::MAX).map(|entry| &entry.rule)
+    /// The rule at exactly this place that is wanted and has not been removed.
+    #[must_use]
+    pub fn find(&self, place: &Match, wanted: impl Fn(&Rule) -> bool) -> Option<&Arc<Rule>> {
+        self.shapes.get(&place.mask())?.homes.iter().find_map(|&(number, _)| {
+            let tuple = self.tuple(number);
+            let mut meeting = tuple.meeting(tuple.hash_of_place(place, &self.hasher));
+            let found = meeting.find(|entry| entry.removed == u64::MAX && entry.place == *place && wanted(&entry.rule));
+            found.map(|entry| &entry.rule)
+        })
     }
 
     /// Every rule in every place, those not removed.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        let entries = self.subtables.iter().flat_map(|subtable| subtable.values.values()).flatten();
+        let entries = self.tuples.iter().flatten().flat_map(Tuple::entries);
         entries.filter(|entry| entry.removed == u64::MAX).map(|entry| &entry.rule)
     }
 
-    /// Whether a mask has a subtable.
+    /// Whether rules have this mask.
     #[must_use]
     pub fn has_mask(&self, mask: &FlowKey) -> bool {
-        self.position(mask).is_some()
+        self.shapes.contains_key(mask)
     }
 
-    /// How many subtables there are: the probes of a search in the worst case.
+    /// How many different masks rules have.
     #[must_use]
     pub fn masks(&self) -> usize {
-        self.subtables.len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flow::action::Instructions;
-    use crate::flow::rule::{Life, RuleId};
-    use proptest::prelude::*;
-
-    /// A rule over three small fields, so that random rules overlap often.
-    fn rule(priority: u16, owner: Owner, values: [u8; 3], masks: [u8; 3]) -> Arc<Rule> {
-        let (mut value, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
-        mask.ip_proto = masks[0];
-        mask.ip_tos = masks[1];
-        mask.registers[3] = [0, 0, 0, masks[2]];
-        value.ip_proto = values[0] & masks[0];
-        value.ip_tos = values[1] & masks[1];
-        value.registers[3] = [0, 0, 0, values[2] & masks[2]];
-        Arc::new(Rule {
-            id: RuleId { owner, table: 0, priority, value, mask, set: None },
-            instructions: Instructions::default(),
-            cookie: 0,
-            created: 0,
-            since: 0,
-            life: Life::default(),
-            counters: Arc::default(),
-        })
+        self.shapes.len()
     }
 
-    fn place(rule: &Rule) -> Match {
-        Match { value: rule.id.value, mask: rule.id.mask }
-    }
-
-    fn packet(values: [u8; 3]) -> FlowKey {
-        let mut key = FlowKey::ZERO;
-        key.ip_proto = values[0];
-        key.ip_tos = values[1];
-        key.registers[3] = [0, 0, 0, values[2]];
-        key
-    }
-
-    fn any_rule() -> impl Strategy<Value = (u16, bool, [u8; 3], [u8; 3])> {
-        let mask = prop_oneof![Just(0_u8), Just(0x0f), Just(0xff), Just(0x03)];
-        (0..6_u16, any::<bool>(), prop::array::uniform3(0..20_u8), prop::array::uniform3(mask))
-    }
-
-    proptest! {
-        /// The oracle is a linear scan over the rules visible at each version; and whatever agrees with
-        /// the packet on the consulted bits gets the same rule.
-        #[test]
-        fn finds_what_a_linear_scan_finds(
-            rules in prop::collection::vec(any_rule(), 1..40),
-            removed in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
-            packets in prop::collection::vec((prop::array::uniform3(0..20_u8), prop::array::uniform3(any::<u8>())), 1..40),
-        ) {
-            let mut classifier = Classifier::default();
-            let mut live: Vec<(Arc<Rule>, u64, u64)> = Vec::new();
-            for (version, &(priority, manual, values, masks)) in rules.iter().enumerate() {
-                let rule = rule(priority, if manual { Owner::Manual } else { Owner::Fabric }, values, masks);
-                classifier.insert(&place(&rule), rule.clone(), version as u64);
-                live.push((rule, version as u64, u64::MAX));
-            }
-            let mut version = rules.len() as u64;
-            for index in removed {
-                let at = index.index(live.len());
-                let expected = live[at].2 == u64::MAX;
-                prop_assert_eq!(classifier.remove(&place(&live[at].0), &live[at].0, version), expected);
-                if expected {
-                    live[at].2 = version;
-                    version += 1;
-                }
-            }
-            for version in [0, version / 2, version] {
-                for &(values, noise) in &packets {
-                    let key = packet(values);
-                    let mut consulted = FlowKey::ZERO;
-                    let found = classifier.lookup(&key, version, &mut consulted, &FlowKey::ZERO);
-                    let best = live.iter().filter(|(rule, added, removed)| {
-                        *added <= version && version < *removed && rule.id.value.matches(&key, &rule.id.mask)
-                    }).map(|(rule, _, _)| {
-                        let bits: u32 = rule.id.mask.words().iter().map(|word| word.count_ones()).sum();
-                        (rank(rule), bits, std::cmp::Reverse(*rule.id.mask.words()))
-                    }).max();
-                    let order = |rule: &Arc<Rule>| {
-                        let bits: u32 = rule.id.mask.words().iter().map(|word| word.count_ones()).sum();
-                        (rank(rule), bits, std::cmp::Reverse(*rule.id.mask.words()))
-                    };
-                    prop_assert_eq!(found.map(order), best);
-                    let mut other = packet(noise);
-                    for (word, (own, mask)) in other.words_mut().iter_mut().zip(key.words().iter().zip(consulted.words())) {
-                        *word = (*word & !mask) | (own & mask);
-                    }
-                    let again = classifier.lookup(&other, version, &mut FlowKey::ZERO.clone(), &FlowKey::ZERO);
-                    prop_assert_eq!(found.map(Arc::as_ptr), again.map(Arc::as_ptr));
-                }
-            }
-            for (rule, _, _) in &live {
-                classifier.collect(&place(rule), version);
-            }
-            prop_assert_eq!(classifier.rules().count(), live.iter().filter(|(_, _, removed)| *removed == u64::MAX).count());
-        }
-    }
-
-    #[test]
-    fn a_search_ends_when_nothing_better_can_follow() {
-        let mut classifier = Classifier::default();
-        for rule in [rule(10, Owner::Fabric, [6, 0, 0], [0xff, 0, 0]), rule(5, Owner::Fabric, [0, 1, 0], [0, 0xff, 0])]
-        {
-            classifier.insert(&place(&rule), rule.clone(), 0);
-        }
-        let mut consulted = FlowKey::ZERO;
-        assert!(classifier.lookup(&packet([6, 1, 0]), 0, &mut consulted, &FlowKey::ZERO).is_some());
-        assert_eq!((consulted.ip_proto, consulted.ip_tos), (0xff, 0));
-    }
-
-    #[test]
-    fn of_two_rules_of_one_priority_the_more_specific_wins_whatever_else_there_is() {
-        let wide = rule(10, Owner::Fabric, [6, 0, 0], [0xff, 0, 0]);
-        let narrow = rule(10, Owner::Fabric, [6, 1, 0], [0xff, 0xff, 0]);
-        // They lift the one or the other's mask to the front.
-        let others =
-            [rule(20, Owner::Fabric, [9, 0, 0], [0xff, 0, 0]), rule(20, Owner::Fabric, [9, 9, 0], [0xff, 0xff, 0])];
-        for order in [[&wide, &narrow], [&narrow, &wide]] {
-            for other in &others {
-                let mut classifier = Classifier::default();
-                for rule in order.into_iter().chain([other]) {
-                    classifier.insert(&place(rule), rule.clone(), 0);
-                }
-                let found = classifier.lookup(&packet([6, 1, 0]), 0, &mut FlowKey::ZERO.clone(), &FlowKey::ZERO);
-                assert!(Arc::ptr_eq(found.unwrap(), &narrow));
-            }
-        }
-    }
-
-    #[test]
-    fn a_manual_rule_goes_before_a_fabric_rule_of_its_priority() {
-        let mut classifier = Classifier::default();
-        for owner in [Owner::Manual, Owner::Fabric] {
-            let rule = rule(10, owner, [6, 0, 0], [0xff, 0, 0]);
-            classifier.insert(&place(&rule), rule.clone(), 0);
-        }
-        let found = classifier.lookup(&packet([6, 0, 0]), 0, &mut FlowKey::ZERO.clone(), &FlowKey::ZERO).unwrap();
-        assert_eq!(found.id.owner, Owner::Manual);
+    /// How many tuples there are: the probes of a search in the worst case.
+    #[must_use]
+    pub fn tuples(&self) -> usize {
+        self.order.len()
     }
 }

@@ -89,6 +89,8 @@ pub struct TunnelOutput {
     pub slot: PortSlot,
     /// The device it leaves by.
     pub underlay: PortSlot,
+    /// Our address.
+    pub source: Ipv4Addr,
     /// The remote end.
     pub destination: Ipv4Addr,
     /// The key.
@@ -225,6 +227,7 @@ impl Effect {
             Self::Tunnel(tunnel) => v1::OutputEffect {
                 tunnel_destination: tunnel.destination.octets().to_vec(),
                 tunnel_id: tunnel.id,
+                tunnel_source: tunnel.source.octets().to_vec(),
                 ..output(tunnel.port)
             },
         };

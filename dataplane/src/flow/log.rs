@@ -7,8 +7,8 @@
 //! passed; it is still good if none of them has a newer change, or if its packets disagree with every
 //! newer changed match on bits that all packets of the entry share.
 
-use super::classifier::Match;
 use super::key::FlowKey;
+use super::matched::Match;
 use crate::limits::{CHANGES_PER_PARTITION, COMPARISONS_PER_WALK, PARTITIONS};
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
@@ -58,8 +58,8 @@ pub struct ChangeLog {
 impl ChangeLog {
     /// Records that rules of this match changed at `version`, in a table partitioned by `field`.
     pub fn record(&mut self, changed: &Match, field: Field, version: u64) {
-        let exact = changed.mask.field(field).iter().all(|&byte| byte == 0xff);
-        let index = if exact { partition(changed.value.field(field)) } else { WILD };
+        let exact = changed.mask().field(field).iter().all(|&byte| byte == 0xff);
+        let index = if exact { partition(changed.value().field(field)) } else { WILD };
         self.last = version;
         let partition = self.partitions.entry(index).or_default();
         partition.last = version;
@@ -125,19 +125,22 @@ impl Work {
 }
 
 fn disagrees(changed: &Match, key: &FlowKey, stable: &FlowKey) -> bool {
-    let words = changed.value.words().iter().zip(changed.mask.words()).zip(key.words().iter().zip(stable.words()));
-    words.into_iter().any(|((value, mask), (key, stable))| (key ^ value) & mask & stable != 0)
+    changed.words().any(|(index, mask, value)| (key.words()[index] ^ value) & mask & stable.words()[index] != 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn on_port(port: u8, proto: u8) -> Match {
+    fn on_port(port: u8, proto: u8) -> (FlowKey, FlowKey) {
         let (mut value, mut mask) = (FlowKey::ZERO, FlowKey::ZERO);
         (value.in_port, mask.in_port) = ([0, 0, 0, port], [0xff; 4]);
         (value.ip_proto, mask.ip_proto) = (proto, 0xff);
-        Match { value, mask }
+        (value, mask)
+    }
+
+    fn changed((value, mask): (FlowKey, FlowKey)) -> Match {
+        Match::new(&value, &mask)
     }
 
     #[test]
@@ -146,23 +149,23 @@ mod tests {
         let entry = on_port(1, 6);
         let passed = Passed { table: 0, partition: Some(partition(&[0, 0, 0, 1])), others: false };
         let good = |log: &ChangeLog, since, stable: &FlowKey| {
-            log.unaffected(passed, since, &entry.value, stable, &mut Work::ONE_WALK.clone())
+            log.unaffected(passed, since, &entry.0, stable, &mut Work::ONE_WALK.clone())
         };
 
-        log.record(&on_port(2, 6), Field::InPort, 5);
-        assert!(good(&log, 4, &entry.mask), "another partition (or at least another port)");
-        log.record(&on_port(1, 17), Field::InPort, 6);
-        assert!(good(&log, 5, &entry.mask), "it disagrees on the protocol");
-        let mut port_only = entry.mask;
+        log.record(&changed(on_port(2, 6)), Field::InPort, 5);
+        assert!(good(&log, 4, &entry.1), "another partition (or at least another port)");
+        log.record(&changed(on_port(1, 17)), Field::InPort, 6);
+        assert!(good(&log, 5, &entry.1), "it disagrees on the protocol");
+        let mut port_only = entry.1;
         port_only.ip_proto = 0;
         assert!(!good(&log, 5, &port_only), "packets of the entry may have any protocol");
         assert!(good(&log, 6, &port_only), "nothing is newer");
-        log.record(&on_port(1, 6), Field::InPort, 7);
-        assert!(!good(&log, 6, &entry.mask), "it matches");
+        log.record(&changed(on_port(1, 6)), Field::InPort, 7);
+        assert!(!good(&log, 6, &entry.1), "it matches");
         let mut wild = on_port(0, 6);
-        (wild.value.in_port, wild.mask.in_port) = ([0; 4], [0; 4]);
-        log.record(&wild, Field::InPort, 8);
-        assert!(!good(&log, 7, &entry.mask), "a rule that leaves the port wild concerns every port");
+        (wild.0.in_port, wild.1.in_port) = ([0; 4], [0; 4]);
+        log.record(&changed(wild), Field::InPort, 8);
+        assert!(!good(&log, 7, &entry.1), "a rule that leaves the port wild concerns every port");
     }
 
     #[test]
@@ -171,11 +174,10 @@ mod tests {
         let entry = on_port(1, 6);
         let passed = Passed { table: 0, partition: Some(partition(&[0, 0, 0, 1])), others: false };
         for version in 1..=CHANGES_PER_PARTITION as u64 + 1 {
-            log.record(&on_port(1, 17), Field::InPort, version);
+            log.record(&changed(on_port(1, 17)), Field::InPort, version);
         }
-        let good = |log: &ChangeLog, since| {
-            log.unaffected(passed, since, &entry.value, &entry.mask, &mut Work::ONE_WALK.clone())
-        };
+        let good =
+            |log: &ChangeLog, since| log.unaffected(passed, since, &entry.0, &entry.1, &mut Work::ONE_WALK.clone());
         assert!(!good(&log, 0));
         assert!(good(&log, 1));
         log.record_all(None, 99);
@@ -188,17 +190,17 @@ mod tests {
         let entry = on_port(1, 6);
         for change in 0..PARTITIONS as u64 * 8 {
             let mut other = on_port(0, 17);
-            other.value.in_port = (2 + change as u32).to_be_bytes();
-            log.record(&other, Field::InPort, 5);
+            other.0.in_port = (2 + change as u32).to_be_bytes();
+            log.record(&changed(other), Field::InPort, 5);
         }
         // Packets of any port, so every partition's changes concern it.
         let passed = Passed { table: 0, partition: None, others: false };
         let mut work = Work::ONE_WALK;
-        assert!(!log.unaffected(passed, 4, &entry.value, &entry.mask, &mut work), "given up");
+        assert!(!log.unaffected(passed, 4, &entry.0, &entry.1, &mut work), "given up");
         assert_eq!(work.done(), COMPARISONS_PER_WALK);
         let own = Passed { partition: Some(partition(&[0, 0, 0, 1])), ..passed };
         let mut work = Work::ONE_WALK;
-        assert!(log.unaffected(own, 4, &entry.value, &entry.mask, &mut work));
+        assert!(log.unaffected(own, 4, &entry.0, &entry.1, &mut work));
         assert!((1..=CHANGES_PER_PARTITION).contains(&work.done()), "{work:?}");
     }
 }

@@ -14,8 +14,9 @@ pub mod connection;
 #[cfg(test)]
 mod tests;
 
-use super::action::{instructions_from_message, instructions_to_message};
+use super::action::{Instructions, instructions_from_message, instructions_to_message};
 use super::key::FlowKey;
+use super::matched::Match;
 use super::rule::{Life, Owner, Rule, RuleCounters, RuleId, SetMatch};
 use super::tables::{SetChange, TableSettings};
 use crate::limits::{ADDRESS_SET_MEMBERS, TABLES};
@@ -41,11 +42,23 @@ type Prefixes = Vec<(Ipv4Addr, u8)>;
 /// The first thing that is wrong with it; the field is relative to the rule.
 pub fn rule_from_message(message: &v1::Rule, now: u64) -> Result<Rule, Fault> {
     let id = rule_id_from_message(message)?;
-    let instructions = message.instructions.clone().unwrap_or_default();
-    let instructions = instructions_from_message(&instructions, &id).map_err(|fault| fault.within("instructions"))?;
+    let instructions = match &message.instructions {
+        Some(instructions) => {
+            instructions_from_message(instructions, &id).map_err(|fault| fault.within("instructions"))?
+        }
+        None => Instructions::default(),
+    };
     let life = life_from_message(message, id.owner)?;
     let counters = Arc::new(RuleCounters::default());
-    Ok(Rule { id, instructions, cookie: message.cookie, created: now, since: now, life, counters })
+    Ok(Rule {
+        id,
+        instructions: Arc::new(instructions),
+        cookie: message.cookie,
+        created: now,
+        since: now,
+        life,
+        counters,
+    })
 }
 
 /// When the rule of a message ends by itself.
@@ -93,7 +106,7 @@ pub fn rule_id_from_message(message: &v1::Rule) -> Result<RuleId, Fault> {
         )
     })?;
     let (value, mask, set) = match_from_message(&message.r#match)?;
-    Ok(RuleId { owner, table, priority, value, mask, set })
+    Ok(RuleId { owner, table, priority, matched: Match::new(&value, &mask), set })
 }
 
 /// Value, mask and address set of a rule's or filter's match: its fields without their place in a rule.
@@ -105,38 +118,38 @@ pub fn match_from_message(matches: &[v1::FieldMatch]) -> Result<(FlowKey, FlowKe
     let mut set: Option<SetMatch> = None;
     let mut rows: Vec<&'static FieldInfo> = Vec::with_capacity(matches.len());
     for (index, matched) in matches.iter().enumerate() {
-        let place = format!("match[{index}]");
-        let row = field_row(matched.field, &place)?;
+        let at = |fault: Fault| fault.within(&format!("match[{index}]"));
+        let row = field_row(matched.field, "").map_err(at)?;
         if rows.iter().any(|earlier| earlier.field == row.field) {
-            return Err(Fault::invalid(
+            return Err(at(Fault::invalid(
                 "duplicate_field",
-                place,
+                "",
                 format!("{} is matched twice", row.name),
                 "List each field at most once; combine the two into one value and mask.",
-            ));
+            )));
         }
         rows.push(row);
         if !matched.address_set.is_empty() {
-            let operand = set_operand(matched, row, &place)?;
+            let operand = set_operand(matched, row).map_err(at)?;
             if let Some(earlier) = set.replace(operand) {
-                return Err(Fault::invalid(
+                return Err(at(Fault::invalid(
                     "two_address_sets",
-                    place,
+                    "",
                     format!("the rule already matches address set {}", earlier.set),
                     "Match at most one address set in a rule; write one rule for each combination or go through two tables.",
-                ));
+                )));
             }
             continue;
         }
-        let (bits, counted) = operand(row, &matched.value, &matched.mask, &place)?;
-        if row.field == Field::InPort && counted == row.full_mask() {
-            port_number(u32::from_be_bytes([bits[0], bits[1], bits[2], bits[3]]), &format!("{place}.value"))?;
+        let (bits, counted) = operand(row, &matched.value, &matched.mask).map_err(at)?;
+        value.field_mut(row.field).copy_from_slice(bits);
+        mask.field_mut(row.field).copy_from_slice(counted);
+        if row.field == Field::InPort && mask.in_port == [0xff; 4] {
+            port_number(value.port(), "value").map_err(at)?;
         }
-        value.field_mut(row.field).copy_from_slice(&bits);
-        mask.field_mut(row.field).copy_from_slice(&counted);
     }
     for (index, row) in rows.iter().enumerate() {
-        prerequisites(row, &value, &mask, &format!("match[{index}]"))?;
+        prerequisites(row, &value, &mask).map_err(|fault| fault.within(&format!("match[{index}]")))?;
     }
     Ok((value, mask, set))
 }
@@ -159,7 +172,7 @@ pub fn to_message(rule: &Rule) -> v1::Rule {
 
 /// The match of a rule, in the order of the field table.
 fn match_to_message(id: &RuleId) -> Vec<v1::FieldMatch> {
-    let mut all = matches(&id.value, &id.mask);
+    let mut all = matches(&id.matched.value(), &id.matched.mask());
     if let Some(set) = &id.set {
         let position = |field: Field| FIELDS.iter().position(|row| row.field == field);
         let at = all.partition_point(|matched| position(matched.field()) < position(set.field));
@@ -204,7 +217,7 @@ pub fn fields(key: &FlowKey) -> Vec<v1::FieldMatch> {
     let mut mask = FlowKey::ZERO;
     for row in FIELDS.iter().filter(|row| present(row, key)) {
         if key.field(row.field).iter().any(|&byte| byte != 0) {
-            mask.field_mut(row.field).copy_from_slice(&row.full_mask());
+            mask.field_mut(row.field).copy_from_slice(row.full_mask());
         }
     }
     // What rules made of it is no field of its own.
@@ -373,8 +386,8 @@ pub(super) fn field_row(field: i32, place: &str) -> Result<&'static FieldInfo, F
     })
 }
 
-/// Value and mask of a match or set-field, both as wide as the field.
-pub(super) fn operand(row: &FieldInfo, value: &[u8], mask: &[u8], place: &str) -> Result<(Vec<u8>, Vec<u8>), Fault> {
+/// Value and mask of a match or set-field, both as wide as the field. Faults are relative to it.
+pub(super) fn operand<'a>(row: &'a FieldInfo, value: &'a [u8], mask: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Fault> {
     let full = row.full_mask();
     let wide = |bytes: &[u8], what: &str| {
         if bytes.len() == row.bytes {
@@ -382,7 +395,7 @@ pub(super) fn operand(row: &FieldInfo, value: &[u8], mask: &[u8], place: &str) -
         }
         Err(Fault::invalid(
             "bad_length",
-            format!("{place}.{what}"),
+            what,
             format!("the {what} of {} has {} bytes", row.name, bytes.len()),
             format!("Give {} bytes, big-endian.", row.bytes),
         ))
@@ -392,22 +405,22 @@ pub(super) fn operand(row: &FieldInfo, value: &[u8], mask: &[u8], place: &str) -
         wide(mask, "mask")?;
     }
     for (bytes, what) in [(value, "value"), (mask, "mask")] {
-        if bytes.iter().zip(&full).any(|(byte, full)| byte & !full != 0) {
+        if bytes.iter().zip(full).any(|(byte, full)| byte & !full != 0) {
             return Err(Fault::invalid(
                 "beyond_width",
-                format!("{place}.{what}"),
+                what,
                 format!("the {what} {} has bits beyond the {} bits of {}", hexadecimal(bytes), row.bits, row.name),
-                format!("Leave the upper bits zero: at most {}.", hexadecimal(&full)),
+                format!("Leave the upper bits zero: at most {}.", hexadecimal(full)),
             ));
         }
     }
     if mask.is_empty() {
-        return Ok((value.to_vec(), full));
+        return Ok((value, full));
     }
     if mask.iter().all(|&byte| byte == 0) {
         return Err(Fault::invalid(
             "empty_mask",
-            format!("{place}.mask"),
+            "mask",
             format!("the mask of {} has no bits", row.name),
             "Leave the field out, or leave the mask empty so that every bit counts.",
         ));
@@ -415,20 +428,20 @@ pub(super) fn operand(row: &FieldInfo, value: &[u8], mask: &[u8], place: &str) -
     if value.iter().zip(mask).any(|(value, mask)| value & !mask != 0) {
         return Err(Fault::invalid(
             "outside_mask",
-            format!("{place}.value"),
+            "value",
             format!("the value {} of {} has bits outside its mask {}", hexadecimal(value), row.name, hexadecimal(mask)),
             "Clear the bits that the mask leaves out.",
         ));
     }
-    Ok((value.to_vec(), mask.to_vec()))
+    Ok((value, mask))
 }
 
 /// An address set as the operand of a match.
-fn set_operand(matched: &v1::FieldMatch, row: &FieldInfo, place: &str) -> Result<SetMatch, Fault> {
+fn set_operand(matched: &v1::FieldMatch, row: &FieldInfo) -> Result<SetMatch, Fault> {
     if !matches!(row.field, Field::Ipv4Src | Field::Ipv4Dst) {
         return Err(Fault::invalid(
             "bad_address_set",
-            format!("{place}.address_set"),
+            "address_set",
             format!("{} cannot be matched with an address set", row.name),
             "Use address sets with ip_src and ip_dst only.",
         ));
@@ -436,17 +449,17 @@ fn set_operand(matched: &v1::FieldMatch, row: &FieldInfo, place: &str) -> Result
     if !matched.value.is_empty() || !matched.mask.is_empty() {
         return Err(Fault::invalid(
             "bad_address_set",
-            place,
+            "",
             format!("{} has both a value and an address set", row.name),
             "Give either a value or the name of a set.",
         ));
     }
-    name(&format!("{place}.address_set"), &matched.address_set)?;
+    name("address_set", &matched.address_set)?;
     Ok(SetMatch { field: row.field, set: matched.address_set.as_str().into() })
 }
 
 /// Refuses a field whose prerequisites the match does not have.
-pub(super) fn prerequisites(row: &FieldInfo, value: &FlowKey, mask: &FlowKey, place: &str) -> Result<(), Fault> {
+pub(super) fn prerequisites(row: &FieldInfo, value: &FlowKey, mask: &FlowKey) -> Result<(), Fault> {
     for required in row.prerequisites {
         let needed = info(required.field).expect("prerequisites name fields that exist");
         if required.values.is_empty() {
@@ -456,7 +469,7 @@ pub(super) fn prerequisites(row: &FieldInfo, value: &FlowKey, mask: &FlowKey, pl
             }
             return Err(Fault::invalid(
                 "missing_prerequisite",
-                place,
+                "",
                 format!("{} means nothing unless the packet has a VLAN tag", row.name),
                 "Match vlan_tci with bit 0x1000 set in value and mask.",
             ));
@@ -471,7 +484,7 @@ pub(super) fn prerequisites(row: &FieldInfo, value: &FlowKey, mask: &FlowKey, pl
         let values: Vec<String> = required.values.iter().map(shown).collect();
         return Err(Fault::invalid(
             "missing_prerequisite",
-            place,
+            "",
             format!("{} means nothing without an exact {}", row.name, needed.name),
             format!("Match {}={} as well.", needed.name, values.join(" or ")),
         ));

@@ -1,7 +1,7 @@
 //! Flow tables and the way of a packet through them; in reading order:
 //!
 //! - [`key`]: what can be matched; [`action`]: what can be done; [`message`]: rules, from and to the wire.
-//! - [`rule`], [`classifier`], [`state`], [`tables`]: rules, found by key, in tables that change
+//! - [`matched`], [`rule`], [`classifier`], [`state`], [`tables`]: rules, found by key, in tables that change
 //!   atomically; [`group`], [`groups`]: what rules share; [`log`]: what changed lately.
 //! - [`resolve`]: the walk of one packet; [`effect`]: what comes of it; [`trace`]: the same walk, written down.
 //! - [`statistics`]: packets by table.
@@ -17,6 +17,7 @@ pub mod group;
 pub mod groups;
 pub mod key;
 pub mod log;
+pub mod matched;
 pub mod members;
 pub mod message;
 pub mod own;

@@ -343,7 +343,7 @@ impl<'a> Walk<'a> {
 
     /// Carries out a rule's instructions in OpenFlow's order; gives the next table.
     fn execute(&mut self, rule: &Arc<Rule>, observer: &mut impl Observer) -> Result<Option<u8>, DropReason> {
-        let Instructions { apply, clear, write, metadata, goto } = &rule.instructions;
+        let Instructions { apply, clear, write, metadata, goto } = &*rule.instructions;
         for action in apply {
             self.apply(action, rule, observer)?;
         }

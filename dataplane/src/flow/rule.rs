@@ -1,7 +1,7 @@
 //! Rules: what is matched, what is done, who owns it, when it ends, what it has counted.
 
 use super::action::Instructions;
-use super::key::FlowKey;
+use super::matched::Match;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use weft_proto::v1::Field;
@@ -33,10 +33,8 @@ pub struct RuleId {
     pub table: u8,
     /// The highest wins.
     pub priority: u16,
-    /// The values; no bits outside the mask.
-    pub value: FlowKey,
-    /// Which bits count.
-    pub mask: FlowKey,
+    /// What it matches.
+    pub matched: Match,
     /// At most one address set besides.
     pub set: Option<SetMatch>,
 }
@@ -105,8 +103,8 @@ impl RuleCounters {
 pub struct Rule {
     /// Its identity.
     pub id: RuleId,
-    /// What it does.
-    pub instructions: Instructions,
+    /// What it does; rules that do the same may share it.
+    pub instructions: Arc<Instructions>,
     /// Names the object it came from.
     pub cookie: u64,
     /// When it was first added, microseconds of [`crate::clock`].

@@ -4,11 +4,12 @@
 //! A rule with an address set stands in its classifier once per member of the set; a change of the set
 //! adds and removes those places and nothing else.
 
-use super::classifier::{Classifier, Match};
+use super::classifier::Classifier;
 use super::group::{Group, GroupId};
 use super::groups::{Groups, group_partition};
 use super::key::FlowKey;
 use super::log::{ChangeLog, Passed, TOPOLOGY, Work, partition};
+use super::matched::Match;
 use super::members::{Member, Members};
 use super::rule::{Rule, RuleId};
 use super::tables::TableSettings;
@@ -112,8 +113,7 @@ impl FlowState {
         if let Some(set) = &id.set {
             return table.by_set.get(&set.set)?.get(id);
         }
-        let place = Match { value: id.value, mask: id.mask };
-        table.classifier.at(&place).find(|rule| rule.id == *id)
+        table.classifier.find(&id.matched, |rule| rule.id == *id)
     }
 
     /// Every rule of a table, in no order.
@@ -125,7 +125,7 @@ impl FlowState {
     /// The places a rule stands in.
     fn places(&self, id: &RuleId) -> Vec<Match> {
         match &id.set {
-            None => vec![Match { value: id.value, mask: id.mask }],
+            None => vec![id.matched.clone()],
             Some(set) => self
                 .sets
                 .get(&set.set)
@@ -324,7 +324,7 @@ impl FlowState {
 #[must_use]
 pub fn mask_of(id: &RuleId, length: u8) -> FlowKey {
     let set = id.set.as_ref().expect("only rules with a set have members' places");
-    let mut mask = id.mask;
+    let mut mask = id.matched.mask();
     let bits = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
     mask.field_mut(set.field).copy_from_slice(&bits.to_be_bytes());
     mask
@@ -332,10 +332,7 @@ pub fn mask_of(id: &RuleId, length: u8) -> FlowKey {
 
 fn place_of(id: &RuleId, (address, length): Member) -> Match {
     let set = id.set.as_ref().expect("only rules with a set have members' places");
-    let mut place = Match { value: id.value, mask: mask_of(id, length) };
-    place.value.field_mut(set.field).copy_from_slice(&address.octets());
-    for (byte, mask) in place.value.field_mut(set.field).iter_mut().zip(place.mask.field(set.field)) {
-        *byte &= mask;
-    }
-    place
+    let mut value = id.matched.value();
+    value.field_mut(set.field).copy_from_slice(&address.octets());
+    Match::new(&value, &mask_of(id, length))
 }

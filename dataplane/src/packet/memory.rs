@@ -16,6 +16,7 @@
 //!   not `Copy` outside this module's children, and so two owners never meet in one buffer.
 
 use crate::limits::{CHUNK_BYTES, DEPOT_BATCH, PORTS, RUN_BYTES};
+use crate::line::Line;
 use crate::port::PortSlot;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
@@ -51,6 +52,13 @@ pub(super) struct Link {
     pub length: u32,
 }
 
+/// Where workers leave free buffers for each other, by class.
+struct Depot {
+    batches: [Mutex<Vec<Vec<BufferId>>>; 2],
+    /// How many there are.
+    free: [AtomicUsize; 2],
+}
+
 /// The mapping, the side descriptors and the depot.
 pub struct Memory {
     base: NonNull<u8>,
@@ -59,10 +67,9 @@ pub struct Memory {
     runs: usize,
     /// One per buffer, touched only by the buffer's owner.
     links: Box<[UnsafeCell<Link>]>,
-    depot: [Mutex<Vec<Vec<BufferId>>>; 2],
-    free: [AtomicUsize; 2],
+    depot: Line<Depot>,
     /// Buffers that frames of each port slot hold, less what pools have not settled yet.
-    held: Box<[[AtomicI32; 2]]>,
+    held: Box<[Line<[AtomicI32; 2]>]>,
 }
 
 // SAFETY: the mapping and the links are reached only through a `Frame` or `BufferId`, which have one
@@ -107,8 +114,10 @@ impl Memory {
             chunks,
             runs,
             links: (0..chunks + runs).map(|_| UnsafeCell::new(Link::default())).collect(),
-            depot: [batches(0, chunks), batches(chunks, runs)],
-            free: [AtomicUsize::new(chunks), AtomicUsize::new(runs)],
+            depot: Line::new(Depot {
+                batches: [batches(0, chunks), batches(chunks, runs)],
+                free: [AtomicUsize::new(chunks), AtomicUsize::new(runs)],
+            }),
             held: (0..PORTS).map(|_| Default::default()).collect(),
         })))
     }
@@ -138,7 +147,7 @@ impl Memory {
     /// How many lie in the depot (those in workers' caches are not counted as free).
     #[must_use]
     pub fn free(&self, class: Class) -> usize {
-        self.free[class as usize].load(Ordering::Relaxed)
+        self.depot.free[class as usize].load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -175,13 +184,29 @@ impl Memory {
     }
 
     pub(super) fn take_batch(&self, class: Class) -> Option<Vec<BufferId>> {
-        let batch = self.depot[class as usize].lock().expect("no panic under the depot's lock").pop()?;
-        self.free[class as usize].fetch_sub(batch.len(), Ordering::Relaxed);
+        let batch = self.depot.batches[class as usize].lock().expect("no panic under the depot's lock").pop()?;
+        self.depot.free[class as usize].fetch_sub(batch.len(), Ordering::Relaxed);
         Some(batch)
     }
 
     pub(super) fn give_batch(&self, class: Class, batch: Vec<BufferId>) {
-        self.free[class as usize].fetch_add(batch.len(), Ordering::Relaxed);
-        self.depot[class as usize].lock().expect("no panic under the depot's lock").push(batch);
+        self.depot.free[class as usize].fetch_add(batch.len(), Ordering::Relaxed);
+        self.depot.batches[class as usize].lock().expect("no panic under the depot's lock").push(batch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::line::share_a_line;
+
+    /// What is read for every packet (where the mapping is, how it is cut) is not beside what workers write now and
+    /// then, nor one port's count beside another's.
+    #[test]
+    fn what_workers_write_lies_in_lines_of_its_own() {
+        let memory = Memory::map(64, 0).unwrap();
+        assert!(!share_a_line(&memory.depot, &memory.base) && !share_a_line(&memory.depot, &memory.chunks));
+        assert!(!share_a_line(&memory.depot, &memory.links) && !share_a_line(&memory.depot, &memory.held));
+        assert!(!share_a_line(&memory.held[1], &memory.held[2]));
     }
 }

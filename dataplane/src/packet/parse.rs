@@ -44,7 +44,7 @@ pub struct Layout {
     /// What follows IP and its extension headers, known or not; 0 if it is not IP or a later fragment.
     pub l4: u16,
     /// VLAN tags parsed: 0 to 2.
-    pub vlan_tags: u8,
+    pub vlan_tags: u32,
     /// One past the IP packet's last byte, by its own length; the frame's end for anything else.
     pub end: u32,
 }
@@ -66,21 +66,23 @@ struct Ordinary {
 /// (see [`Checksum::Partial`]) would be written over something that is not a checksum. Then the key means
 /// nothing.
 pub fn parse(frame: &Frame, in_port: u32, key: &mut FlowKey) -> Result<Layout, DropReason> {
+    let mut layout = Layout::default();
     *key = FlowKey::ZERO;
-    parse_over(frame, in_port, key)
+    parse_over(frame, in_port, key, &mut layout)?;
+    Ok(layout)
 }
 
 /// Likewise with a key that is all zero, or was filled by this function and has had nothing but tunnel fields set
-/// since: what most frames have no use for is not cleared again for each.
+/// since: what most frames have no use for is not cleared again for each. The layout is written where it is to stay.
 ///
 /// # Errors
 /// As [`parse`].
 #[inline(always)]
-pub fn parse_over(frame: &Frame, in_port: u32, key: &mut FlowKey) -> Result<Layout, DropReason> {
-    let layout = parse_bytes_over(frame.head(), frame.len(), in_port, key)?;
+pub fn parse_over(frame: &Frame, in_port: u32, key: &mut FlowKey, layout: &mut Layout) -> Result<(), DropReason> {
+    parse_bytes_over(frame.head(), frame.len(), in_port, key, layout)?;
     match frame.checksum {
-        Checksum::Partial { start, offset } if !is_honest(frame.head(), key, layout, start, offset) => Err(Malformed),
-        _ => Ok(layout),
+        Checksum::Partial { start, offset } if !is_honest(frame.head(), key, *layout, start, offset) => Err(Malformed),
+        _ => Ok(()),
     }
 }
 
@@ -113,12 +115,20 @@ fn is_honest(head: &[u8], key: &FlowKey, layout: Layout, start: u16, offset: u16
 /// # Errors
 /// `Truncated` and `Malformed`, as in the module comment.
 pub fn parse_bytes(bytes: &[u8], total: usize, in_port: u32, key: &mut FlowKey) -> Result<Layout, DropReason> {
+    let mut layout = Layout::default();
     *key = FlowKey::ZERO;
-    parse_bytes_over(bytes, total, in_port, key)
+    parse_bytes_over(bytes, total, in_port, key, &mut layout)?;
+    Ok(layout)
 }
 
 #[inline(always)]
-fn parse_bytes_over(bytes: &[u8], total: usize, in_port: u32, key: &mut FlowKey) -> Result<Layout, DropReason> {
+fn parse_bytes_over(
+    bytes: &[u8],
+    total: usize,
+    in_port: u32,
+    key: &mut FlowKey,
+    layout: &mut Layout,
+) -> Result<(), DropReason> {
     if let Some((ordinary, _)) = bytes.split_first_chunk::<{ size_of::<Ordinary>() }>() {
         let ordinary: &Ordinary = zerocopy::transmute_ref!(ordinary);
         let ip = &ordinary.ip;
@@ -151,12 +161,14 @@ fn parse_bytes_over(bytes: &[u8], total: usize, in_port: u32, key: &mut FlowKey)
             key.l4_src = ordinary.tcp.source.to_bytes();
             key.l4_dst = ordinary.tcp.destination.to_bytes();
             key.tcp_flags = tcp_flags;
-            return Ok(Layout { l3: L3 as u16, l4: L4 as u16, vlan_tags: 0, end: end as u32 });
+            *layout = Layout { l3: L3 as u16, l4: L4 as u16, vlan_tags: 0, end: end as u32 };
+            return Ok(());
         }
     }
     clear(key);
     key.in_port = in_port.to_be_bytes();
-    general(bytes, total, key)
+    *layout = Layout { end: total as u32, ..Layout::default() };
+    general(bytes, total, key, layout)
 }
 
 /// Clears what an earlier frame left. In the wide section only ARP and IPv6 write.
@@ -171,13 +183,12 @@ fn clear(key: &mut FlowKey) {
 
 /// Every frame, step by step.
 #[inline(never)]
-fn general(bytes: &[u8], total: usize, key: &mut FlowKey) -> Result<Layout, DropReason> {
+fn general(bytes: &[u8], total: usize, key: &mut FlowKey, layout: &mut Layout) -> Result<(), DropReason> {
     let ethernet: &Ethernet = view(bytes, 0).ok_or(Truncated)?;
     key.eth_dst = ethernet.destination;
     key.eth_src = ethernet.source;
     let mut kind = ethernet.eth_type.get();
     let mut l3 = Ethernet::BYTES;
-    let mut layout = Layout { end: total as u32, ..Layout::default() };
     while matches!(kind, eth_type::VLAN | eth_type::SERVICE_VLAN) && layout.vlan_tags < 2 {
         let tag: &VlanTag = view(bytes, l3).ok_or(Truncated)?;
         let tci = (tag.tci.get() | VLAN_PRESENT).to_be_bytes();
@@ -192,17 +203,16 @@ fn general(bytes: &[u8], total: usize, key: &mut FlowKey) -> Result<Layout, Drop
     }
     if kind < eth_type::LEAST {
         key.eth_type = eth_type::LLC.to_be_bytes();
-        return Ok(layout);
+        return Ok(());
     }
     key.eth_type = kind.to_be_bytes();
     layout.l3 = l3 as u16;
     match kind {
-        eth_type::IPV4 => ipv4(bytes, l3, total, key, &mut layout)?,
-        eth_type::IPV6 => ipv6(bytes, l3, total, key, &mut layout)?,
-        eth_type::ARP => arp(bytes, l3, key)?,
-        _ => {}
+        eth_type::IPV4 => ipv4(bytes, l3, total, key, layout),
+        eth_type::IPV6 => ipv6(bytes, l3, total, key, layout),
+        eth_type::ARP => arp(bytes, l3, key),
+        _ => Ok(()),
     }
-    Ok(layout)
 }
 
 fn arp(bytes: &[u8], l3: usize, key: &mut FlowKey) -> Result<(), DropReason> {

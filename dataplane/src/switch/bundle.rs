@@ -10,10 +10,8 @@ use crate::flow::group::{self, Group, GroupId};
 use crate::flow::message;
 use crate::flow::rule::{Owner, Rule, RuleId};
 use crate::flow::tables::{SetChange, TableSettings, Tables};
-use crate::limits::{BUNDLE_BYTES, BUNDLE_PARTS, RULES};
 use crate::meter::Meter;
 use crate::worker::Announcement;
-use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use tonic::Code;
@@ -21,8 +19,10 @@ use weft_proto::fault::Fault;
 use weft_proto::v1;
 
 mod announcements;
+mod parts;
 mod ports;
 
+pub use parts::{Parts, Whole};
 pub(super) use ports::check_spec;
 
 /// What a bundle comes to.
@@ -61,92 +61,18 @@ impl Plan {
     }
 }
 
-/// Collects the messages of one bundle, within bounds.
-#[derive(Default)]
-pub struct Parts {
-    parts: Vec<v1::Bundle>,
-    bytes: usize,
-}
-
-impl Parts {
-    /// Takes a message; gives the whole bundle's messages once it was the last.
-    ///
-    /// # Errors
-    /// There are too many; those that came so far are forgotten.
-    pub fn push(&mut self, part: v1::Bundle) -> Result<Option<Vec<v1::Bundle>>, Fault> {
-        self.bytes += part.encoded_len();
-        let more = part.more;
-        self.parts.push(part);
-        if self.parts.len() > BUNDLE_PARTS || self.bytes > BUNDLE_BYTES {
-            *self = Self::default();
-            return Err(Fault::invalid(
-                "bundle_too_large",
-                "",
-                format!("the bundle has more than {BUNDLE_PARTS} messages or {BUNDLE_BYTES} bytes"),
-                "Send messages of up to 1 MB each, and less in one bundle.",
-            )
-            .with_status(Code::ResourceExhausted));
-        }
-        Ok((!more).then(|| std::mem::take(self).parts))
-    }
-
-    /// Messages that wait for the rest.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.parts.len()
-    }
-
-    /// Whether none waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-}
-
-/// One bundle from its messages.
-///
-/// # Errors
-/// There are none.
-pub(super) fn merge(parts: Vec<v1::Bundle>) -> Result<v1::Bundle, Fault> {
-    let mut parts = parts.into_iter();
-    let Some(mut whole) = parts.next() else {
-        return Err(Fault::invalid("empty_bundle", "", "no bundle was sent", "Send at least one message."));
-    };
-    for part in parts {
-        whole.tables.extend(part.tables);
-        whole.add_ports.extend(part.add_ports);
-        whole.remove_ports.extend(part.remove_ports);
-        whole.set_address_sets.extend(part.set_address_sets);
-        whole.extend_address_sets.extend(part.extend_address_sets);
-        whole.shrink_address_sets.extend(part.shrink_address_sets);
-        whole.remove_address_sets.extend(part.remove_address_sets);
-        whole.add_rules.extend(part.add_rules);
-        whole.remove_rules.extend(part.remove_rules);
-        whole.origins.extend(part.origins);
-        whole.set_groups.extend(part.set_groups);
-        whole.remove_groups.extend(part.remove_groups);
-        whole.request_ids.extend(part.request_ids);
-        whole.announcements.extend(part.announcements);
-        whole.set_meters.extend(part.set_meters);
-        whole.remove_meters.extend(part.remove_meters);
-    }
-    whole.more = false;
-    Ok(whole)
-}
-
-/// Checks a bundle of `owner` against what is there.
+/// Checks a bundle against what is there.
 ///
 /// # Errors
 /// The first thing that is wrong; nothing is changed.
 ///
 /// `managed`: a controller numbers ports here too.
-pub(super) fn plan(
-    mut bundle: v1::Bundle,
-    owner: Owner,
-    managed: bool,
-    state: &State,
-    tables: &Tables,
-) -> Result<Plan, Fault> {
+pub(super) fn plan(mut whole: Whole, managed: bool, state: &State, tables: &Tables) -> Result<Plan, Fault> {
+    if !whole.has_begun() {
+        return Err(Fault::invalid("empty_bundle", "", "no bundle was sent", "Send at least one message."));
+    }
+    let rules = whole.take_rules();
+    let Whole { owner, mut bundle, .. } = whole;
     let position = (owner == Owner::Fabric).then_some((bundle.term, bundle.generation));
     if owner == Owner::Fabric {
         check_position(&bundle, state)?;
@@ -157,7 +83,8 @@ pub(super) fn plan(
     }
     let replace = replace != 0;
     let settings = settings(&bundle, replace && owner == Owner::Fabric, tables)?;
-    let (add, remove) = rules(&mut bundle, owner)?;
+    let (add, remove) = rules?;
+    each_once(&add)?;
     let set_groups = groups(&mut bundle, owner)?;
     let remove_groups = bundle.remove_groups.iter().map(|&number| (owner, number)).collect();
     let meters = meters::plan(&bundle, owner, replace, state, tables, (&add, &remove))?;
@@ -260,39 +187,18 @@ fn settings(bundle: &v1::Bundle, replace: bool, tables: &Tables) -> Result<Vec<T
     Ok(all)
 }
 
-fn rules(bundle: &mut v1::Bundle, owner: Owner) -> Result<(Vec<Rule>, Vec<RuleId>), Fault> {
-    if bundle.add_rules.len() > RULES {
-        return Err(Fault::invalid(
-            "limit_exceeded",
-            "add_rules",
-            format!("{} rules are more than the {RULES} of one switch", bundle.add_rules.len()),
-            "Send fewer.",
-        )
-        .with_status(Code::ResourceExhausted));
-    }
-    let now = crate::clock::now();
-    let mut add: Vec<Rule> = Vec::with_capacity(bundle.add_rules.len());
-    for (index, mut rule) in std::mem::take(&mut bundle.add_rules).into_iter().enumerate() {
-        let place = |fault: Fault| fault.within(&format!("add_rules[{index}]"));
-        own(&mut rule.owner, owner, "owner").map_err(place)?;
-        add.push(message::rule_from_message(&rule, now).map_err(place)?);
-    }
+/// Refuses a bundle that names a rule twice.
+fn each_once(add: &[Rule]) -> Result<(), Fault> {
     let mut seen = HashSet::with_capacity_and_hasher(add.len(), foldhash::fast::RandomState::default());
-    if let Some(index) = add.iter().position(|rule| !seen.insert(&rule.id)) {
-        return Err(Fault::invalid(
+    match add.iter().position(|rule| !seen.insert(&rule.id)) {
+        None => Ok(()),
+        Some(index) => Err(Fault::invalid(
             "duplicate_rule",
             format!("add_rules[{index}]"),
             "another rule of the bundle has the same table, priority and match",
             "Send one of them.",
-        ));
+        )),
     }
-    let mut remove = Vec::with_capacity(bundle.remove_rules.len());
-    for (index, mut rule) in std::mem::take(&mut bundle.remove_rules).into_iter().enumerate() {
-        let place = |fault: Fault| fault.within(&format!("remove_rules[{index}]"));
-        own(&mut rule.owner, owner, "owner").map_err(place)?;
-        remove.push(message::rule_id_from_message(&rule).map_err(place)?);
-    }
-    Ok((add, remove))
 }
 
 fn groups(bundle: &mut v1::Bundle, owner: Owner) -> Result<Vec<Group>, Fault> {

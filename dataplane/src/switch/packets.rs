@@ -4,6 +4,7 @@ use super::Switch;
 use crate::drop::DropReason;
 use crate::flow::action::{Action, Instructions, instructions_from_message};
 use crate::flow::key::FlowKey;
+use crate::flow::matched::Match;
 use crate::flow::message::port_number;
 use crate::flow::rule::{Life, Owner, Rule, RuleId};
 use crate::limits::{BATCH, PACKET_OUT_BYTES};
@@ -98,7 +99,7 @@ fn injected(packet: v1::PacketOut, exists: &impl Fn(u32) -> bool) -> Result<Inje
     // What fields an action may set, the packet itself says.
     let mut mask = FlowKey::ZERO;
     mask.words_mut().fill(u64::MAX);
-    let id = RuleId { owner: Owner::Manual, table: 0, priority: 0, value: key, mask, set: None };
+    let id = RuleId { owner: Owner::Manual, table: 0, priority: 0, matched: Match::new(&key, &mask), set: None };
     let message = v1::Instructions { apply_actions: actions, ..Default::default() };
     let actions = instructions_from_message(&message, &id)
         .map_err(|mut fault| {
@@ -131,7 +132,14 @@ fn injected(packet: v1::PacketOut, exists: &impl Fn(u32) -> bool) -> Result<Inje
         }
     }
     let instructions = Instructions { apply: actions, ..Instructions::default() };
-    let rule =
-        Rule { id, instructions, cookie: 0, created: 0, since: 0, life: Life::default(), counters: Arc::default() };
+    let rule = Rule {
+        id,
+        instructions: instructions.into(),
+        cookie: 0,
+        created: 0,
+        since: 0,
+        life: Life::default(),
+        counters: Arc::default(),
+    };
     Ok(Injected { in_port, bytes, course: Course::Actions(Arc::new(rule)) })
 }

@@ -4,7 +4,7 @@
 use super::Switch;
 use crate::connection::{Assumed, Contents};
 use crate::flow::group;
-use crate::flow::key::FlowKey;
+use crate::flow::matched::Match;
 use crate::flow::message::{self, owner_from_message};
 use crate::flow::resolve::{Connected, Packet};
 use crate::flow::rule::{Owner, Rule};
@@ -51,6 +51,7 @@ impl Switch {
                 cache_entries: report.cache_entries,
                 cache_masks: report.cache_masks,
                 busy_microseconds: report.busy_microseconds,
+                connections: report.connections,
             });
         }
         let (term, generation) = self.position();
@@ -311,8 +312,7 @@ fn traced(request: &v1::TraceRequest) -> Result<Traced, Fault> {
 struct Filter {
     table: Option<u8>,
     owner: Option<Owner>,
-    value: FlowKey,
-    mask: FlowKey,
+    matched: Match,
     set: Option<crate::flow::rule::SetMatch>,
     cookie: Option<u64>,
     strict: Option<u32>,
@@ -329,8 +329,7 @@ impl Filter {
         Ok(Self {
             table: table.transpose()?,
             owner: (request.owner != 0).then(|| owner_from_message(request.owner)).transpose()?,
-            value,
-            mask,
+            matched: Match::new(&value, &mask),
             set,
             cookie: request.cookie,
             strict: request.strict.then_some(request.priority),
@@ -340,16 +339,8 @@ impl Filter {
     fn selects(&self, rule: &Rule) -> bool {
         let id = &rule.id;
         let matched = match self.strict {
-            Some(priority) => {
-                u32::from(id.priority) == priority
-                    && (id.value, id.mask) == (self.value, self.mask)
-                    && id.set == self.set
-            }
-            None => {
-                id.mask.covers(&self.mask)
-                    && self.value.matches(&id.value, &self.mask)
-                    && (self.set.is_none() || id.set == self.set)
-            }
+            Some(priority) => u32::from(id.priority) == priority && id.matched == self.matched && id.set == self.set,
+            None => id.matched.covers(&self.matched) && (self.set.is_none() || id.set == self.set),
         };
         matched
             && self.table.is_none_or(|table| table == id.table)

@@ -23,7 +23,7 @@ use crate::handover::Links;
 use crate::limits::{BATCH, PORTS};
 use crate::meter::{Meter, MeterCounters};
 use crate::packet::memory::{Class, Memory};
-use crate::packet::parse::parse_bytes;
+use crate::packet::parse::{Layout, parse_bytes};
 use crate::packet::pool::Pool;
 use crate::port::{PortQueue, PortSlot, QueueCounters};
 use crate::topology::PortKind;
@@ -58,6 +58,8 @@ pub struct WorkerReport {
     pub cache_masks: u64,
     /// Time on the CPU.
     pub busy_microseconds: u64,
+    /// Connections now.
+    pub connections: u64,
     /// Drops by ingress port and reason, not zero.
     pub drops: Vec<(PortSlot, DropReason, u64)>,
     /// What outputs could not take, by output port and reason, not zero.
@@ -251,9 +253,9 @@ impl Worker {
     fn parse_traced(&mut self, in_port: u32, bytes: &[u8]) -> Option<Result<(FlowKey, Contents), DropReason>> {
         let PortKind::Device { slot, .. } = self.topology.ports.get(&in_port)?.kind else { return None };
         let mut frame = self.outgoing.pool.frame(slot, bytes)?;
-        let mut key = FlowKey::ZERO;
-        let parsed = self.parse(slot, &mut frame, &mut key);
-        let parsed = parsed.map(|(layout, _)| (key, Contents::read(frame.head(), &key, &layout)));
+        let (mut key, mut layout) = (FlowKey::ZERO, Layout::default());
+        let parsed = self.parse(slot, &mut frame, &mut key, &mut layout);
+        let parsed = parsed.map(|_| (key, Contents::read(frame.head(), &key, &layout)));
         self.outgoing.pool.free(frame);
         Some(parsed)
     }
@@ -287,6 +289,7 @@ impl Worker {
             cache_entries: self.cache.len() as u64,
             cache_masks: self.cache.masks() as u64,
             busy_microseconds: time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000,
+            connections: self.connections.len() as u64,
             drops: self.outgoing.outcomes.drops.iter().collect(),
             unsent: self.outgoing.outcomes.unsent.iter().collect(),
             branches: self.outgoing.outcomes.branches.iter().collect(),

@@ -240,7 +240,7 @@ fn whole<'a>(word: Word<'a>, name: Word<'a>, value: Word<'a>, context: Context) 
         if set.is_empty() {
             return Err(value.fault("bad_value", "the address set has no name", "Write it after the @, as in @web."));
         }
-        return Ok(entry(Masked::new(vec![0; row.bytes], row.full_mask()), set.to_owned()));
+        return Ok(entry(Masked::new(vec![0; row.bytes], row.full_mask().to_vec()), set.to_owned()));
     }
     if row.field == Field::InPort && matches!(value.text, "IN_PORT" | "in_port") {
         return Err(value.fault(
@@ -303,7 +303,7 @@ fn format_one(matched: &FieldMatch) -> Vec<String> {
     if !matched.address_set.is_empty() {
         return vec![format!("{}=@{}", row.name, matched.address_set)];
     }
-    let mask = if matched.mask.is_empty() { row.full_mask() } else { matched.mask.clone() };
+    let mask = if matched.mask.is_empty() { row.full_mask().to_vec() } else { matched.mask.clone() };
     if matched.value.len() == row.bytes
         && let (Some(number), Some(mask)) = (to_number(&matched.value), to_number(&mask))
         && let Some(parts) = as_parts(row.field, number, mask)

@@ -121,7 +121,8 @@ fn errors_in_groups_name_place_problem_and_remedy() {
         ("group_id=1", 11, "Add type=all, select, indirect or fast_failover"),
         ("group_id=1,type=selct", 17, "Did you mean \"select\"?"),
         ("group_id=1,group_id=2,type=all", 12, "given twice"),
-        ("group_id=4294967295,type=all", 10, "reserved"),
+        ("group_id=4294967295,type=all", 10, "there is no group 4294967295. Write 0 to 4294967040."),
+        ("group_id=99999999999,type=all", 10, "Write 0 to 4294967040."),
         ("group_id=1,type=all,buckt=output:1", 21, "Did you mean \"bucket\"?"),
         ("group_id=1,type=select,bucket=weight:0,output:1", 38, "Write 1 to 65535"),
         ("group_id=1,type=select,bucket=weight:5,weight:6,output:1", 40, "given twice"),
@@ -337,16 +338,16 @@ fn value_of(row: &'static FieldInfo) -> impl Strategy<Value = (Vec<u8>, Vec<u8>)
     let random = || proptest::collection::vec(any::<u8>(), bytes);
     let prefix = (1..=row.bits).prop_map(move |length| value::prefix_mask(length, bytes));
     let mask = prop_oneof![
-        3 => Just(row.full_mask()),
+        3 => Just(row.full_mask().to_vec()),
         1 => random(),
         1 => prefix,
-        1 => Just(row.full_mask()).prop_map(|mask| mask.iter().map(|byte| byte & 0x1f).collect()),
+        1 => Just(row.full_mask().to_vec()).prop_map(|mask| mask.iter().map(|byte| byte & 0x1f).collect()),
     ];
     (random(), mask).prop_map(move |(value, mask)| {
         let full = row.full_mask();
-        let mut mask: Vec<u8> = mask.iter().zip(&full).map(|(mask, full)| mask & full).collect();
+        let mut mask: Vec<u8> = mask.iter().zip(full).map(|(mask, full)| mask & full).collect();
         if mask.iter().all(|byte| *byte == 0) {
-            mask.clone_from(&full);
+            mask = full.to_vec();
         }
         let value = value.iter().zip(&mask).map(|(value, mask)| value & mask).collect();
         (value, if mask == full { Vec::new() } else { mask })

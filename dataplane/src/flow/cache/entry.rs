@@ -155,7 +155,7 @@ impl Entry {
     }
 
     /// Whether it is for the packets of this key; `words`: those of its mask.
-    #[inline]
+    #[inline(always)]
     pub fn matches(&self, words: &Words, key: &FlowKey) -> bool {
         let mut different = 0;
         for (place, value) in self.values.iter().enumerate() {
@@ -164,6 +164,7 @@ impl Entry {
         different == 0 && (words.count() == WORDS_AT_ONCE || self.matches_behind(words, key))
     }
 
+    #[inline(never)]
     fn matches_behind(&self, words: &Words, key: &FlowKey) -> bool {
         let values = self.behind.iter().chain(self.beyond.iter().flat_map(|beyond| beyond.iter()));
         (WORDS_AT_ONCE..words.count()).zip(values).all(|(place, value)| words.value(key, place) == *value)

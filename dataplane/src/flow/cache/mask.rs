@@ -48,9 +48,11 @@ impl Words {
 
     /// The word of a key at a place of the list, under the mask.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn value(&self, key: &FlowKey, place: usize) -> u64 {
-        key.words()[usize::from(self.indexes[place])] & self.masks[place]
+        // SAFETY: all indexes are those of words (`Words::of`, the only one to write them).
+        let word = unsafe { key.words().get_unchecked(usize::from(self.indexes[place])) };
+        word & self.masks[place]
     }
 
     /// A key that has these values.
@@ -66,7 +68,7 @@ impl Words {
     /// The hash of a key under the mask. Two words are multiplied to 128 bits whose halves are folded, as `foldhash`
     /// does it; the secrets keep whoever chooses the words from choosing a factor of zero.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn hash(&self, seeds: &Seeds, key: &FlowKey) -> u64 {
         let Seeds([start, other]) = *seeds;
         let pair = |hash: u64, place: usize| fold(hash ^ self.value(key, place), other ^ self.value(key, place + 1));

@@ -59,7 +59,7 @@ fn a_rule_becomes_keys_and_comes_back() {
         vec![set(Field::Ipv4Dst, &[10, 0, 0, 1]), wire(Wire::Output(v1::Output { port: 3 }))],
     );
     let engine = rule_from_message(&rule, 5).unwrap();
-    assert_eq!((engine.id.value.l4_dst, engine.id.mask.l4_dst), ([1, 0], [0xff, 0]));
+    assert_eq!((engine.id.matched.value().l4_dst, engine.id.matched.mask().l4_dst), ([1, 0], [0xff, 0]));
     assert_eq!((engine.created, engine.cookie, engine.id.table), (5, 7, 10));
     assert_eq!(to_message(&engine), canonical(rule));
 }
@@ -156,7 +156,7 @@ fn address_sets_stand_for_ipv4_addresses_only() {
     let rule = manual(with(ipv4(), in_set(Field::Ipv4Src, "web")), vec![]);
     let engine = rule_from_message(&rule, 0).unwrap();
     assert_eq!(engine.id.set.as_ref().map(|set| (set.field, &*set.set)), Some((Field::Ipv4Src, "web")));
-    assert_eq!(engine.id.mask.ipv4_src, [0; 4]);
+    assert_eq!(engine.id.matched.mask().ipv4_src, [0; 4]);
     assert_eq!(to_message(&engine), rule);
     let mut wrong = in_set(Field::Ipv4Src, "web");
     wrong.value = vec![10, 0, 0, 1];
@@ -385,9 +385,9 @@ prop_compose! {
     {
         let row = &FIELDS[index];
         let full = row.full_mask();
-        let mut mask: Vec<u8> = if exact { full.clone() } else { full.iter().zip(mask).map(|(full, mask)| full & mask).collect() };
+        let mut mask: Vec<u8> = if exact { full.to_vec() } else { full.iter().zip(mask).map(|(full, mask)| full & mask).collect() };
         if mask.iter().all(|&byte| byte == 0) {
-            mask = full;
+            mask = full.to_vec();
         }
         let value = mask.iter().zip(value).map(|(mask, value)| mask & value).collect();
         (row, value, mask)
@@ -447,7 +447,7 @@ proptest! {
     #[test]
     fn every_rule_comes_back_in_canonical_form(rule in random_rule()) {
         let engine = rule_from_message(&rule, 0).expect("the rule is right");
-        prop_assert!(engine.id.mask.covers(&engine.id.value));
+        prop_assert!(engine.id.matched.mask().covers(&engine.id.matched.value()));
         let back = to_message(&engine);
         prop_assert_eq!(&back, &canonical(rule));
         prop_assert_eq!(&canonical(back.clone()), &back);

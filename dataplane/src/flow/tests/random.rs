@@ -10,6 +10,7 @@ use crate::flow::action::{Action, CloneAction, Instructions, SetField};
 use crate::flow::cache::{Cache, Found};
 use crate::flow::effect::Effect;
 use crate::flow::key::FlowKey;
+use crate::flow::matched::Match;
 use crate::flow::program::Program;
 use crate::flow::resolve::{Resolution, Unobserved, resolve};
 use crate::flow::rule::{Life, Owner, Rule, RuleCounters, RuleId, SetMatch};
@@ -222,8 +223,22 @@ fn build(priority: usize, plan: &Plan, behaviour: &Behaviour) -> Rule {
         }),
         goto: goto(plan.table, behaviour.onward),
     };
-    let id = RuleId { owner: Owner::Fabric, table: plan.table, priority: priority as u16, value, mask, set };
-    Rule { id, instructions, cookie: 0, created: 0, since: 0, life: Life::default(), counters: Arc::default() }
+    let id = RuleId {
+        owner: Owner::Fabric,
+        table: plan.table,
+        priority: priority as u16,
+        matched: Match::new(&value, &mask),
+        set,
+    };
+    Rule {
+        id,
+        instructions: instructions.into(),
+        cookie: 0,
+        created: 0,
+        since: 0,
+        life: Life::default(),
+        counters: Arc::default(),
+    }
 }
 
 /// A packet's key from four values of each field; a few fields are usual more often than not.

@@ -1,6 +1,7 @@
 //! What the walk decides, and what it says it depends on.
 
 use super::{packet, rule, tables};
+use crate::flow::matched::Match;
 use crate::flow::resolve::Connected;
 use crate::flow::tables::{Change, SetChange};
 use weft_proto::text;
@@ -180,8 +181,10 @@ fn a_bundle_of_many_rules_is_quick() {
     let with = |number: u32, masks: u32| {
         let mut rule = rule("table=0,actions=output:2");
         rule.id.priority = (number % 1000) as u16;
-        rule.id.mask.metadata = (u64::from(number % masks) + 1).to_be_bytes();
-        (rule.id.mask.ipv4_dst, rule.id.value.ipv4_dst) = ([0xff; 4], number.to_be_bytes());
+        let (mut value, mut mask) = (rule.id.matched.value(), rule.id.matched.mask());
+        mask.metadata = (u64::from(number % masks) + 1).to_be_bytes();
+        (mask.ipv4_dst, value.ipv4_dst) = ([0xff; 4], number.to_be_bytes());
+        rule.id.matched = Match::new(&value, &mask);
         rule
     };
     for masks in [1, 500] {
@@ -216,12 +219,14 @@ fn sets_do_not_go_past_the_limits_of_masks_and_places() {
     let lengths = || (0..=32_u8).map(|length| ([0, 0, 0, 0].into(), length)).collect::<Vec<_>>();
     let naming = |number: u8, web: &str| {
         let mut rule = rule(&format!("table=0,ip,nw_src=@{web},actions=output:2"));
-        rule.id.mask.metadata[7] = number;
+        let mut mask = rule.id.matched.mask();
+        mask.metadata[7] = number;
+        rule.id.matched = Match::new(&rule.id.matched.value(), &mask);
         rule
     };
     let code = |change: Change| tables.commit(change).unwrap_err().code;
-    // Twenty masks are few, but each has every prefix length.
-    let add = || (1..=20).map(|number| naming(number, "web")).collect::<Vec<_>>();
+    // 130 masks are few, but each has every prefix length.
+    let add = || (1..=130).map(|number| naming(number, "web")).collect::<Vec<_>>();
     let sets = || vec![SetChange::Set("web".into(), lengths())];
     assert_eq!(code(Change { add: add(), sets: sets(), ..Change::default() }), "limit_exceeded");
     tables.commit(Change { add: add(), ..Change::default() }).unwrap();
@@ -235,7 +240,7 @@ fn sets_do_not_go_past_the_limits_of_masks_and_places() {
         rule
     });
     assert_eq!(code(Change { add: add.collect(), ..Change::default() }), "limit_exceeded");
-    assert_eq!((tables.count(), tables.read().places), (20, 0));
+    assert_eq!((tables.count(), tables.read().places), (130, 0));
     let one = naming(1, "many");
     tables.commit(Change { add: vec![one], ..Change::default() }).unwrap();
     let shrink = vec![SetChange::Shrink("many".into(), vec![([0, 0, 0, 7].into(), 32)])];

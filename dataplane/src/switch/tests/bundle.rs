@@ -128,12 +128,12 @@ fn digests_are_those_of_the_messages() {
 #[test]
 fn bundles_in_parts_are_one_bundle() {
     let bench = bench();
-    let mut parts = Parts::default();
+    let mut parts = Parts::new(Owner::Manual);
     let first = v1::Bundle { more: true, add_ports: vec![port(1)], ..Default::default() };
-    assert_eq!(parts.push(first).unwrap(), None);
+    assert!(parts.push(first).unwrap().is_none());
     let whole = parts.push(v1::Bundle { add_ports: vec![port(2)], ..Default::default() }).unwrap().unwrap();
     assert!(parts.is_empty());
-    bench.switch.apply(whole, Owner::Manual).unwrap();
+    bench.switch.apply_whole(whole).unwrap();
     assert_eq!(bench.port_numbers(), [1, 2]);
     let endless = || v1::Bundle { more: true, ..Default::default() };
     let fault = (0..=crate::limits::BUNDLE_PARTS).find_map(|_| parts.push(endless()).err());
