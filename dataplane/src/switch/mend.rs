@@ -68,6 +68,7 @@ impl Switch {
         for (number, loss) in losses {
             let Some(port) = state.ports.remove(number) else { continue };
             let mut fault = loss;
+            // An interface of the host may come back, and is waited for; what we made ourselves does not.
             let ours = !matches!(port.spec.kind, Some(Kind::AfXdp(_)));
             if ours {
                 fault.code = LOST.to_owned();
