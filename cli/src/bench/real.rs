@@ -103,6 +103,8 @@ impl Ends {
     fn around(place: &Place, middle: &str, name: &str) -> Result<Self> {
         let ends = Self { a: place.namespace(&format!("{name}-a"))?, b: place.namespace(&format!("{name}-b"))? };
         for (end, there, last) in [(&ends.a, "to-a", 1), (&ends.b, "to-b", 2)] {
+            // An earlier case's, whose other end's namespace may still be on its way out.
+            let _none = ip(&format!("-n {middle} link del {there}"));
             ip(&format!("-n {end} link add eth0 type veth peer name {there} netns {middle}"))?;
             // AF_XDP does not tell of unfinished checksums.
             run_inside(end, "ethtool -K eth0 tx off txvlan off")?;

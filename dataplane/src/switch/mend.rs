@@ -16,7 +16,7 @@ use std::sync::Arc;
 use weft_proto::fault::Fault;
 use weft_proto::v1::port_spec::Kind;
 
-/// The code of the fault of a lost port whose interface the switch makes.
+/// The code of the fault of a lost port, unless its interface is the host's.
 const LOST: &str = "port_lost";
 
 impl Switch {
