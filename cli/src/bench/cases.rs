@@ -194,8 +194,8 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "new-flows-tenant",
-        about: "first packets of 30k connections, the whole pipeline of a tenant",
-        measure: Measure::NewFlow(|| Scenario::new(shuffled(frames(30_000)), tenant()).once()),
+        about: "first packets of 40k connections, the whole pipeline of a tenant",
+        measure: Measure::NewFlow(|| Scenario::new(shuffled(frames(40_000)), tenant()).once()),
         at_most: 0.2,
     },
     Case { name: "100k-rules", about: "100k exact rules", measure: Measure::Rules(|| exact(100_000)), at_most: 0.1 },
