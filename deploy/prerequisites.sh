@@ -19,8 +19,8 @@ build_packages=(gcc libc6-dev make git)
 # ip, ethtool: links and namespaces. udhcpc, ping: the endpoints' programs.
 run_packages=(iproute2 ethtool iputils-ping udhcpc)
 # Traffic; other DHCP clients, and many of them at once (kea-admin has perfdhcp); another sender of ARP; another
-# switch; who looks at frames; who counts instructions.
-test_packages=(curl iperf3 isc-dhcp-client dhcpcd-base kea-admin iputils-arping openvswitch-switch tcpdump tshark valgrind)
+# switch; who looks at frames.
+test_packages=(curl iperf3 isc-dhcp-client dhcpcd-base kea-admin iputils-arping openvswitch-switch tcpdump tshark)
 # Virtual machines: another end of their queues; emulation, and libvirt without its services.
 test_packages+=(dpdk qemu-system-x86 libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients)
 # Their kernel, unless the machine has one of its own (in a container, say): without a hook that makes boot loaders use it.

@@ -1,6 +1,8 @@
 //! `weft-benches [--milliseconds N] [--rules FILE] [CASE…]`: what a packet costs, by case.
 //!
-//! `weft-benches --part NAME` does a part of the way again and again, for `tests/instructions.rs`.
+//! `weft-benches --part NAME` does a part of the way again and again, for callgrind:
+//! `valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*weft_benches_repeat*' …` tells the instructions of
+//! [`REPEATED`](weft_benches::parts::REPEATED) times.
 //!
 //! With `--rules` the rules of a file take the place of the case's.
 

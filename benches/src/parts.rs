@@ -1,5 +1,5 @@
 //! The parts of a packet's way, each ready to be done again and again: timed by `benches/parts.rs`, counted in
-//! instructions by `tests/instructions.rs`. Nothing here reads a clock or starts a thread.
+//! instructions by callgrind (`weft-benches --part NAME`). Nothing here reads a clock or starts a thread.
 
 use crate::frames::Flow;
 use crate::replay::Replay;
