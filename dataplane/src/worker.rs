@@ -363,27 +363,23 @@ impl Worker {
         // An earlier packet of the batch may have made the entry.
         let found = self.cache.lookup(&key, self.version);
         let missed = Missed { frame, key, layout, origin };
-        let missed = if let Found::Hit(entry) = found {
-            match self.run_if_good(entry, missed) {
-                Ok(()) => return self.cache.counters.hits += 1,
-                Err(missed) => missed,
-            }
-        } else {
-            missed
-        };
+        if let Found::Hit(entry) = found
+            && self.is_good(entry, &missed)
+        {
+            self.cache.counters.hits += 1;
+            return self.run_entry(entry, missed);
+        }
         self.cache.counters.misses += 1;
         if !self.credits.is_left(origin.ingress) {
             return self.outgoing.discard(missed.frame, DropReason::MissBudget);
         }
-        let mut missed = missed;
         if let Found::Stale(entry) = found {
             let mut work = Work::ONE_WALK;
             let good = self.cache.renew(entry, &missed.key, &self.tables.read(), self.version, &mut work);
             if good {
                 self.credits.charge_comparisons(origin.ingress, work.done());
-                match self.run_if_good(entry, missed) {
-                    Ok(()) => return,
-                    Err(not) => missed = not,
+                if self.is_good(entry, &missed) {
+                    return self.run_entry(entry, missed);
                 }
             }
         }
@@ -392,18 +388,18 @@ impl Worker {
         self.credits.charge(origin.ingress, clock::nanoseconds().saturating_sub(started));
     }
 
-    /// Runs the program of an entry, if it may be believed as far as connections go; otherwise gives the frame back.
-    fn run_if_good(&mut self, entry: EntryNumber, missed: Missed) -> Result<(), Missed> {
-        let Missed { frame, key, layout, origin } = &missed;
-        if !holds(self.cache.program(entry), *origin)
-            || !self.cache.program(entry).admits(frame, key, layout, &mut self.connections, self.now)
-        {
-            return Err(missed);
-        }
+    /// Whether an entry may be believed as far as connections go, for which a packet that it is good for is counted.
+    fn is_good(&mut self, entry: EntryNumber, missed: &Missed) -> bool {
+        let Missed { frame, key, layout, origin } = missed;
+        let program = self.cache.program(entry);
+        holds(program, *origin) && program.admits(frame, key, layout, &mut self.connections, self.now)
+    }
+
+    /// Runs the program of an entry that is good for the packet.
+    fn run_entry(&mut self, entry: EntryNumber, missed: Missed) {
         self.outgoing.capture_walk(|| self.cache.walk(entry, true));
         let Missed { frame, key, layout, .. } = missed;
         self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
-        Ok(())
     }
 
     /// Walks the tables with a packet for which the cache has nothing good.

@@ -208,10 +208,10 @@ impl Program {
                 }
             } else if step.teaches() {
                 learn(step, passing.key, egress);
-            } else if let Some(meter) = step.meter() {
-                if !egress.admit(meter, &frame) {
-                    return egress.discard(frame, DropReason::Meter);
-                }
+            } else if let Some(meter) = step.meter()
+                && !egress.admit(meter, &frame)
+            {
+                return egress.discard(frame, DropReason::Meter);
             }
         }
         if last.teaches() {

@@ -114,7 +114,7 @@ fn first_packets(case: &str, connections: u32) {
         let dropped: u64 = after.drops.iter().map(|(_, _, count)| count).sum();
         assert!(dropped == 0, "{:?}", after.drops);
         begun.push(busy(&before, &after) / f64::from(connections));
-        rig.worker.flush(&Filter::default());
+        assert!(rig.worker.flush(&Filter::default()) > 0, "connections were begun");
         removed.push(busy(&after, &rig.worker.report()) / f64::from(connections));
     }
     begun.sort_by(f64::total_cmp);
