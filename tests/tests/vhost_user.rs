@@ -177,7 +177,8 @@ fn a_guest_of_qemu_under_libvirt_speaks_with_a_tap_and_outlives_the_switch() {
         switch.add_port(1, &format!("vhost_user:mac={mac},mtu=1400"));
         switch.add_port(2, &format!("tap:eth0,netns={outside},mtu=1400"));
         switch.add_flows(&[
-            "priority=100,in_port=1,udp,udp_dst=67,actions=dhcp_reply(address=10.7.0.42/24,server=10.7.0.1,mac=02:00:00:00:07:01,mtu=1400,lease=600)",
+            "priority=40000,in_port=1,udp,udp_dst=67,actions=dhcp_reply(address=10.7.0.42/24,server=10.7.0.1,\
+             mac=02:00:00:00:07:01,mtu=1400,lease=600)",
             "in_port=1,actions=output:2",
             "in_port=2,actions=output:1",
         ]);
@@ -201,8 +202,10 @@ fn a_guest_of_qemu_under_libvirt_speaks_with_a_tap_and_outlives_the_switch() {
     for port in [&machine, &tap] {
         // 4 MiB are 3,112 segments of 1,348 bytes, acknowledgements aside.
         assert!(port.received_packets < 3000, "large segments do not cross whole: {port:?}");
-        assert_eq!((port.received_dropped, port.sent_dropped), (0, 0), "{port:?}");
+        assert_eq!(port.sent_dropped, 0, "{port:?}");
     }
+    // (What the kernel behind the TAP had sent before the guest was up went nowhere.)
+    assert_eq!(machine.received_dropped, 0, "{machine:?}");
 
     // The switch dies. The guest's driver does not notice: QEMU connects to the next one.
     first.program.crash();
