@@ -32,7 +32,7 @@ fn a_port_of_the_same_number_is_replaced_and_the_old_one_comes_back_if_that_fail
     other.kind = Some(Kind::Pcap(v1::PcapPort {
         receive_file: "x".to_owned(),
         transmit_file: "mem2".to_owned(),
-        repeat: false,
+        ..Default::default()
     }));
     bench.manual(v1::Bundle { add_ports: vec![other.clone()], ..Default::default() }).unwrap();
     bench.peer(1).send(frame(7)).unwrap();
