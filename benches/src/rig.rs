@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use weft_dataplane::drop::{DropCounters, DropReason};
 use weft_dataplane::egress::PuntSink;
 use weft_dataplane::flow::message;
+use weft_dataplane::flow::rule::Rule;
 use weft_dataplane::flow::tables::{Change, Tables};
 use weft_dataplane::handover::Links;
 use weft_dataplane::limits::BATCH;
@@ -27,7 +28,7 @@ const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const MEMORY: (usize, usize) = (8192, 64);
 
 /// Nobody listens for punted packets.
-struct Nobody;
+pub struct Nobody;
 
 impl PuntSink for Nobody {
     fn punt(&self, _packet: v1::PacketIn) -> Result<(), DropReason> {
@@ -74,7 +75,8 @@ impl Rig {
             let (frames, packets) = if number == 1 { (frames, packets) } else { (&[][..], 0) };
             rig.worker.add_queue(slot, Box::new(Replay::new(slot, frames, packets).map_err(failed)?));
         }
-        rig.tables.set_topology(topology());
+        let tunnelled = rules.iter().any(|rule| rule.contains("in_port=22"));
+        rig.tables.set_topology(topology(tunnelled));
         Ok(rig)
     }
 
@@ -83,12 +85,7 @@ impl Rig {
     /// # Errors
     /// Which is wrong.
     pub fn add_rules(&self, rules: &[String]) -> Result<(), String> {
-        let rule = |line: &String| {
-            let mut parsed = text::parse_rule(line).map_err(|fault| format!("{line}: {fault}"))?;
-            parsed.owner = v1::Owner::Manual.into();
-            message::rule_from_message(&parsed, 0).map_err(|fault| format!("{line}: {fault}"))
-        };
-        let add = rules.iter().map(rule).collect::<Result<_, _>>()?;
+        let add = rules.iter().map(|line| rule(line)).collect::<Result<_, _>>()?;
         self.tables.commit(Change { add, ..Change::default() }).map_err(|fault| fault.to_string())?;
         Ok(())
     }
@@ -116,24 +113,20 @@ impl Rig {
         between(&before, &after)
     }
 
-    /// Waits until all frames have come, and gives the last report.
-    #[must_use]
-    pub fn finish(self, packets: u64) -> WorkerReport {
-        let report = loop {
-            let report = self.worker.report();
-            if report.packets >= packets {
-                break report;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        self.worker.stop();
-        report
-    }
-
     /// Ends it.
     pub fn stop(self) {
         self.worker.stop();
     }
+}
+
+/// A rule in the text syntax.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn rule(line: &str) -> Result<Rule, String> {
+    let mut parsed = text::parse_rule(line).map_err(|fault| format!("{line}: {fault}"))?;
+    parsed.owner = v1::Owner::Manual.into();
+    message::rule_from_message(&parsed, 0).map_err(|fault| format!("{line}: {fault}"))
 }
 
 fn between(before: &WorkerReport, after: &WorkerReport) -> Measured {
@@ -148,7 +141,9 @@ fn between(before: &WorkerReport, after: &WorkerReport) -> Measured {
     }
 }
 
-fn topology() -> Topology {
+/// `tunnelled`: port 22 has an address, so that what comes in by port 1 is looked at for tunnel packets.
+#[must_use]
+pub fn topology(tunnelled: bool) -> Topology {
     let mut topology = Topology::default();
     for number in 1..=DEVICES {
         let kind = PortKind::Device { slot: PortSlot::new(number), up: true };
@@ -158,8 +153,7 @@ fn topology() -> Topology {
         [(20, Encapsulation::Vxlan(4789), 2), (21, Encapsulation::Gre, 2), (22, Encapsulation::Vxlan(4789), 1)]
     {
         let (slot, underlay) = (PortSlot::new(number), PortSlot::new(underlay));
-        // Two tunnels of a kind at one address would be one too many: the first has none of its own.
-        let locals = if number == 20 { Vec::new() } else { vec![LOCAL] };
+        let locals = if number == 22 && tunnelled { vec![LOCAL] } else { Vec::new() };
         let kind = PortKind::Tunnel { slot, locals, encapsulation, underlays: vec![underlay] };
         topology.ports.insert(number as u32, PortInfo { name: format!("tunnel{number}").into(), kind });
     }
