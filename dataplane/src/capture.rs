@@ -277,7 +277,7 @@ impl Captures {
         self.refused_at(place(frame), reason);
     }
 
-    /// Likewise one that lay at this [`place`].
+    /// Likewise one that lay at this `place`.
     pub fn refused_at(&mut self, place: usize, reason: DropReason) {
         let of_port = self.all.iter_mut().flat_map(|capture| &mut capture.staged[capture.of_port..]);
         of_port.filter(|staged| staged.place == place).for_each(|staged| staged.seen.reason = Some(reason));

@@ -1,4 +1,4 @@
-//! Memory of a front end: a guest's, mapped from the files that the front end hands over. With [`bus_error`] the only
+//! Memory of a front end: a guest's, mapped from the files that the front end hands over. With `bus_error` the only
 //! place of this port with `unsafe`.
 //!
 //! Nothing in there is believed, and it changes while it is looked at. So:
@@ -6,11 +6,9 @@
 //!   copy in our own memory, that is checked and then used: nothing is looked at twice.
 //! - Every address is looked up among the regions at each use; a length that leaves them is an error ([`Outside`]).
 //! - A region lies in its file when it is mapped. A file that is cut short later does not end the process: see
-//!   [`bus_error`].
+//!   `bus_error`.
 //!
 //! Regions are shared: a queue that still uses a table of memory keeps its mappings alive.
-//!
-//! [`bus_error`]: super::bus_error
 
 use super::bus_error::Watched;
 use crate::limits::vhost_user::{LARGEST_RING, REGIONS};

@@ -9,7 +9,7 @@
 //! - [`message`], [`session`]: what a front end says; one control thread for each port.
 //! - [`exchange`]: how rings come to workers and back.
 //! - [`queue`]: a worker's queue; [`ring`]: one virtqueue.
-//! - [`memory`], [`bus_error`]: the guest's memory.
+//! - [`memory`], `bus_error`: the guest's memory.
 //!
 //! Whom to believe. The *guest* writes rings and buffers: nothing in there is believed, and a ring that breaks the rules
 //! is stopped, counted (`bad_ring`) and logged; the worker and other ports never notice. The *front end* may open the
