@@ -3,6 +3,7 @@
 //!
 //! - [`frames`]: the packets.
 //! - [`case`](mod@case): which rules, which packets.
+//! - [`changes`]: what changes of rules cost packets.
 //! - [`replay`]: the ports.
 //! - [`rig`]: the worker between them, and its time on the CPU.
 //!
@@ -10,6 +11,7 @@
 //! processes, through each switch's own API.
 
 pub mod case;
+pub mod changes;
 pub mod frames;
 pub mod replay;
 pub mod rig;

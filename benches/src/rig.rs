@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use weft_dataplane::drop::{DropCounters, DropReason};
 use weft_dataplane::egress::PuntSink;
 use weft_dataplane::flow::message;
+use weft_dataplane::flow::rule::Rule;
 use weft_dataplane::flow::tables::{Change, Tables};
 use weft_dataplane::handover::Links;
 use weft_dataplane::limits::BATCH;
@@ -83,13 +84,18 @@ impl Rig {
     /// # Errors
     /// Which is wrong.
     pub fn add_rules(&self, rules: &[String]) -> Result<(), String> {
-        let rule = |line: &String| {
-            let mut parsed = text::parse_rule(line).map_err(|fault| format!("{line}: {fault}"))?;
-            parsed.owner = v1::Owner::Manual.into();
-            message::rule_from_message(&parsed, 0).map_err(|fault| format!("{line}: {fault}"))
-        };
-        let add = rules.iter().map(rule).collect::<Result<_, _>>()?;
+        let add = rules.iter().map(|line| rule(line)).collect::<Result<_, _>>()?;
         self.tables.commit(Change { add, ..Change::default() }).map_err(|fault| fault.to_string())?;
+        Ok(())
+    }
+
+    /// Removes a rule that was added.
+    ///
+    /// # Errors
+    /// It is wrong.
+    pub fn remove_rule(&self, line: &str) -> Result<(), String> {
+        let remove = vec![rule(line)?.id];
+        self.tables.commit(Change { remove, ..Change::default() }).map_err(|fault| fault.to_string())?;
         Ok(())
     }
 
@@ -134,6 +140,12 @@ impl Rig {
     pub fn stop(self) {
         self.worker.stop();
     }
+}
+
+fn rule(line: &str) -> Result<Rule, String> {
+    let mut parsed = text::parse_rule(line).map_err(|fault| format!("{line}: {fault}"))?;
+    parsed.owner = v1::Owner::Manual.into();
+    message::rule_from_message(&parsed, 0).map_err(|fault| format!("{line}: {fault}"))
 }
 
 fn between(before: &WorkerReport, after: &WorkerReport) -> Measured {

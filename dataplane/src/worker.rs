@@ -31,7 +31,7 @@ use crate::drop::DropReason;
 use crate::egress::Outgoing;
 use crate::flow::cache::{Cache, Found};
 use crate::flow::key::FlowKey;
-use crate::flow::log::Work;
+use crate::flow::log::{Recent, Work};
 use crate::flow::program::{Egress, Program};
 use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, resolve};
 use crate::flow::tables::{Progress, Tables};
@@ -96,6 +96,8 @@ pub struct Worker {
 
     /// The tables' version that the current batch sees, and what goes with it.
     version: u64,
+    /// What changed lately, as of that version.
+    recent: Recent,
     topology: Arc<Topology>,
     /// Our tunnel ends: address and kind to the tunnel port.
     tunnels: HashMap<(Ipv4Addr, Encapsulation), (u32, PortSlot)>,
@@ -195,7 +197,10 @@ impl Worker {
             return;
         }
         self.version = version;
-        let topology = self.tables.read().topology(version);
+        let state = self.tables.read();
+        self.recent.catch_up(state.logs(), version);
+        let topology = state.topology(version);
+        drop(state);
         if Arc::ptr_eq(&topology, &self.topology) {
             return;
         }
@@ -309,7 +314,14 @@ impl Worker {
     /// Runs the program that the cache has for a frame, or sets the frame aside.
     #[inline]
     fn look_up<const CAPTURED: bool>(&mut self, frame: Frame, key: &FlowKey, layout: Layout, origin: Origin) {
-        match self.cache.lookup(key, self.version) {
+        let found = match self.cache.lookup(key, self.version) {
+            // What has changed since mostly lies elsewhere.
+            Found::Stale(entry) if self.cache.renew(entry, key, &self.recent, &mut Work::AT_ONCE.clone()) => {
+                Found::Hit(entry)
+            }
+            found => found,
+        };
+        match found {
             Found::Hit(entry)
                 if holds(self.cache.program(entry), origin)
                     && self.cache.program(entry).admits(&frame, key, &layout, &mut self.connections, self.now) =>
@@ -386,19 +398,17 @@ impl Worker {
         }
         // An earlier packet of the batch may have made the entry.
         let found = self.cache.lookup(&key, self.version);
-        let state = self.tables.read();
         let (version, topology, now) = (self.version, &self.topology, self.now);
         let good = match found {
             Found::Hit(entry) => Some(entry),
             Found::Stale(entry) => {
                 let credit = &mut self.credits[origin.ingress.index()];
                 if !credit.is_left(self.rounds, self.active) {
-                    drop(state);
                     self.cache.counters.misses += 1;
                     return self.outgoing.discard(frame, DropReason::MissBudget);
                 }
                 let mut work = Work::ONE_WALK;
-                let good = self.cache.renew(entry, &key, &state, version, &mut work);
+                let good = self.cache.renew(entry, &key, &self.recent, &mut work);
                 // Otherwise it is charged as the walk that follows.
                 if good {
                     credit.spend(work.done());
@@ -422,13 +432,13 @@ impl Worker {
         self.cache.counters.misses += 1;
         let credit = &mut self.credits[origin.ingress.index()];
         if !credit.is_left(self.rounds, self.active) {
-            drop(state);
             return self.outgoing.discard(frame, DropReason::MissBudget);
         }
         credit.spend(COMPARISONS_PER_WALK);
         let bytes = frame.len();
         let contents = Contents::read(frame.head(), &key, &layout);
         let arrived = origin.hops == 0;
+        let state = self.tables.read();
         let walk = |connections: &Connections| {
             let view = View {
                 state: &state,

@@ -21,12 +21,11 @@
 
 use super::buckets::Buckets;
 use super::key::{FlowKey, WORDS};
-use super::log::{Passed, Work};
+use super::log::{Passed, Recent, Work};
 use super::program::Program;
 use super::resolve::Resolution;
 use super::rule::{Rule, RuleCounters};
 use super::shared::Shared;
-use super::state::FlowState;
 use super::statistics::TableStatistics;
 use crate::capture::Walk;
 use crate::limits::{CACHE_ENTRIES, CACHE_ENTRY_BYTES, CACHE_MASKS, CACHE_SPARE};
@@ -283,20 +282,14 @@ impl Cache {
         &entry.program
     }
 
-    /// Whether a stale entry is good at this version too, because nothing that changed since concerns
-    /// it; then it says so from now on. `work`: what that may cost, and did.
-    pub fn renew(
-        &mut self,
-        number: EntryNumber,
-        key: &FlowKey,
-        state: &FlowState,
-        version: u64,
-        work: &mut Work,
-    ) -> bool {
+    /// Whether a stale entry is good at the version of `recent` too, because nothing that changed since
+    /// concerns it; then it says so from now on. `work`: what that may cost, and did.
+    #[inline]
+    pub fn renew(&mut self, number: EntryNumber, key: &FlowKey, recent: &Recent, work: &mut Work) -> bool {
         let entry = self.entries[number as usize].as_mut().expect("numbers are of entries that exist");
-        let good = state.unaffected(&entry.way.passed, entry.version, key, &entry.way.stable, work);
+        let good = recent.unaffected(&entry.way.passed, entry.version, key, &entry.way.stable, work);
         if good {
-            entry.version = version;
+            entry.version = recent.version();
         }
         good
     }

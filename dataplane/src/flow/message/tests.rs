@@ -387,7 +387,7 @@ prop_compose! {
         let full = row.full_mask();
         let mut mask: Vec<u8> = if exact { full.to_vec() } else { full.iter().zip(mask).map(|(full, mask)| full & mask).collect() };
         if mask.iter().all(|&byte| byte == 0) {
-            mask = full;
+            mask = full.to_vec();
         }
         let value = mask.iter().zip(value).map(|(mask, value)| mask & value).collect();
         (row, value, mask)
