@@ -1,5 +1,5 @@
 # What a person types. Everything that is run or tested comes from one build, in the dev profile
-# (optimised, with debug assertions); only `make install` makes a release build.
+# (optimised, with debug assertions); only `make install` and `make bench` make a release build.
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -26,7 +26,7 @@ RUN_TESTS_AS_ROOT := --config 'target."cfg(all())".runner = ["sudo", "--preserve
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites run test check build release man install uninstall clean
+.PHONY: help prerequisites run test bench check build release man install uninstall clean
 
 help: ## this list
 	@printf 'Weft: a private cloud in Rust\n\n'
@@ -44,6 +44,12 @@ test: ## install what is missing, run every test (as root, in network namespaces
 	@deploy/prerequisites.sh test
 	$(CARGO) build $(CARGO_FLAGS) --workspace --bins --examples
 	$(CARGO) test $(CARGO_FLAGS) --workspace --no-fail-fast $(RUN_TESTS_AS_ROOT)
+
+# Cases and flags may be given: make bench BENCH="exact-rules tenant --pairs 21".
+bench: ## install Open vSwitch with DPDK, build for release, measure beside it (as root; some minutes)
+	@deploy/prerequisites.sh bench
+	$(CARGO) build $(CARGO_FLAGS) --release -p weft -p weft-dataplane --bins --example receive_and_discard
+	$(SUDO) $(TARGET)/release/weft bench $(BENCH)
 
 check: ## format, lints, documentation, fast tests: before every commit
 	@deploy/prerequisites.sh check

@@ -5,6 +5,7 @@
 #   deploy/prerequisites.sh build    … and install what building needs
 #   deploy/prerequisites.sh run      … and what the demo cloud needs
 #   deploy/prerequisites.sh test     … and what the tests need
+#   deploy/prerequisites.sh bench    what building needs, and the switches that the bench measures beside ours
 #
 # Safe to repeat: apt-get runs only if a package is missing. Needs root, or sudo, only then.
 set -euo pipefail
@@ -20,6 +21,13 @@ run_packages=(iproute2 ethtool iputils-ping udhcpc)
 # Traffic; other DHCP clients, and many of them at once (kea-admin has perfdhcp); another sender of ARP; another
 # switch; who looks at frames.
 test_packages=(curl iperf3 isc-dhcp-client dhcpcd-base kea-admin iputils-arping openvswitch-switch tcpdump tshark)
+# Virtual machines: another end of their queues; emulation, and libvirt without its services.
+test_packages+=(dpdk qemu-system-x86 libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients)
+# Their kernel, unless the machine has one of its own (in a container, say): without a hook that makes boot loaders use it.
+ls /boot/vmlinuz-* >/dev/null 2>&1 || test_packages+=(linux-image-cloud-amd64 tiny-initramfs)
+
+# Open vSwitch with DPDK, whose drivers come with it; testpmd.
+bench_packages=(iproute2 openvswitch-switch openvswitch-switch-dpdk dpdk-dev)
 
 say() { printf '%s\n' "$*" >&2; }
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
@@ -97,8 +105,9 @@ check) packages=() ;;
 build) packages=("${build_packages[@]}") ;;
 run) packages=("${build_packages[@]}" "${run_packages[@]}") ;;
 test) packages=("${build_packages[@]}" "${run_packages[@]}" "${test_packages[@]}") ;;
+bench) packages=("${build_packages[@]}" "${bench_packages[@]}") ;;
 *)
-    say "usage: $0 check|build|run|test"
+    say "usage: $0 check|build|run|test|bench"
     exit 2
     ;;
 esac

@@ -171,8 +171,8 @@ fn topology() -> Topology {
     {
         let (slot, underlay) = (PortSlot::new(number), PortSlot::new(underlay));
         // Two tunnels of a kind at one address would be one too many: the first has none of its own.
-        let local = (number != 20).then_some(LOCAL);
-        let kind = PortKind::Tunnel { slot, local, encapsulation, underlay };
+        let locals = if number == 20 { Vec::new() } else { vec![LOCAL] };
+        let kind = PortKind::Tunnel { slot, locals, encapsulation, underlays: vec![underlay] };
         topology.ports.insert(number as u32, PortInfo { name: format!("tunnel{number}").into(), kind });
     }
     let path = Path::Resolved {

@@ -71,6 +71,10 @@ impl From<Fault> for Failure {
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let mut fault = Fault::from_status(&status);
+        // What a person typed is an argument.
+        if fault.field == "weft-host" {
+            fault.field = "HOST".to_owned();
+        }
         if fault.problem.is_empty() {
             fault.problem = format!("the call failed ({:?})", status.code());
         }

@@ -4,6 +4,7 @@
 //! Every command asks over gRPC and holds no knowledge of its own: what it prints is what the
 //! controller or the switch said. Exit codes: 0 done, 1 refused or failed, 2 not understood.
 
+mod bench;
 mod capture;
 mod cloud;
 mod connect;
@@ -108,6 +109,10 @@ enum Command {
     Capture(capture::Arguments),
     /// Packets that rules hand to the controller, one line each, until interrupted.
     Punts(punts::Arguments),
+    /// What a packet costs here, beside Open vSwitch on the same traffic and rules: one table, in some minutes. As root.
+    ///
+    /// For example: weft bench, weft bench exact-rules tenant, weft bench --json figures.json
+    Bench(bench::Arguments),
     /// Completion for a shell, to be sourced.
     Completion(documentation::CompletionArguments),
     /// Writes the manual pages of all commands.
@@ -118,7 +123,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let output = output::Output { json: arguments.json };
     let connection = arguments.connection;
     match arguments.command {
-        Command::Up(_) | Command::Down(_) => unreachable!("main runs these, without a runtime"),
+        Command::Up(_) | Command::Down(_) | Command::Bench(_) => unreachable!("main runs these, without a runtime"),
         Command::Cloud(command) => cloud::run(command, &connection, output).await,
         Command::Status(arguments) => switch::status(arguments, &connection, output).await,
         Command::Flows(command) => flows::run(command, &connection, output).await,
@@ -163,6 +168,7 @@ fn main() -> ExitCode {
     match &arguments.command {
         Command::Up(arguments) => return weft_up::up(arguments),
         Command::Down(arguments) => return weft_up::down(arguments),
+        Command::Bench(measured) => return bench::main(measured, arguments.json),
         _ => {}
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -88,27 +88,31 @@ impl Table {
         }
     }
 
-    /// The lines of the table, and of its notes after an empty one.
+    /// The lines of the table, and of its notes after an empty one. On a terminal, one that is wider has its widest cells broken
+    /// between words, as far as words allow; elsewhere a row is a line.
     pub fn render(&self) -> String {
+        self.render_within(crate::screen::columns())
+    }
+
+    fn render_within(&self, columns: Option<usize>) -> String {
         let shown = |cell: &str| if cell.is_empty() { "-".to_owned() } else { cell.to_owned() };
         let numeric = |column: usize| self.rows.iter().all(|row| row[column].is_empty() || is_number(&row[column]));
         let right: Vec<bool> = (0..self.heads.len()).map(numeric).collect();
-        let widths: Vec<usize> = (0..self.heads.len())
-            .map(|column| {
-                let cells = self.rows.iter().map(|row| shown(&row[column]).chars().count());
-                cells.chain([self.heads[column].chars().count()]).max().unwrap_or(0)
-            })
-            .collect();
+        let widths = self.widths(columns.unwrap_or(usize::MAX - 2));
         let heads: Vec<String> = self.heads.iter().map(|head| head.to_uppercase()).collect();
         let mut text = String::new();
         for row in std::iter::once(&heads).chain(&self.rows) {
-            let mut line = String::new();
-            for (column, cell) in row.iter().enumerate() {
-                let (cell, width) = (shown(cell), widths[column]);
-                line += &if right[column] { format!("{cell:>width$}  ") } else { format!("{cell:width$}  ") };
+            let cells: Vec<Vec<String>> =
+                row.iter().zip(&widths).map(|(cell, &width)| broken(&shown(cell), width)).collect();
+            for number in 0..cells.iter().map(Vec::len).max().unwrap_or(0) {
+                let mut line = String::new();
+                for (column, cell) in cells.iter().enumerate() {
+                    let (cell, width) = (cell.get(number).map_or("", String::as_str), widths[column]);
+                    line += &if right[column] { format!("{cell:>width$}  ") } else { format!("{cell:width$}  ") };
+                }
+                text += line.trim_end();
+                text.push('\n');
             }
-            text += line.trim_end();
-            text.push('\n');
         }
         for (index, note) in self.notes.iter().enumerate() {
             text += if index == 0 { "\n" } else { "" };
@@ -117,6 +121,47 @@ impl Table {
         }
         text
     }
+}
+
+impl Table {
+    /// Of each column: what its cells need, or less if the table would be too wide.
+    fn widths(&self, most: usize) -> Vec<usize> {
+        let cells = |column: usize| {
+            self.rows.iter().map(move |row| row[column].as_str()).chain([self.heads[column]]).collect::<Vec<_>>()
+        };
+        let longest = |texts: Vec<&str>| texts.iter().map(|text| text.chars().count()).max().unwrap_or(0);
+        let columns = 0..self.heads.len();
+        let mut widths: Vec<usize> = columns.clone().map(|column| longest(cells(column))).collect();
+        let words = |column| cells(column).into_iter().flat_map(pieces).map(str::trim_end).collect();
+        let least: Vec<usize> = columns.map(|column| longest(words(column))).collect();
+        while widths.iter().map(|width| width + 2).sum::<usize>() > most + 2 {
+            let widest = (0..widths.len()).filter(|&column| widths[column] > least[column]);
+            match widest.max_by_key(|&column| widths[column]) {
+                Some(column) => widths[column] -= 1,
+                None => break,
+            }
+        }
+        widths
+    }
+}
+
+/// What a cell may be broken into: words, and what ends with a comma.
+fn pieces(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split_inclusive([' ', ','])
+}
+
+/// A cell in lines of at most this width, as far as its words allow.
+fn broken(cell: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for piece in pieces(cell) {
+        let last = lines.last_mut().expect("there is one at least");
+        if last.is_empty() || last.chars().count() + piece.trim_end().chars().count() <= width {
+            last.push_str(piece);
+        } else {
+            lines.push(piece.to_owned());
+        }
+    }
+    lines.iter().map(|line| line.trim_end().to_owned()).collect()
 }
 
 /// A count, or a rate: "12", "0.5", "1.2k".
@@ -152,6 +197,28 @@ mod tests {
         assert!(["7", "0.5", "1.2k", "99%"].into_iter().all(is_number));
         assert!(!["", "k", ".", "1.2.3", "192.0.2.1", "7a"].into_iter().any(is_number));
         assert_eq!(table.render(), "NAME         PACKETS  NOTE\nweb                7  ü\ndatabase  1234567890  -\n");
+    }
+
+    #[test]
+    fn a_table_is_no_wider_than_a_terminal_if_words_allow() {
+        let mut table = Table::new(&["name", "fault", "id"]);
+        let id = "0123456789abcdef0123456789abcdef0123";
+        table.row(vec![
+            "web".into(),
+            "the host refused it: its namespace is gone. Make it. ".repeat(2).trim().into(),
+            id.into(),
+        ]);
+        table.row(vec!["db".into(), String::new(), id.into()]);
+        assert_eq!(table.render_within(None).lines().count(), 3);
+        let text = table.render_within(Some(100));
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        let (first, second) = (text.lines().nth(1).unwrap(), text.lines().nth(2).unwrap());
+        assert!(first.starts_with("web   the host refused it:") && first.ends_with(id), "{text}");
+        assert!(second.starts_with("      ") && !second.contains(id), "{text}");
+        // One word is never broken.
+        let mut table = Table::new(&["id", "id"]);
+        table.row(vec![id.repeat(2), id.repeat(2)]);
+        assert!(table.render_within(Some(100)).lines().nth(1).unwrap().contains(&id.repeat(2)));
     }
 
     #[test]

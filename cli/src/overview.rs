@@ -67,6 +67,18 @@ fn render(at: &str, status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -
         ("ports", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }),
     ]);
     text.push('\n');
+    for host in hosts.iter().filter(|host| refuses(host)) {
+        let (problem, remedy) = host.fault.trim_end().rsplit_once(". ").unwrap_or((&host.fault, ""));
+        let generation = (host.acknowledged_generation, host.generation);
+        text += &format!(
+            "REFUSED: host {} does not take what it is sent, and goes on with generation {} of {}:\n    {}\n    {}\n\n",
+            host.name,
+            generation.0,
+            generation.1,
+            problem.trim_end_matches('.'),
+            if remedy.is_empty() { "See the switch's log." } else { remedy },
+        );
+    }
     if hosts.is_empty() {
         return text + "No hosts. Create one: weft host create NAME\n";
     }
@@ -78,10 +90,12 @@ fn render(at: &str, status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -
             if host.since_seconds == 0 && !host.connected { String::new() } else { duration(host.since_seconds) },
             generation(host),
             ports.iter().filter(|port| port.host_id == host.id).count().to_string(),
-            host.underlay_address.clone(),
+            crate::cloud::host::underlay(host),
             host.switch_version.clone(),
         ]);
-        table.note(&format!("host {}", host.name), &host.fault);
+        if !refuses(host) {
+            table.note(&format!("host {}", host.name), &host.fault);
+        }
         table.note(&format!("host {}", host.name), &host.note);
         for port in &host.ports {
             // What was made by hand is not among the cloud's ports.
@@ -103,9 +117,15 @@ fn render(at: &str, status: &ControllerStatus, hosts: &[Host], ports: &[Port]) -
     text + &table.render()
 }
 
+/// Whether it has refused its last bundle: nothing that is done in the cloud reaches it until that is mended.
+fn refuses(host: &Host) -> bool {
+    host.connected && !host.fault.is_empty()
+}
+
 /// Whether it is there.
 fn state(host: &Host) -> &'static str {
-    match (host.connected, host.underlay_address.is_empty()) {
+    match (host.connected, host.underlay_addresses.is_empty()) {
+        (true, _) if refuses(host) => "connected, REFUSES",
         (true, _) => "connected",
         (false, true) => "never connected",
         (false, false) => "disconnected",
@@ -126,6 +146,12 @@ mod tests {
 
     #[test]
     fn the_overview_names_hosts_ports_and_faults() {
+        let address = |address: &str, down| weft_proto::v1::UnderlayAddress {
+            address: address.into(),
+            interface: "eth1".into(),
+            mtu: 1500,
+            down,
+        };
         let host = |name: &str, connected, acknowledged| Host {
             id: name.into(),
             name: name.into(),
@@ -133,7 +159,7 @@ mod tests {
             generation: 7,
             acknowledged_generation: acknowledged,
             since_seconds: 61,
-            underlay_address: "192.0.2.1".into(),
+            underlay_addresses: vec![address("192.0.2.1", false), address("198.51.100.1", true)],
             switch_version: "0.1.0".into(),
             ..Host::default()
         };
@@ -155,14 +181,19 @@ running for  0s
 term         3
 ports        2 ACTIVE, 1 ERROR
 
-HOST  STATE         SINCE  GENERATION   PORTS  UNDERLAY   SWITCH
-a     connected     1m 1s  7                3  192.0.2.1  0.1.0
-b     disconnected  1m 1s  5, 2 behind      0  192.0.2.1  0.1.0
+HOST  STATE         SINCE  GENERATION   PORTS  UNDERLAY                      SWITCH
+a     connected     1m 1s  7                3  192.0.2.1, 198.51.100.1 down  0.1.0
+b     disconnected  1m 1s  5, 2 behind      0  192.0.2.1, 198.51.100.1 down  0.1.0
 
 host b: bundle: it is odd. Even it.
 port z: failed: no namespace. Create it.
 ";
         assert_eq!(render("http://c", &status, &[host("a", true, 7), broken], &ports), expected);
+        let refusing = Host { fault: "bad_port: add_ports[0]: it is odd. Even it.".into(), ..host("c", true, 5) };
+        let text = render("", &status, &[refusing], &[]);
+        let loud = "\nREFUSED: host c does not take what it is sent, and goes on with generation 5 of 7:\n    \
+                    bad_port: add_ports[0]: it is odd\n    Even it.\n";
+        assert!(text.contains(loud) && text.contains("connected, REFUSES"), "{text}");
         let many: Vec<Port> = (0..12).map(|number| port(&number.to_string(), "ERROR", "It broke.")).collect();
         let text = render("", &status, &[host("a", true, 7)], &many);
         assert!(text.ends_with("port 9: It broke.\nnot shown: 2 faults of ports, see \"weft port list\"\n"), "{text}");

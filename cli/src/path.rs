@@ -43,6 +43,11 @@ pub struct Question {
 
 impl Question {
     fn request(self, from: String) -> Result<TracePathRequest, Fault> {
+        if self.to.is_none() && self.protocol.as_deref() != Some("dhcp") {
+            let remedy =
+                "Say where to: --to 10.0.0.5 or --to 10.0.0.5:443; or follow its DHCP request: --protocol dhcp.";
+            return Err(Fault::invalid("missing_field", "--to", "--from needs a destination", remedy));
+        }
         let to = self.to.unwrap_or_default();
         let (address, port) = match to.split_once(':') {
             Some((address, port)) => (address, port.parse::<u16>().ok().filter(|port| *port > 0)),

@@ -1,13 +1,13 @@
 //! Kinds of ports as they are written: `tap:web-1,netns=web`, `af_xdp:eth1,queues=2,all`,
-//! `vxlan:local=192.0.2.1`, `gre`, `pcap:rx=in.pcap,tx=out.pcap`.
+//! `vhost_user:/run/vm.sock,queues=2`, `vxlan:local=192.0.2.1`, `gre`, `pcap:rx=in.pcap,tx=out.pcap`.
 
 use weft_proto::fault::Fault;
 use weft_proto::text::{format_ip, format_mac, parse_mac};
 use weft_proto::v1::port_spec::Kind;
-use weft_proto::v1::{AfXdpMode, AfXdpPort, GrePort, PcapPort, PortSpec, TapPort, TunnelPort};
+use weft_proto::v1::{AfXdpMode, AfXdpPort, GrePort, PcapPort, PortSpec, TapPort, TunnelPort, VhostUserPort};
 
-const FORMS: &str = "Write tap:NAME[,netns=N][,mac=M][,mtu=N], af_xdp:IF[,queues=N][,mode=native|generic][,all][,address=IP ...], \
-                     vxlan[:local=IP][,port=N][,underlay=N], gre[:local=IP][,underlay=N] or pcap:rx=FILE,tx=FILE.";
+const FORMS: &str = "Write tap:NAME[,netns=N][,mac=M][,mtu=N], vhost_user[:SOCKET][,mac=M][,mtu=N][,queues=N], af_xdp:IF[,queues=N][,mode=native|generic][,all][,address=IP ...], \
+                     vxlan[:local=IP][,port=N][,underlay=N], gre[:local=IP][,underlay=N] or pcap:rx=FILE[,repeat],tx=FILE.";
 
 /// The longest name of a network interface, bytes.
 const INTERFACE_NAME: usize = 15;
@@ -22,6 +22,7 @@ pub fn parse(text: &str) -> Result<Kind, Fault> {
     let words: Vec<&str> = rest.split(',').filter(|word| !word.is_empty()).collect();
     match kind {
         "tap" => tap(&words),
+        "vhost_user" => vhost_user(&words),
         "af_xdp" => af_xdp(&words),
         "vxlan" => vxlan(&words),
         "gre" => gre(&words),
@@ -68,6 +69,12 @@ fn address(name: &str, value: &str) -> Result<Vec<u8>, Fault> {
     Ok(address.octets().to_vec())
 }
 
+fn mac(value: &str) -> Result<Vec<u8>, Fault> {
+    let mac = parse_mac(value);
+    let mac = mac.ok_or_else(|| fault(format!("mac is \"{value}\""), "Write six bytes, as in 02:00:00:00:00:01."))?;
+    Ok(mac.to_vec())
+}
+
 fn unknown(kind: &str, name: &str) -> Fault {
     fault(format!("{kind} has no setting \"{name}\""), FORMS)
 }
@@ -78,16 +85,28 @@ fn tap(words: &[&str]) -> Result<Kind, Fault> {
     for (name, value) in settings {
         match name {
             "netns" => port.netns = value.to_owned(),
-            "mac" => {
-                let mac = parse_mac(value)
-                    .ok_or_else(|| fault(format!("mac is \"{value}\""), "Write six bytes, as in 02:00:00:00:00:01."))?;
-                port.mac = mac.to_vec();
-            }
+            "mac" => port.mac = mac(value)?,
             "mtu" => port.mtu = number(name, value, 68..=65535)?,
             _ => return Err(unknown("tap", name)),
         }
     }
     Ok(Kind::Tap(port))
+}
+
+fn vhost_user(words: &[&str]) -> Result<Kind, Fault> {
+    let mut port = VhostUserPort::default();
+    for (name, value) in settings(words) {
+        match name {
+            "mac" => port.mac = mac(value)?,
+            "mtu" => port.mtu = number(name, value, 68..=65521)?,
+            "queues" => port.queues = number(name, value, 1..=64)?,
+            path if path.starts_with('/') && value.is_empty() && port.socket.is_empty() => {
+                port.socket = path.to_owned()
+            }
+            _ => return Err(unknown("vhost_user", name)),
+        }
+    }
+    Ok(Kind::VhostUser(port))
 }
 
 fn af_xdp(words: &[&str]) -> Result<Kind, Fault> {
@@ -147,10 +166,11 @@ fn pcap(words: &[&str]) -> Result<Kind, Fault> {
         match name {
             "rx" => port.receive_file = value.to_owned(),
             "tx" => port.transmit_file = value.to_owned(),
+            "repeat" => port.repeat = true,
             _ => return Err(unknown("pcap", name)),
         }
     }
-    if port == PcapPort::default() {
+    if port.receive_file.is_empty() && port.transmit_file.is_empty() {
         return Err(fault("pcap names no file".to_owned(), "Write pcap:rx=FILE, pcap:tx=FILE or both."));
     }
     Ok(Kind::Pcap(port))
@@ -161,6 +181,7 @@ pub fn name(spec: &PortSpec) -> &'static str {
     match spec.kind {
         None => "unknown",
         Some(Kind::Tap(_)) => "tap",
+        Some(Kind::VhostUser(_)) => "vhost_user",
         Some(Kind::AfXdp(_)) => "af_xdp",
         Some(Kind::Vxlan(_)) => "vxlan",
         Some(Kind::Gre(_)) => "gre",
@@ -179,6 +200,12 @@ pub fn format(spec: &PortSpec) -> String {
             words.extend((!tap.netns.is_empty()).then(|| format!("netns={}", tap.netns)));
             words.extend((!tap.mac.is_empty()).then(|| format!("mac={}", format_mac(&tap.mac))));
             words.extend((tap.mtu != 0).then(|| format!("mtu={}", tap.mtu)));
+        }
+        Some(Kind::VhostUser(port)) => {
+            words.extend((!port.socket.is_empty()).then(|| port.socket.clone()));
+            words.extend((!port.mac.is_empty()).then(|| format!("mac={}", format_mac(&port.mac))));
+            words.extend((port.mtu != 0).then(|| format!("mtu={}", port.mtu)));
+            words.extend((port.queues != 0).then(|| format!("queues={}", port.queues)));
         }
         Some(Kind::AfXdp(port)) => {
             words.push(port.interface.clone());
@@ -202,6 +229,7 @@ pub fn format(spec: &PortSpec) -> String {
         }
         Some(Kind::Pcap(port)) => {
             words.extend((!port.receive_file.is_empty()).then(|| format!("rx={}", port.receive_file)));
+            words.extend(port.repeat.then(|| "repeat".to_owned()));
             words.extend((!port.transmit_file.is_empty()).then(|| format!("tx={}", port.transmit_file)));
         }
     }
@@ -214,6 +242,7 @@ pub fn default_name(number: u32, kind: &Kind) -> String {
     match kind {
         Kind::Tap(tap) if tap.netns.is_empty() => tap.interface.clone(),
         Kind::Tap(tap) => format!("{}@{}", tap.interface, tap.netns),
+        Kind::VhostUser(_) => format!("vm{number}"),
         Kind::AfXdp(port) => port.interface.clone(),
         Kind::Vxlan(_) => format!("vxlan{number}"),
         Kind::Gre(_) => format!("gre{number}"),
@@ -230,6 +259,8 @@ mod tests {
         for text in [
             "tap:web-1",
             "tap:web-1,netns=web,mac=02:00:00:00:00:01,mtu=1450",
+            "vhost_user",
+            "vhost_user:/run/vm.sock,mac=02:00:00:00:00:01,mtu=1450,queues=4",
             "af_xdp:eth1",
             "af_xdp:eth1,queues=2,mode=generic,all",
             "af_xdp:eth1,address=192.0.2.10,address=192.0.2.11",
@@ -238,6 +269,7 @@ mod tests {
             "gre",
             "gre:local=192.0.2.1,underlay=3",
             "pcap:rx=a.pcap,tx=b.pcap",
+            "pcap:rx=a.pcap,repeat",
         ] {
             let kind = parse(text).unwrap_or_else(|fault| panic!("{text}: {fault}"));
             assert_eq!(format(&PortSpec { number: 5, kind: Some(kind), ..PortSpec::default() }), text);
@@ -260,6 +292,8 @@ mod tests {
             ("tap:a-name-that-is-far-too-long", "cannot be an interface's name"),
             ("tap:a,mac=1", "mac is \"1\""),
             ("tap:a,colour=red", "tap has no setting \"colour\""),
+            ("vhost_user:vm.sock", "vhost_user has no setting \"vm.sock\""),
+            ("vhost_user:queues=65", "1 to 64"),
             ("af_xdp:eth1,mode=fast", "mode=native"),
             ("af_xdp:eth1,address=1", "address is \"1\""),
             ("vxlan:port=70000", "1 to 65535"),

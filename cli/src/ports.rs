@@ -20,12 +20,15 @@ pub enum Command {
     ///
     /// `tap:NAME[,netns=N][,mac=M][,mtu=N]`: an interface of the kernel.
     ///
+    /// `vhost_user[:SOCKET][,mac=M][,mtu=N][,queues=N]`: a virtual machine, which connects to the socket.
+    ///
     /// `af_xdp:IF[,queues=N][,mode=native|generic][,all]`: an interface of the host; unless `all` is
     /// said, only packets of our tunnels are taken.
     ///
     /// `vxlan[:local=IP][,port=N][,underlay=N]`, `gre[:local=IP][,underlay=N]`: a tunnel port over an af_xdp port.
     ///
-    /// `pcap:rx=FILE,tx=FILE`: reads frames from one file, writes them to another.
+    /// `pcap:rx=FILE[,repeat],tx=FILE`: reads frames from one file, writes them to another; with `repeat` reads them
+    /// again and again.
     Add {
         /// A host's name, or unix:PATH.
         host: String,

@@ -45,6 +45,11 @@ impl Screen {
     }
 }
 
+/// How wide the terminal is that standard output is; `None`: it is none.
+pub fn columns() -> Option<usize> {
+    size().map(|(columns, _)| columns)
+}
+
 fn size() -> Option<(usize, usize)> {
     let output = std::io::stdout();
     let size = output.is_terminal().then(|| rustix::termios::tcgetwinsize(&output).ok()).flatten()?;

@@ -167,6 +167,8 @@ fn a_way_that_does_not_pass_exits_with_one_and_says_so_once() {
     assert_eq!((fails.status.code(), err(&fails).as_str()), (Some(1), ""));
     assert!(out(&fails).contains("=> delivered to 10.0.0.6."));
     assert_eq!(weft(&["trace", "--from", "web-1", "in_port=1"]).status.code(), Some(2));
+    let nowhere = failed(&["--controller", &controller, "trace", "--from", "web-1"], 1);
+    assert!(nowhere.contains("--to: --from needs a destination. Say where to: --to 10.0.0.5"), "{nowhere}");
 }
 
 #[test]
@@ -350,6 +352,8 @@ fn every_option_of_a_subnet_and_a_port_reaches_the_controller() {
         netns: "inside".into(),
         interface: "eth0".into(),
         wait_milliseconds: 10_000,
+        underlay_address: String::new(),
+        vhost_user: false,
     };
     assert_eq!(fake.plugs(), [expected]);
     words("port plug slow --no-wait");
@@ -387,7 +391,7 @@ fn routers_are_joined_and_shown() {
 
     let set = words("router gateway set main internet --address 203.0.113.9 --no-snat");
     let asked = "main internet 203.0.113.9 Some(false)";
-    assert_eq!(set, format!("Router {asked} leads to network internet as 203.0.113.5.\n"));
+    assert_eq!(set, format!("Router {asked} leads to network internet as 203.0.113.5, with SNAT.\n"));
     assert_eq!(words("router gateway clear main"), "Router main leads to no external network.\n");
     assert!(list.contains("203.0.113.5") && shown.contains("203.0.113.5 of network"), "{list}{shown}");
 }

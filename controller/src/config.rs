@@ -6,8 +6,8 @@ use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use weft_proto::join::valid_address;
-use weft_proto::program::log;
 use weft_proto::program::settings::{Said, SettingsError, Source};
+use weft_proto::program::{log, metrics};
 
 /// The controller of Weft: takes what people ask for, and computes and installs the flow tables of all hosts.
 #[derive(Clone, Debug, Default, Parser)]
@@ -34,6 +34,10 @@ pub struct Flags {
     /// Where hosts reach that address, as join tokens say [default: bus_listen, unless that is 0.0.0.0 or ::]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub bus_address: Option<String>,
+    /// Serve counters for Prometheus at this address, unencrypted and for everybody who reaches it; "none": do not
+    /// [default: none]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<String>,
     /// Keep the store, the token and the certificate authority here [default: /var/lib/weft/controller]
     #[arg(long, value_name = "DIRECTORY")]
     pub state_directory: Option<PathBuf>,
@@ -53,6 +57,7 @@ struct File {
     listen: Option<String>,
     bus_listen: Option<String>,
     bus_address: Option<String>,
+    metrics_listen: Option<String>,
     state_directory: Option<PathBuf>,
     token_file: Option<PathBuf>,
     log: Option<String>,
@@ -70,6 +75,8 @@ pub struct Config {
     pub bus_listen: Option<SocketAddr>,
     /// Where they reach it, if that is known.
     pub bus_address: Option<String>,
+    /// Where counters are served, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Where the store, the token and the certificate authority are.
     pub state_directory: PathBuf,
     /// Where the token is copied to, if anywhere.
@@ -99,6 +106,11 @@ impl Config {
             listen: listen_address(&listen)?,
             bus_listen,
             bus_address,
+            metrics_listen: metrics::listen_address(source.text(
+                "metrics_listen",
+                flags.metrics_listen,
+                file.metrics_listen,
+            ))?,
             state_directory: path(flags.state_directory, file.state_directory, "/var/lib/weft/controller"),
             token_file: (token_file.as_os_str() != "none").then_some(token_file),
             log: log::Settings::of(flags.log, file.log, file.log_format, &source)?,

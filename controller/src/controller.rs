@@ -38,7 +38,8 @@ pub struct Controller {
     pub membership: OnceLock<Membership>,
     /// How long a switch may take to acknowledge a bundle, or to answer a comparison.
     pub patience: Duration,
-    started: Instant,
+    /// When it began to serve.
+    pub started: Instant,
 }
 
 impl Controller {
@@ -140,11 +141,9 @@ impl Controller {
     pub async fn report_host(self: &Arc<Self>, host: Uuid, report: HostReport) -> Result<(), Fault> {
         let controller = Arc::clone(self);
         self.transact(move |model| {
-            match model.host_of_underlay(host, report.underlay) {
-                Some(other) if controller.links.of(other.id).standing().0 => {
-                    return Err(underlay_taken(other, report.underlay));
-                }
-                _ => {}
+            let connected = |(other, _): &(&Host, Ipv4Addr)| controller.links.of(other.id).standing().0;
+            if let Some((other, address)) = model.hosts_of_underlay(host, &report).find(connected) {
+                return Err(underlay_taken(other, address));
             }
             model.report_host(host, &report)
         })
@@ -181,13 +180,14 @@ impl Controller {
         {
             state = trouble;
         }
-        if let (PortState::Active | PortState::Down(_), Some(interface)) = (&state, interface) {
+        if let (PortState::Active | PortState::Down(_) | PortState::Waiting, Some(interface)) = (&state, interface) {
             message.interface = interface;
         }
         let (status, fault) = match state {
             PortState::Build(why) => ("BUILD", why),
             PortState::Active => ("ACTIVE", String::new()),
             PortState::Down(why) => ("DOWN", why),
+            PortState::Waiting => ("DOWN", String::new()),
             PortState::Error(why) => ("ERROR", why),
         };
         message.status = status.to_owned();
@@ -313,15 +313,11 @@ fn broken() -> Fault {
         .with_status(Code::Internal)
 }
 
-fn underlay_taken(other: &Host, underlay: Option<Ipv4Addr>) -> Fault {
+fn underlay_taken(other: &Host, underlay: Ipv4Addr) -> Fault {
     Fault::invalid(
         "underlay_address_taken",
-        "hello.underlay_address",
-        format!(
-            "the underlay address {} is that of host {:?}, which is connected",
-            underlay.map(|address| address.to_string()).unwrap_or_default(),
-            other.name
-        ),
+        "hello.underlay_addresses",
+        format!("the underlay address {underlay} is that of host {:?}, which is connected", other.name),
         "Give each host its own address on the underlay.",
     )
     .with_status(Code::AlreadyExists)

@@ -31,6 +31,7 @@ pub mod config;
 pub mod controller;
 pub mod identity;
 pub mod limits;
+pub mod metrics;
 pub mod model;
 pub mod path;
 pub mod private_file;

@@ -17,9 +17,11 @@ use weft_controller::api::server::{BusListener, Socket, serve};
 use weft_controller::config::{Config, Flags};
 use weft_controller::controller::Controller;
 use weft_controller::identity::{Authority, membership::Membership};
+use weft_controller::metrics::page;
 use weft_controller::store::FileStore;
 use weft_controller::{limits, private_file};
 use weft_proto::program::log::{self, Log};
+use weft_proto::program::metrics;
 use weft_proto::program::settings::run_directory;
 
 fn main() -> ExitCode {
@@ -96,6 +98,13 @@ async fn run(config: &Config) -> anyhow::Result<()> {
             Some(BusListener { listener, tls })
         }
     };
+    if let Some(address) = config.metrics_listen {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address} for metrics: choose another with --metrics-listen, or none")
+        })?;
+        let counted = Arc::clone(&controller);
+        tokio::spawn(metrics::serve(listener, move || page(&counted)));
+    }
     // Last: whoever finds the token finds us listening.
     if let Some(copy) = &config.token_file {
         private_file::write(copy, &token).with_context(|| format!("cannot copy the token to {}", copy.display()))?;
@@ -104,6 +113,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         version = weft_proto::VERSION,
         term = controller.term,
         socket = %config.socket.display(),
+        metrics_listen = %config.metrics_listen.map_or_else(|| "none".to_owned(), |address| address.to_string()),
         bus_listen = %config.bus_listen.map_or_else(|| "none".to_owned(), |address| address.to_string()),
         listen = %config.listen.map_or_else(|| "none".to_owned(), |address| address.to_string()),
         "serving"

@@ -7,7 +7,7 @@
 //! 1. Hello says what the switch holds; Welcome lets it in, or a fault says why not.
 //! 2. Bundles and comparisons are worked off one after the other, each answered.
 //! 3. Calls run side by side, bounded, and can be cancelled.
-//! 4. Each change of ports is reported. If the underlay's address changes, the agent says Hello anew.
+//! 4. Each change of ports is reported. If an address of the underlay changes, or its link, the agent says Hello anew.
 //!
 //! A controller on this machine is reached by its Unix socket; one on another by TLS, where each end shows a
 //! certificate of the controller's authority (`agent/tls.rs`). This host's lies in a file ([`identity`]) that joining makes

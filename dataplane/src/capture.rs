@@ -274,7 +274,11 @@ impl Captures {
 
     /// That port did not take a frame after all.
     pub fn refused(&mut self, frame: &Frame, reason: DropReason) {
-        let place = place(frame);
+        self.refused_at(place(frame), reason);
+    }
+
+    /// Likewise one that lay at this [`place`].
+    pub fn refused_at(&mut self, place: usize, reason: DropReason) {
         let of_port = self.all.iter_mut().flat_map(|capture| &mut capture.staged[capture.of_port..]);
         of_port.filter(|staged| staged.place == place).for_each(|staged| staged.seen.reason = Some(reason));
     }
@@ -376,7 +380,7 @@ impl Capture {
 }
 
 /// Where a frame lies: nothing else does, as long as it is there.
-fn place(frame: &Frame) -> usize {
+pub(crate) fn place(frame: &Frame) -> usize {
     frame.head().as_ptr() as usize
 }
 

@@ -2,17 +2,21 @@
 //! a test compares.
 
 mod physical;
+mod vhost_user;
 
 pub use physical::Place;
+pub use vhost_user::{DEFAULT_VHOST_USER_DIRECTORY, VhostUserPlace};
 
 use crate::agent::Endpoint;
 use crate::limits;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use weft_proto::program::log;
+use weft_proto::UNDERLAY_ADDRESSES;
 use weft_proto::program::settings::{Said, SettingsError, Source};
+use weft_proto::program::{log, metrics};
 use weft_proto::v1::AfXdpMode;
 
 /// The API's socket unless the settings say otherwise.
@@ -56,9 +60,16 @@ pub struct Flags {
     /// Socket of the switch's own API [default: /run/weft/switch.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Interface that carries the tunnels
-    #[arg(long, value_name = "INTERFACE")]
-    pub underlay_interface: Option<String>,
+    /// Serve counters for Prometheus at this address, unencrypted and for everybody who reaches it; "none": do not
+    /// [default: none]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<String>,
+    /// Interface that carries the tunnels, or several
+    #[arg(long, value_name = "INTERFACE", value_delimiter = ',')]
+    pub underlay_interface: Option<Vec<String>>,
+    /// Addresses of this host that tunnels end at [default: the first one of each of these interfaces]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub underlay_addresses: Option<Vec<Ipv4Addr>>,
     /// How AF_XDP works on it [default: auto]
     #[arg(long, value_name = "MODE")]
     pub underlay_mode: Option<Mode>,
@@ -69,6 +80,12 @@ pub struct Flags {
     /// or with ",shared" leaves to the host but for routers' addresses; once for each. They replace those of the file
     #[arg(long, value_name = "NAME=INTERFACE[,shared]")]
     pub physical: Option<Vec<String>>,
+    /// Directory of the sockets that virtual machines connect to [default: /run/weft/vhost-user]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub vhost_user_directory: Option<PathBuf>,
+    /// Group whose members may connect to them, by name or number; only root unless given
+    #[arg(long, value_name = "GROUP")]
+    pub vhost_user_group: Option<String>,
     /// Packet memory in 4 KiB chunks [default: 8192]
     #[arg(long, value_name = "NUMBER")]
     pub memory_chunks: Option<usize>,
@@ -132,8 +149,10 @@ struct File {
     controller: Option<String>,
     certificate_directory: Option<PathBuf>,
     socket: Option<PathBuf>,
+    metrics_listen: Option<String>,
     underlay: FileUnderlay,
     physical: BTreeMap<String, String>,
+    vhost_user: FileVhostUser,
     memory: FileMemory,
     workers: FileWorkers,
     log: Option<String>,
@@ -143,9 +162,24 @@ struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct FileUnderlay {
-    interface: Option<String>,
+    interface: Option<Interfaces>,
+    addresses: Option<Vec<Ipv4Addr>>,
     mode: Option<Mode>,
     queues: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected \"eth1\" or [\"eth1\", \"eth2\"]")]
+enum Interfaces {
+    One(String),
+    Several(Vec<String>),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileVhostUser {
+    directory: Option<PathBuf>,
+    group: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -174,10 +208,14 @@ pub struct Settings {
     pub certificate_directory: PathBuf,
     /// Of the API.
     pub socket: PathBuf,
+    /// Where counters are served; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// `None`: no tunnels, unless somebody adds an af_xdp port.
     pub underlay: Option<UnderlaySettings>,
     /// Interfaces of physical networks, by the networks' names.
     pub physical: BTreeMap<String, Place>,
+    /// Sockets for virtual machines.
+    pub vhost_user: VhostUserPlace,
     /// Chunks and runs.
     pub memory: (usize, usize),
     /// At least one.
@@ -190,11 +228,13 @@ pub struct Settings {
     pub log: log::Settings,
 }
 
-/// The interface that carries the tunnels.
+/// The interfaces that carry the tunnels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnderlaySettings {
-    /// Its name.
-    pub interface: String,
+    /// Their names; at least one.
+    pub interfaces: Vec<String>,
+    /// Where tunnels end; empty: at the first address of each interface.
+    pub addresses: Vec<Ipv4Addr>,
     /// How.
     pub mode: Mode,
     /// 0: all.
@@ -211,8 +251,9 @@ impl Settings {
         Self::of(flags, &source)
     }
 
-    fn of(flags: Flags, source: &Source) -> Result<Self, SettingsError> {
+    fn of(mut flags: Flags, source: &Source) -> Result<Self, SettingsError> {
         let parsed: File = source.parse()?;
+        let underlay = underlay(&mut flags, parsed.underlay, source)?;
         let host = source.text("host", flags.host, parsed.host).unwrap_or_default();
         let certificate_directory = flags.certificate_directory.or(parsed.certificate_directory);
         let certificate_directory = certificate_directory.unwrap_or_else(|| DEFAULT_CERTIFICATE_DIRECTORY.into());
@@ -222,6 +263,8 @@ impl Settings {
         });
         let controller = controller.transpose()?;
         check_host(&host, controller.is_some(), source)?;
+        let metrics_listen =
+            metrics::listen_address(source.text("metrics_listen", flags.metrics_listen, parsed.metrics_listen))?;
         let log = log::Settings::of(flags.log, parsed.log, parsed.log_format, source)?;
         let workers = source.number("workers.count", flags.workers_count, parsed.workers.count, 1, 1..=WORKERS)?;
         let cores_place = source.place("workers.cores", flags.workers_cores.is_some());
@@ -246,33 +289,23 @@ impl Settings {
                 LEAST_RUNS..=MOST_RUNS,
             )?,
         );
-        let interface = source.text("underlay.interface", flags.underlay_interface, parsed.underlay.interface);
-        let mode = flags.underlay_mode.or(parsed.underlay.mode);
-        let queues = flags.underlay_queues.or(parsed.underlay.queues);
-        if interface.is_none() && (mode.is_some() || queues.is_some()) {
-            let place = source.place("underlay.interface", false);
-            return Err(SettingsError::new(
-                place,
-                "the underlay has no interface",
-                "Name it: [underlay] interface = \"eth1\".",
-            ));
-        }
-        if let Some(name) = &interface {
-            check_interface(&name.value, &name.place)?;
-        }
-        let underlay = interface.as_ref().map(|name| name.value.as_str());
-        let physical = physical::networks(flags.physical, parsed.physical, underlay, source)?;
+        let interfaces = underlay.as_ref().map_or(&[][..], |underlay| &underlay.interfaces);
+        let physical = physical::networks(flags.physical, parsed.physical, interfaces, source)?;
+        let group = source.text("vhost_user.group", flags.vhost_user_group, parsed.vhost_user.group);
+        let directory = flags.vhost_user_directory.or(parsed.vhost_user.directory);
+        let vhost_user = VhostUserPlace {
+            directory: directory.unwrap_or_else(|| DEFAULT_VHOST_USER_DIRECTORY.into()),
+            group: group.as_ref().map(vhost_user::group).transpose()?,
+        };
         Ok(Self {
             host: host.value,
             controller,
             certificate_directory,
             socket: flags.socket.or(parsed.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
-            underlay: interface.map(|interface| UnderlaySettings {
-                interface: interface.value,
-                mode: mode.unwrap_or_default(),
-                queues: queues.unwrap_or_default(),
-            }),
+            metrics_listen,
+            underlay,
             physical,
+            vhost_user,
             memory,
             workers,
             cores,
@@ -280,6 +313,49 @@ impl Settings {
             log,
         })
     }
+}
+
+/// The underlay's settings, checked; `None`: it has none.
+fn underlay(flags: &mut Flags, file: FileUnderlay, source: &Source) -> Result<Option<UnderlaySettings>, SettingsError> {
+    let mode = flags.underlay_mode.or(file.mode);
+    let queues = flags.underlay_queues.or(file.queues);
+    let place = |key: &str, by_flag: bool| source.place(&format!("underlay.{key}"), by_flag);
+    let by_flag = (flags.underlay_interface.is_some(), flags.underlay_addresses.is_some());
+    let addresses = flags.underlay_addresses.take().or(file.addresses).unwrap_or_default();
+    let interfaces = flags.underlay_interface.take().or(file.interface.map(|said| match said {
+        Interfaces::One(name) => vec![name],
+        Interfaces::Several(names) => names,
+    }));
+    let refuse = |key: &str, by_flag, problem: String, remedy: &str| {
+        Err(SettingsError::new(place(key, by_flag), problem, remedy))
+    };
+    let Some(interfaces) = interfaces.filter(|interfaces| !interfaces.is_empty()) else {
+        if mode.is_some() || queues.is_some() || !addresses.is_empty() {
+            let problem = "the underlay has no interface".to_owned();
+            return refuse("interface", false, problem, "Name it: [underlay] interface = \"eth1\".");
+        }
+        return Ok(None);
+    };
+    for (index, name) in interfaces.iter().enumerate() {
+        check_interface(name, &place("interface", by_flag.0))?;
+        if interfaces[..index].contains(name) {
+            return refuse("interface", by_flag.0, format!("{name} is named twice"), "Name each interface once.");
+        }
+    }
+    for (index, address) in addresses.iter().enumerate() {
+        if addresses[..index].contains(address) {
+            return refuse("addresses", by_flag.1, format!("{address} is named twice"), "Name each address once.");
+        }
+    }
+    for (key, by_flag, count) in [("interface", by_flag.0, interfaces.len()), ("addresses", by_flag.1, addresses.len())]
+    {
+        if count > UNDERLAY_ADDRESSES {
+            let remedy = format!("Use at most {UNDERLAY_ADDRESSES}.");
+            return refuse(key, by_flag, format!("the underlay has {count} of them"), &remedy);
+        }
+    }
+    let (mode, queues) = (mode.unwrap_or_default(), queues.unwrap_or_default());
+    Ok(Some(UnderlaySettings { interfaces, addresses, mode, queues }))
 }
 
 fn check_interface(name: &str, place: &str) -> Result<(), SettingsError> {
@@ -340,14 +416,20 @@ mod tests {
     #[test]
     fn every_setting_stands_in_the_file_and_flags_go_first() {
         let text = "log = \"debug\"\nlog_format = \"json\"\nhost = \"one\"\ncontroller = \"https://c:9\"\ncertificate_directory = \"/c\"\nsocket = \"/s.sock\"\n[underlay]\ninterface = \
-                    \"eth1\"\nmode = \"generic\"\nqueues = 2\n[physical]\nprovider = \"eth3\"\n[memory]\nchunks = 1024\nruns = 128\n[workers]\ncount = \
+                    \"eth1\"\nmode = \"generic\"\nqueues = 2\n[physical]\nprovider = \"eth3\"\n[vhost_user]\ndirectory = \"/v\"\ngroup = \"7\"\n[memory]\nchunks = 1024\nruns = 128\n[workers]\ncount = \
                     2\ncores = [0, 1]\nspin = true\n";
         let file = load(text, &[]).unwrap();
         let endpoint = Endpoint::Tls { address: "c:9".to_owned(), certificate_directory: "/c".into() };
         assert_eq!(file.controller, Some(endpoint));
-        let underlay = UnderlaySettings { interface: "eth1".to_owned(), mode: Mode::Generic, queues: 2 };
+        let underlay = UnderlaySettings {
+            interfaces: vec!["eth1".to_owned()],
+            addresses: Vec::new(),
+            mode: Mode::Generic,
+            queues: 2,
+        };
         assert_eq!(file.underlay, Some(underlay));
         assert_eq!(file.physical, BTreeMap::from([("provider".to_owned(), place("eth3"))]));
+        assert_eq!(file.vhost_user, VhostUserPlace { directory: "/v".into(), group: Some(7) });
         assert_eq!((file.memory, file.workers, file.cores, file.spin), ((1024, 128), 2, vec![0, 1], true));
         assert_eq!((file.log.level.as_str(), file.log.format), ("debug", log::Format::Json));
         let flags = [
@@ -355,11 +437,14 @@ mod tests {
             "--controller=https://c:9460",
             "--certificate-directory=/d",
             "--socket=/t.sock",
-            "--underlay-interface=eth2",
+            "--underlay-interface=eth2,eth6",
+            "--underlay-addresses=10.0.0.1,10.0.0.2",
             "--underlay-mode=native",
             "--underlay-queues=1",
             "--physical=lab=eth4",
             "--physical=internet=eth5",
+            "--vhost-user-directory=/w",
+            "--vhost-user-group=root",
             "--memory-chunks=2048",
             "--memory-runs=256",
             "--workers-count=1",
@@ -372,10 +457,16 @@ mod tests {
         assert_eq!((both.host.as_str(), both.socket.to_str()), ("two", Some("/t.sock")));
         let endpoint = Endpoint::Tls { address: "c:9460".to_owned(), certificate_directory: "/d".into() };
         assert_eq!(both.controller, Some(endpoint));
-        let underlay = UnderlaySettings { interface: "eth2".to_owned(), mode: Mode::Native, queues: 1 };
+        let underlay = UnderlaySettings {
+            interfaces: vec!["eth2".to_owned(), "eth6".to_owned()],
+            addresses: vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()],
+            mode: Mode::Native,
+            queues: 1,
+        };
         assert_eq!(both.underlay, Some(underlay));
         let physical = [("lab", "eth4"), ("internet", "eth5")].map(|(name, interface)| (name.into(), place(interface)));
         assert_eq!(both.physical, BTreeMap::from(physical));
+        assert_eq!(both.vhost_user, VhostUserPlace { directory: "/w".into(), group: Some(0) });
         assert_eq!((both.memory, both.workers, both.cores, both.spin), ((2048, 256), 1, vec![3], false));
         assert_eq!((both.log.level.as_str(), both.log.format), ("warn", log::Format::Lines));
     }
@@ -418,6 +509,20 @@ mod tests {
         assert!(
             refused("[workers]\ncores = [1, 2]\n", &[]).starts_with("weft.toml, line 2 (workers.cores): 2 cores for 1")
         );
+        assert!(refused("[vhost_user]\ngroup = \"no-such\"\n", &[]).contains("there is no group"));
         assert!(refused("[underlay]\nmode = \"auto\"\n", &[]).contains("the underlay has no interface"));
+        assert!(refused("[underlay]\naddresses = [\"10.0.0.1\"]\n", &[]).contains("the underlay has no interface"));
+        let twice = refused("[underlay]\ninterface = [\"eth1\", \"eth1\"]\n", &[]);
+        assert_eq!(twice, "weft.toml, line 2 (underlay.interface): eth1 is named twice. Name each interface once.");
+        assert!(refused("[underlay]\ninterface = 5\n", &[]).contains("expected \"eth1\" or [\"eth1\", \"eth2\"]"));
+        assert!(refused("[underlay]\ninterface = \"eth1\"\naddresses = [\"ten\"]\n", &[]).contains("line 3"));
+    }
+
+    #[test]
+    fn an_underlay_may_have_several_interfaces() {
+        let text = "[underlay]\ninterface = [\"eth1\", \"eth2\"]\naddresses = [\"10.255.0.1\"]\n";
+        let underlay = load(text, &[]).unwrap().underlay.unwrap();
+        assert_eq!(underlay.interfaces, ["eth1", "eth2"]);
+        assert_eq!(underlay.addresses, [Ipv4Addr::new(10, 255, 0, 1)]);
     }
 }

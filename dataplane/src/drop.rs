@@ -76,6 +76,8 @@ reasons! {
     TooBig = "too_big",
     /// The output port's queue is full.
     TransmitFull = "transmit_full",
+    /// A virtual machine's queue broke the rules of virtio, and is stopped until its driver sets it up anew.
+    BadRing = "bad_ring",
     /// The kernel had no room in the interface's receive ring: frames come faster than they are taken.
     RingOverrun = "ring_overrun",
     /// Packet memory or the ingress port's share of it is used up.

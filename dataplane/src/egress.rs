@@ -14,6 +14,7 @@ use crate::neighbours::Hop;
 use crate::outcome::Outcomes;
 use crate::packet::fragment::fragment;
 use crate::packet::frame::{Departure, Frame};
+use crate::packet::merge::Merger;
 use crate::packet::pool::Pool;
 use crate::packet::segment;
 use crate::port::{PortQueue, PortSlot, QueueCounters, Refused};
@@ -56,6 +57,7 @@ pub struct Outgoing {
     fitted: Vec<Frame>,
     /// Likewise, of datagrams that leave in fragments.
     pieces: Vec<Frame>,
+    merger: Merger,
     refused: Refused,
     punts: Arc<dyn PuntSink>,
     /// How often the frame that entered last was handed over, to get here.
@@ -87,6 +89,7 @@ impl Outgoing {
             routes: BTreeMap::new(),
             fitted: Vec::new(),
             pieces: Vec::new(),
+            merger: Merger::default(),
             refused: Refused::new(),
             punts,
             hops: 0,
@@ -260,6 +263,10 @@ impl Outgoing {
             if self.captures.is_on() {
                 capture_sent(&mut self.captures, &self.fitted, slot, &self.numbers, &self.outcomes);
             }
+            if Merger::is_for(&offloads) {
+                self.merger.begin();
+                self.merger.merge(&mut self.fitted);
+            }
             port.queue.transmit(&mut self.pool, &mut self.fitted, &mut self.refused);
             // A queue takes all; should one break that rule, nothing may leave by another port.
             let left = self.fitted.drain(..).map(|frame| (frame, DropReason::TransmitFull));
@@ -267,6 +274,11 @@ impl Outgoing {
                 self.outcomes.take_back(&frame);
                 self.captures.refused(&frame, reason);
                 self.outcomes.refused(slot, frame.departure, reason);
+                for absorbed in self.merger.absorbed(&frame) {
+                    self.outcomes.take_back_absorbed(absorbed.departure);
+                    self.captures.refused_at(absorbed.place, reason);
+                    self.outcomes.refused(slot, absorbed.departure, reason);
+                }
                 self.pool.free(frame);
             }
         }
@@ -416,7 +428,7 @@ impl Egress for Outgoing {
 fn capture_sent(captures: &mut Captures, frames: &[Frame], slot: PortSlot, numbers: &[u32], outcomes: &Outcomes) {
     captures.begin_port();
     for frame in frames {
-        let Departure { received, tunnel } = frame.departure;
+        let Departure { received, tunnel, .. } = frame.departure;
         let ingress = numbers[outcomes.ingress_of(received).index()];
         if tunnel != PortSlot::NONE {
             captures.sending_in_tunnel((tunnel, numbers[tunnel.index()]), frame, ingress);

@@ -13,6 +13,7 @@ pub mod flow;
 pub mod handover;
 pub mod limits;
 pub mod meter;
+pub mod metrics;
 pub mod neighbours;
 pub mod outcome;
 pub mod packet;

@@ -32,8 +32,14 @@ pub const BUFFERS_PER_PORT: u32 = 4096;
 /// half of what it found to the next.
 pub const BUFFERS_PER_PORT_TO_FREE: usize = 1;
 
-/// Segments of one frame.
-pub const SEGMENTS: usize = 18;
+/// Segments of one frame: 64 KB that came in frames of 1,500 bytes have 46.
+pub const SEGMENTS: usize = 64;
+
+/// Chunks of one frame in a ring of an AF_XDP port: what kernels take (`MAX_SKB_FRAGS`, and the first).
+pub const RING_PIECES: usize = 18;
+
+/// Flows of which segments are merged at a time, in one batch to one port.
+pub const MERGED_FLOWS: usize = 8;
 
 /// IPv6 extension headers of one packet; more are malformed.
 pub const EXTENSION_HEADERS: usize = 8;
@@ -107,9 +113,15 @@ pub const CACHE_SPARE: usize = 8;
 /// Masks of one worker's flow cache, each a probe in the worst case.
 pub const CACHE_MASKS: usize = 16;
 
-/// Walks of the flow tables that one worker does per batch, all ports together; within it ports take
-/// turns. The excess drops under `MissBudget`.
+/// Walks of the flow tables that a port may cause at once if it caused none before: a batch. Otherwise ports share the
+/// time that walks may take; what exceeds it drops under `MissBudget`.
 pub const MISSES_PER_BATCH: usize = 64;
+
+/// While packets of known flows have to wait, walks may take one part in so many of a worker's time.
+pub const WALKS_WHILE_PRESSED: u64 = 5;
+
+/// Nanoseconds after which it no longer counts that such packets had to wait: who misses then walks at once.
+pub const PRESSED_NANOSECONDS: u64 = 10_000_000;
 
 /// Messages that wait in the ring from one worker to another. What does not fit drops under
 /// `HandOverFull`.
@@ -278,8 +290,9 @@ pub mod announcement {
 pub mod connection {
     /// Records of one worker, unless the configuration says otherwise: 32 MiB.
     pub const DEFAULT_RECORDS: usize = 131_072;
-    /// Connections of one zone in one worker, unless the configuration says otherwise: no zone can take
-    /// more than half of the table.
+    /// Connections of one zone in one worker, unless the configuration says otherwise: half of the table. Nor may a
+    /// zone begin one while it has as many as there are free: who takes all it can get, by however many zones,
+    /// leaves something to the next.
     pub const DEFAULT_PER_ZONE: u32 = 65_536;
     /// Random NAT ports tried for one connection.
     pub const NAT_TRIES: u32 = 32;
@@ -306,4 +319,26 @@ pub mod connection {
     pub const SCTP_TRANSITORY: u64 = TCP_TRANSITORY;
     /// Other protocols: as Linux does (nf_conntrack_generic_timeout).
     pub const OTHER: u64 = 10 * MINUTE;
+}
+
+/// vhost-user ports: what a front end, or the guest behind it, may have.
+pub mod vhost_user {
+    /// Queue pairs of one port.
+    pub const PAIRS: usize = 64;
+    /// Entries of one ring (virtio 1.2, 2.7).
+    pub const LARGEST_RING: usize = 32_768;
+    /// Descriptors that one frame may take, those of all its chains together. QEMU gives a chain as many at most.
+    /// Which needs more breaks its ring.
+    pub const DESCRIPTORS_PER_FRAME: usize = 1024;
+    /// Regions of memory of one front end.
+    pub const REGIONS: usize = 64;
+    /// Regions of all front ends together, those still in use after a front end has gone included.
+    pub const MAPPINGS: usize = 8192;
+    /// Bytes of one message's payload: a table of [`super::vhost_user::REGIONS_PER_MESSAGE`] regions has 264.
+    pub const MESSAGE_BYTES: usize = 1024;
+    /// Messages of one front end that are done in a second: each may stop workers for a moment, and a guest decides when
+    /// many of them are sent.
+    pub const MESSAGES_PER_SECOND: u32 = 1000;
+    /// Regions, and descriptors of files, that come with one message.
+    pub const REGIONS_PER_MESSAGE: usize = 8;
 }

@@ -7,16 +7,19 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use weft_dataplane::config::{Command, Flags, Settings, UnderlaySettings};
+use weft_dataplane::metrics::page;
 use weft_dataplane::packet::memory::Memory;
-use weft_dataplane::switch::{KernelPorts, Switch, SwitchSettings, UnderlayState, follow_underlay};
+use weft_dataplane::switch::{KernelPorts, Switch, SwitchSettings, UnderlayState, follow_links, follow_underlay};
 use weft_dataplane::underlay::Underlay;
 use weft_dataplane::worker::WorkerSettings;
 use weft_dataplane::{agent, api, clock};
 use weft_proto::join::JoinToken;
 use weft_proto::program::log::{self, Log};
+use weft_proto::program::metrics;
 use weft_proto::v1;
 
 /// How often rules are looked at whose time may have come, and meters are shared out.
@@ -100,18 +103,33 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     // First: a second switch must not get as far as touching interfaces.
     let mut socket = api::Socket::bind(&settings.socket)?;
+    let metrics = match settings.metrics_listen {
+        None => None,
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address} for metrics: choose another with --metrics-listen, or none")
+        })?),
+    };
     let (chunks, runs) = settings.memory;
     let memory = Memory::map(chunks, runs)
         .with_context(|| format!("packet memory of {chunks} chunks and {runs} runs cannot be mapped: use fewer"))?;
     let workers = (0..settings.workers)
         .map(|index| WorkerSettings { core: settings.cores.get(index).copied(), spin: settings.spin })
         .collect();
+    let links = Arc::new(tokio::sync::Notify::new());
+    let opener = KernelPorts {
+        vhost_user_directory: settings.vhost_user.directory,
+        vhost_user_group: settings.vhost_user.group,
+        link_changed: {
+            let links = links.clone();
+            Arc::new(move || links.notify_one())
+        },
+    };
     let switch = Switch::start(SwitchSettings {
         host: settings.host.clone(),
         managed: settings.controller.is_some(),
         memory,
         workers,
-        opener: Box::new(KernelPorts),
+        opener: Box::new(opener),
         physical: settings.physical,
     })
     .context("the workers cannot be started")?;
@@ -124,7 +142,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         UnderlayState { interfaces: underlay.interfaces().borrow().clone(), next_hops: next_hops.borrow().clone() };
     let taken = switch.clone();
     tokio::task::spawn_blocking(move || taken.set_underlay(known)).await?;
+    warn_of_missing(&switch);
     let follower = tokio::spawn(follow_underlay(switch.clone(), underlay.interfaces(), next_hops));
+    let linker = tokio::spawn(follow_links(switch.clone(), links));
 
     let opened = match settings.underlay {
         Some(underlay) => open_underlay(&switch, underlay).await,
@@ -159,6 +179,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
                 }
             });
             let expiring = tokio::spawn(expire(switch.clone()));
+            let counted = switch.clone();
+            let measuring = metrics.map(|listener| tokio::spawn(metrics::serve(listener, move || page(&counted))));
             let serving = api::serve(switch.clone(), &mut socket, stopped);
             tokio::pin!(serving);
             let early = tokio::select! {
@@ -175,6 +197,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             };
             retrying.abort();
             expiring.abort();
+            if let Some(measuring) = measuring {
+                measuring.abort();
+            }
             if let Some(agent) = agent {
                 agent.await.context("the agent failed")?;
             }
@@ -183,6 +208,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         Err(error) => Err(error),
     };
     follower.abort();
+    linker.abort();
     let stopping = switch.clone();
     tokio::task::spawn_blocking(move || stopping.stop()).await.context("the workers failed")?;
     ended
@@ -205,21 +231,42 @@ async fn expire(switch: Arc<Switch>) {
     }
 }
 
+/// The controller opens physical networks' interfaces, later and for networks that are there: whoever has mistyped one
+/// should know at once.
+fn warn_of_missing(switch: &Switch) {
+    for network in switch.physical_networks().iter().filter(|network| network.mtu == 0) {
+        tracing::warn!(
+            physical_network = network.name,
+            interface = network.interface,
+            "there is no such interface: networks on it do not work here until there is ([physical] in the settings)"
+        );
+    }
+}
+
 async fn open_underlay(switch: &Arc<Switch>, underlay: UnderlaySettings) -> anyhow::Result<()> {
-    let spec = v1::PortSpec {
-        number: weft_proto::UNDERLAY_PORT,
-        name: underlay.interface.clone(),
-        owner: v1::Owner::Manual.into(),
-        kind: Some(v1::port_spec::Kind::AfXdp(v1::AfXdpPort {
-            interface: underlay.interface.clone(),
-            queues: underlay.queues,
-            mode: v1::AfXdpMode::from(underlay.mode).into(),
-            take_all: false,
-            addresses: Vec::new(),
-        })),
-    };
     let switch = switch.clone();
-    tokio::task::spawn_blocking(move || switch.open_configured(spec))
-        .await?
-        .with_context(|| format!("the underlay {} cannot be used", underlay.interface))
+    let open = move || {
+        switch.set_underlay_addresses(underlay.addresses.clone());
+        for (number, interface) in weft_proto::underlay_ports().zip(underlay.interfaces) {
+            let spec = v1::PortSpec {
+                number,
+                name: interface.clone(),
+                owner: v1::Owner::Manual.into(),
+                kind: Some(v1::port_spec::Kind::AfXdp(v1::AfXdpPort {
+                    interface: interface.clone(),
+                    queues: underlay.queues,
+                    mode: v1::AfXdpMode::from(underlay.mode).into(),
+                    take_all: false,
+                    addresses: Vec::new(),
+                })),
+            };
+            switch.open_configured(spec).with_context(|| format!("the underlay {interface} cannot be used"))?;
+        }
+        let told: Vec<String> = switch.underlay_addresses().into_iter().map(|one| one.address).collect();
+        for missing in underlay.addresses.iter().filter(|address| !told.contains(&address.to_string())) {
+            tracing::warn!(address = %missing, "this host has no such address: no tunnel ends there until it has ([underlay] addresses)");
+        }
+        Ok(())
+    };
+    tokio::task::spawn_blocking(open).await?
 }

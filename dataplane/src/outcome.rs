@@ -66,7 +66,7 @@ impl Outcomes {
     /// What a frame carries that leaves on behalf of the frame that entered last.
     #[must_use]
     pub fn departure(&self, tunnel: PortSlot) -> Departure {
-        Departure { received: self.current(), tunnel }
+        Departure { received: self.current(), tunnel, merged: 0 }
     }
 
     /// It went somewhere.
@@ -90,12 +90,17 @@ impl Outcomes {
 
     /// It did not after all.
     pub fn take_back(&mut self, frame: &Frame) {
-        if let Some(outcome) = self.batch.get_mut(frame.departure.received as usize) {
-            outcome.taken -= 1;
-        }
+        self.take_back_absorbed(frame.departure);
         if let Some(counters) = self.tunnels.get_mut(&frame.departure.tunnel) {
             counters.sent_packets -= 1;
             counters.sent_bytes -= frame.len() as u64;
+        }
+    }
+
+    /// Nor did one that lay in it, which no tunnel port has wrapped.
+    pub fn take_back_absorbed(&mut self, departure: Departure) {
+        if let Some(outcome) = self.batch.get_mut(departure.received as usize) {
+            outcome.taken -= 1;
         }
     }
 

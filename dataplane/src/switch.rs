@@ -9,6 +9,7 @@
 //! - `mend`: ports that could not be opened, or whose interface was taken away, are opened again.
 //! - `ports`, `open`, `queues`: the register of ports, how each kind is opened, and how queues are
 //!   shared out among workers.
+//! - `links`: ports that go up and down.
 //! - `underlay`: addresses and ways to remote tunnel ends, as the kernel knows them.
 //! - `expiry`: rules that end by themselves, and who is told of removed ones.
 //! - `meters`: meters, and how the workers share their rates.
@@ -27,6 +28,7 @@ mod connections;
 mod destinations;
 mod drops;
 mod expiry;
+mod links;
 mod mend;
 mod meters;
 mod open;
@@ -42,7 +44,8 @@ mod underlay;
 
 pub use bundle::{Parts, Whole};
 pub use expiry::Removals;
-pub use open::{Device, KernelPorts, OpenPort, Opened, TunnelEnd, TunnelFilter, Watch};
+pub use links::follow_links;
+pub use open::{Device, KernelPorts, LinkState, OpenPort, Opened, TunnelEnd, TunnelFilter, Watch};
 pub use punts::PuntHub;
 pub use underlay::{Resolve, UnderlayState, follow_underlay};
 

@@ -40,12 +40,12 @@ pub enum PortKind {
     Tunnel {
         /// Its own slot, for counting only: it has no queues.
         slot: PortSlot,
-        /// This host's address; `None` until the underlay has one.
-        local: Option<Ipv4Addr>,
+        /// This host's addresses; none until the underlay has one.
+        locals: Vec<Ipv4Addr>,
         /// Of which kind.
         encapsulation: Encapsulation,
-        /// The device port it runs over.
-        underlay: PortSlot,
+        /// The device ports it runs over: any of them may bring packets to any of the addresses.
+        underlays: Vec<PortSlot>,
     },
 }
 
@@ -70,7 +70,7 @@ pub enum Path {
         source_mac: [u8; 6],
         /// MAC of the remote end, or of the router towards it.
         destination_mac: [u8; 6],
-        /// The address the host's routes choose; a tunnel port's own address goes first.
+        /// The address the host's routes choose; if it is none of the tunnel port's own, the first of these.
         source: Ipv4Addr,
     },
     /// Not usable now: `NoRoute`, `NeighbourUnresolved` or `PortDown`.

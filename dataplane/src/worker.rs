@@ -29,14 +29,14 @@ use crate::connection::fragments::{Seen, Waiting};
 use crate::connection::{Connections, Contents, EndReason, Passing, Refused};
 use crate::drop::DropReason;
 use crate::egress::Outgoing;
-use crate::flow::cache::{Cache, Found};
+use crate::flow::cache::{Cache, EntryNumber, Found};
 use crate::flow::key::FlowKey;
 use crate::flow::log::{Recent, Work};
 use crate::flow::program::{Egress, Program};
 use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, resolve};
 use crate::flow::tables::{Progress, Tables};
 use crate::handover::{FromTunnel, Message, PortName};
-use crate::limits::{BATCH, COMPARISONS_PER_WALK, HAND_OVERS_PER_FRAME};
+use crate::limits::{BATCH, HAND_OVERS_PER_FRAME};
 use crate::neighbours::Hop;
 use crate::packet::frame::Frame;
 use crate::packet::parse::{Layout, parse};
@@ -45,7 +45,7 @@ use crate::port::PortSlot;
 use crate::topology::{PortKind, Topology};
 use announcements::Announcements;
 use control::Command;
-use credit::Credit;
+use credit::Credits;
 use neighbours::WaitingForHops;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -115,9 +115,8 @@ pub struct Worker {
     slots: Vec<PortSlot>,
     frames: Vec<Frame>,
     missed: Vec<Missed>,
-    credits: Vec<Credit>,
+    credits: Credits,
     now: u64,
-    rounds: u64,
     /// Ports that had frames in the last round: they share the walks of the next.
     active: usize,
     /// Likewise in this round, so far.
@@ -156,7 +155,7 @@ impl Worker {
         self.now = clock::now();
         self.outgoing.meters.now = self.now;
         self.outgoing.captures.now = self.now;
-        self.rounds += 1;
+        self.credits.begin(self.now * 1000);
         self.appeared = 0;
         let mut received = 0;
         for index in 0..self.slots.len() {
@@ -171,7 +170,9 @@ impl Worker {
             if count > 0 {
                 self.appears(slot);
                 received += count;
+                let hits = self.cache.counters.hits;
                 self.batch(slot, &mut frames);
+                self.credits.received(count, (self.cache.counters.hits - hits) as usize);
             }
             self.frames = frames;
         }
@@ -188,7 +189,7 @@ impl Worker {
 
     /// A port has frames in this round.
     fn appears(&mut self, slot: PortSlot) {
-        self.appeared += usize::from(self.credits[slot.index()].appears(self.rounds));
+        self.appeared += usize::from(self.credits.appears(slot));
     }
 
     fn look_at_version(&mut self) {
@@ -209,8 +210,9 @@ impl Worker {
         self.tunnels.clear();
         for (&number, info) in &self.topology.ports {
             self.outgoing.numbers[info.kind.slot().index()] = number;
-            if let PortKind::Tunnel { slot, local: Some(local), encapsulation, .. } = info.kind {
-                self.tunnels.insert((local, encapsulation), (number, slot));
+            if let PortKind::Tunnel { slot, locals, encapsulation, .. } = &info.kind {
+                let ends = locals.iter().map(|&local| ((local, *encapsulation), (number, *slot)));
+                self.tunnels.extend(ends);
             }
         }
     }
@@ -382,10 +384,10 @@ impl Worker {
         Ok((parse(frame, self.outgoing.numbers[slot.index()], key)?, slot))
     }
 
-    /// Only the device a tunnel runs over may bring its packets: an instance must not speak as a VTEP.
+    /// Only the devices a tunnel runs over may bring its packets: an instance must not speak as a VTEP.
     fn is_underlay(&self, tunnel: PortSlot, number: u32, slot: PortSlot) -> bool {
         self.topology.ports.get(&number).is_some_and(|info| {
-            matches!(info.kind, PortKind::Tunnel { slot: own, underlay, .. } if own == tunnel && underlay == slot)
+            matches!(&info.kind, PortKind::Tunnel { slot: own, underlays, .. } if *own == tunnel && underlays.contains(&slot))
         })
     }
 
@@ -398,47 +400,58 @@ impl Worker {
         }
         // An earlier packet of the batch may have made the entry.
         let found = self.cache.lookup(&key, self.version);
-        let (version, topology, now) = (self.version, &self.topology, self.now);
-        let good = match found {
-            Found::Hit(entry) => Some(entry),
-            Found::Stale(entry) => {
-                let credit = &mut self.credits[origin.ingress.index()];
-                if !credit.is_left(self.rounds, self.active) {
-                    self.cache.counters.misses += 1;
-                    return self.outgoing.discard(frame, DropReason::MissBudget);
-                }
-                let mut work = Work::ONE_WALK;
-                let good = self.cache.renew(entry, &key, &self.recent, &mut work);
-                // Otherwise it is charged as the walk that follows.
-                if good {
-                    credit.spend(work.done());
-                }
-                good.then_some(entry)
+        let missed = Missed { frame, key, layout, origin };
+        let missed = if let Found::Hit(entry) = found {
+            match self.run_if_good(entry, missed) {
+                Ok(()) => return self.cache.counters.hits += 1,
+                Err(missed) => missed,
             }
-            Found::Miss => None,
+        } else {
+            missed
         };
-        if let Some(entry) = good
-            && holds(self.cache.program(entry), origin)
-            && self.cache.program(entry).admits(&frame, &key, &layout, &mut self.connections, self.now)
-        {
-            if let Found::Hit(_) = found {
-                self.cache.counters.hits += 1;
-            } else {
-                self.cache.counters.misses += 1;
-            }
-            self.outgoing.capture_walk(|| self.cache.walk(entry, true));
-            return self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
-        }
         self.cache.counters.misses += 1;
-        let credit = &mut self.credits[origin.ingress.index()];
-        if !credit.is_left(self.rounds, self.active) {
-            return self.outgoing.discard(frame, DropReason::MissBudget);
+        if !self.credits.is_left(origin.ingress) {
+            return self.outgoing.discard(missed.frame, DropReason::MissBudget);
         }
-        credit.spend(COMPARISONS_PER_WALK);
+        let mut missed = missed;
+        if let Found::Stale(entry) = found {
+            let mut work = Work::ONE_WALK;
+            let good = self.cache.renew(entry, &missed.key, &self.recent, &mut work);
+            if good {
+                self.credits.charge_comparisons(origin.ingress, work.done());
+                match self.run_if_good(entry, missed) {
+                    Ok(()) => return,
+                    Err(not) => missed = not,
+                }
+            }
+        }
+        let started = clock::nanoseconds();
+        self.walk(missed, found);
+        self.credits.charge(origin.ingress, clock::nanoseconds().saturating_sub(started));
+    }
+
+    /// Runs the program of an entry, if it may be believed as far as connections go; otherwise gives the frame back.
+    fn run_if_good(&mut self, entry: EntryNumber, missed: Missed) -> Result<(), Missed> {
+        let Missed { frame, key, layout, origin } = &missed;
+        if !holds(self.cache.program(entry), *origin)
+            || !self.cache.program(entry).admits(frame, key, layout, &mut self.connections, self.now)
+        {
+            return Err(missed);
+        }
+        self.outgoing.capture_walk(|| self.cache.walk(entry, true));
+        let Missed { frame, key, layout, .. } = missed;
+        self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
+        Ok(())
+    }
+
+    /// Walks the tables with a packet for which the cache has nothing good.
+    fn walk(&mut self, missed: Missed, found: Found) {
+        let Missed { frame, key, layout, origin } = missed;
+        let state = self.tables.read();
+        let (version, topology, now) = (self.version, &self.topology, self.now);
         let bytes = frame.len();
         let contents = Contents::read(frame.head(), &key, &layout);
         let arrived = origin.hops == 0;
-        let state = self.tables.read();
         let walk = |connections: &Connections| {
             let view = View {
                 state: &state,
@@ -457,7 +470,6 @@ impl Worker {
             resolution = walk(&self.connections);
         }
         drop(state);
-        self.credits[origin.ingress.index()].spend(COMPARISONS_PER_WALK * resolution.branches);
         if let Found::Hit(entry) | Found::Stale(entry) = found {
             self.cache.remove(entry);
         }

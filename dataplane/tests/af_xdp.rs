@@ -100,6 +100,15 @@ fn native_forwards_large_frames() {
 }
 
 #[test]
+fn frames_of_several_buffers_are_forwarded() {
+    for mode in [Mode::Native, Mode::Generic] {
+        let seen = forwards(mode, 1, 9000).stop();
+        assert!(seen.largest == 9014 && seen.frames > 1000, "{} bytes at most", seen.largest);
+        assert_eq!((seen.drops.total(DropReason::Malformed), seen.outstanding), (0, 0));
+    }
+}
+
+#[test]
 fn generic_forwards_between_veths() {
     // Generic XDP on a veth has everything on queue 0.
     nothing_is_left(forwards(Mode::Generic, 2, 1500), 1);
@@ -540,15 +549,66 @@ fn errors_say_what_to_do() {
         assert_eq!(pool.outstanding(), 0);
     }
 
-    for mtu in [3501, 3520, 9000] {
-        host.ip(&format!("link set nic mtu {mtu}"));
-        let large = refused(take_all("nic", Mode::Auto));
-        assert!(large.to_string().contains("ip link set nic mtu 3500"), "{large}");
-    }
-    host.ip("link set nic mtu 1500");
-    peer.ip("link set eth0 mtu 9000");
-    assert!(matches!(refused(take_all("nic", Mode::Native)), AfXdpError::MtuTooLarge { .. }), "the peer's MTU");
+    host.ip("link set nic mtu 9601");
+    let large = refused(take_all("nic", Mode::Auto));
+    assert!(large.to_string().contains("ip link set nic mtu 9600"), "{large}");
     assert!(!host.ip("link show nic").contains("xdp"), "what failed left nothing behind");
+}
+
+/// Of pieces that nobody takes yet nothing is lost.
+#[test]
+fn large_frames_come_and_go_whole_beside_small_ones() {
+    let (peer, host) = (Namespace::new(), Namespace::new());
+    peer.veth("eth0", &host, "nic", 1);
+    for (namespace, name) in [(&peer, "eth0"), (&host, "nic")] {
+        namespace.ip(&format!("link set {name} mtu 9600"));
+    }
+    let memory = Memory::map(4096, 0).unwrap();
+    let mut pool = Pool::new(memory);
+    let mut drops = DropCounters::default();
+    let (_sending, mut peers) = open(&peer, take_all("eth0", Mode::Auto), memory).unwrap();
+    let (port, mut queues) = open(&host, take_all("nic", Mode::Auto), memory).unwrap();
+    queues[0].service(&mut pool);
+    let lengths = [60, 3518, 3519, 3839, 3840, 3841, 7680, 7681, 9014, 9618, 64, 9618];
+    let bytes = |length: usize| (0..length).map(|index| (index % 251) as u8).collect::<Vec<u8>>();
+    let mut frames: Vec<Frame> = lengths
+        .iter()
+        .map(|&length| {
+            let mut frame = pool.chunked(PortSlot::new(1), length).unwrap();
+            let mut rest = &bytes(length)[..];
+            frame.segments_mut().for_each(|segment| {
+                let (here, after) = rest.split_at(segment.len());
+                segment.copy_from_slice(here);
+                rest = after;
+            });
+            frame
+        })
+        .collect();
+    transmit(&mut peers[0], &mut pool, &mut frames, &mut drops);
+    let mut got: Vec<Frame> = Vec::new();
+    eventually("all arrive", || {
+        peers[0].service(&mut pool);
+        // One at a time: what is behind it stays in the ring.
+        queues[0].receive(&mut pool, &mut got, 1, &mut drops);
+        got.len() == lengths.len()
+    });
+    for (frame, length) in got.drain(..).zip(lengths) {
+        assert!(frame.to_vec() == bytes(length), "{length} bytes");
+        pool.free(frame);
+    }
+    assert_eq!((port.missed(), queues[0].counters().received_packets), (0, lengths.len() as u64));
+    // Longer than the interface's MTU.
+    let mut long = vec![pool.chunked(PortSlot::new(1), 9619).unwrap()];
+    transmit(&mut peers[0], &mut pool, &mut long, &mut drops);
+    assert_eq!(drops.total(DropReason::TooBig), 1);
+    // The peer's MTU may be larger than our own.
+    peers[0].close(&mut pool);
+    queues[0].close(&mut pool);
+    drop(port);
+    host.ip("link set nic mtu 1500");
+    let (_port, mut queues) = open(&host, take_all("nic", Mode::Native), memory).unwrap();
+    queues[0].close(&mut pool);
+    assert_eq!(pool.outstanding(), 0);
 }
 
 /// The test runs itself as the process that is killed.

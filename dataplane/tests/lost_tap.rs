@@ -1,4 +1,5 @@
-//! TAPs that somebody deletes under a running switch, alone or with their network namespace.
+//! Interfaces that somebody deletes under a running switch: TAPs, alone or with their network namespace, and the
+//! host's own.
 
 mod namespace;
 
@@ -31,7 +32,7 @@ impl Running {
             managed: false,
             memory: Memory::map(2048, 64).unwrap(),
             workers: vec![WorkerSettings::default(); workers],
-            opener: Box::new(KernelPorts),
+            opener: Box::new(KernelPorts::default()),
             physical: std::collections::BTreeMap::new(),
         };
         Self(Switch::start(settings).unwrap())
@@ -159,4 +160,53 @@ fn lost_taps_are_shown_and_those_of_the_fabric_made_anew() {
 #[test]
 fn with_two_workers_too() {
     lost_and_found(2);
+}
+
+/// Owner manual, as the underlay's port is: the interface is the host's, so when it comes back the port is there again.
+#[test]
+fn an_interface_of_the_host_is_missed_and_used_again() {
+    let (host, peer) = (Namespace::new(), Namespace::new());
+    host.veth("nic", &peer, "eth0", 1);
+    let peer_name = peer.name.clone();
+    let inside = Namespace { name: host.name.clone() };
+    host.run(move || {
+        // The outer one removes it.
+        let host = std::mem::ManuallyDrop::new(inside);
+        let peer = std::mem::ManuallyDrop::new(Namespace { name: peer_name });
+        let switch = Running::start(1);
+        let kind = Kind::AfXdp(v1::AfXdpPort { interface: "nic".to_owned(), take_all: true, ..Default::default() });
+        let spec = |name: &str| v1::PortSpec {
+            number: BY_HAND,
+            name: name.to_owned(),
+            owner: v1::Owner::Manual.into(),
+            kind: Some(kind.clone()),
+        };
+        let add = |name: &str| v1::Bundle { add_ports: vec![spec(name)], ..Default::default() };
+        switch.0.apply(vec![add("underlay")], Owner::Manual).unwrap();
+        switch.tend();
+        assert_eq!(switch.state(BY_HAND), "up");
+        host.ip("link set nic name eth7");
+        switch.tend();
+        assert_eq!(switch.state(BY_HAND), "up", "it is only called otherwise");
+        host.ip("link set eth7 name nic");
+
+        for by_hand in [false, true] {
+            host.ip("link del nic");
+            switch.tend();
+            let state = switch.state(BY_HAND);
+            assert!(state.starts_with("failed: af_xdp: interface \"nic\" was deleted"), "{state}");
+            switch.tend();
+            assert!(switch.state(BY_HAND).starts_with("failed"));
+            host.veth("nic", &peer, "eth0", 1);
+            if by_hand {
+                let remove = v1::Bundle { remove_ports: vec![BY_HAND], ..Default::default() };
+                switch.0.apply(vec![remove], Owner::Manual).unwrap();
+                switch.0.apply(vec![add("again")], Owner::Manual).unwrap();
+            } else {
+                switch.tend();
+            }
+            assert_eq!(switch.state(BY_HAND), "up");
+        }
+        assert!(host.ip("link show nic").contains("xdp"));
+    });
 }

@@ -36,8 +36,19 @@ pub const PORT_MAX: u32 = 0xffff_ff00;
 /// have numbers from here up to [`UNDERLAY_PORT`], so that the two never meet.
 pub const FIRST_MANUAL_PORT: u32 = 0x0080_0000;
 
-/// The `af_xdp` port of a host's underlay, which the fabric's tunnel runs over.
+/// The `af_xdp` port of a host's underlay, which the fabric's tunnels run over; further interfaces of the underlay
+/// follow from [`SECOND_UNDERLAY_PORT`] on.
 pub const UNDERLAY_PORT: u32 = 0x00ff_0000;
+/// The port of the underlay's second interface, if it has one.
+pub const SECOND_UNDERLAY_PORT: u32 = 0x00ff_0010;
+
+/// Interfaces of an underlay, and addresses that tunnels to a host end at.
+pub const UNDERLAY_ADDRESSES: usize = 16;
+
+/// The ports of an underlay of several interfaces, in their order.
+pub fn underlay_ports() -> impl Iterator<Item = u32> {
+    std::iter::once(UNDERLAY_PORT).chain(SECOND_UNDERLAY_PORT..).take(UNDERLAY_ADDRESSES)
+}
 
 /// The fabric's VXLAN port of a host. From here on numbers belong to ports that each host has.
 pub const TUNNEL_PORT: u32 = 0x00ff_0001;

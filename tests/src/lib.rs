@@ -9,6 +9,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod guest;
 pub mod machine;
 pub mod open_vswitch;
 pub mod packet;

@@ -50,4 +50,14 @@ impl OpenVswitch {
         let command = format!("ovs-vsctl --timeout=20 --db=unix:{}/db.sock {commands}", self.directory.display());
         run_inside(&self.namespace, &command).unwrap_or_else(|error| panic!("{error:#}"));
     }
+
+    /// What `ovs-appctl` prints.
+    ///
+    /// # Panics
+    /// If it is refused.
+    #[must_use]
+    pub fn appctl(&self, command: &str) -> String {
+        let command = format!("ovs-appctl -t {}/vs.ctl {command}", self.directory.display());
+        run_inside(&self.namespace, &command).unwrap_or_else(|error| panic!("{error:#}"))
+    }
 }

@@ -195,6 +195,56 @@ fn one_host_is_all_it_takes() {
     assert_eq!(interfaces(&machine), before);
 }
 
+#[test]
+fn one_lan_carries_management_underlay_and_external_network() {
+    let _turn = serial();
+    let mut bench = Bench::new();
+    let directory = tempfile::tempdir().expect("there is a temporary directory");
+    let spaces = ["gateway", "compute-1"].map(|name| bench.namespace(name));
+    let internet = internet(&mut bench);
+    let ends = [
+        (&*spaces[0], "eth0", Some("203.0.113.10/24")),
+        (&*spaces[1], "eth0", Some("203.0.113.11/24")),
+        (&*internet, "eth0", Some("203.0.113.1/24")),
+    ];
+    segment(&mut bench, "lan", &ends);
+    let gateway = Machine::new(&spaces[0], directory.path(), "one-lan/gateway");
+    let compute = Machine::new(&spaces[1], directory.path(), "one-lan/compute-1");
+    let before = [interfaces(&gateway), interfaces(&compute)];
+    let (controller_unit, switch_unit) = (Unit::shipped("weft-controller"), Unit::shipped("weft-switch"));
+    let mut services = vec![gateway.start(&controller_unit)];
+    until_it_answers(&gateway, &controller_unit);
+    weft(&gateway, "host create gateway");
+    services.push(gateway.start(&switch_unit));
+    weft(&gateway, "host create compute-1");
+    let printed = weft(&gateway, "host join-token compute-1");
+    let line = printed.lines().find_map(|line| line.trim().strip_prefix("weft-switch join ")).expect("a command");
+    let _joined = compute.type_in(&format!("/usr/local/bin/weft-switch join {line}")).success();
+    services.push(compute.start(&switch_unit));
+    let logs = || format!("{}\n{}", gateway.log(&switch_unit), compute.log(&switch_unit));
+    connected(&gateway, 2, &logs);
+
+    let (web, two) = (bench.namespace("web"), bench.namespace("two"));
+    type_the_page(&gateway, "Networks, and the way outside", &[("--netns web", &format!("--netns {web}"))]);
+    weft(&gateway, "port create two --network blue --address 10.0.0.12");
+    weft(&gateway, &format!("port plug two --host gateway --netns {two}"));
+    configure(&web, "10.0.0.11");
+    configure(&two, "10.0.0.12");
+    // Across hosts; out, with and without an address outside, by the tunnel and the same wire again; in.
+    pings(&web, "10.0.0.12", &logs);
+    pings(&two, "203.0.113.1", &logs);
+    pings(&web, "203.0.113.1", &logs);
+    pings(&internet, "203.0.113.150", &logs);
+    // The hosts' own traffic is theirs.
+    for (from, to) in [(&internet, "203.0.113.10"), (&spaces[0], "203.0.113.1"), (&spaces[1], "203.0.113.10")] {
+        pings(from, to, &logs);
+    }
+    let ports = gateway.type_in("/usr/local/bin/weft ports list unix:/run/weft/switch.sock").success();
+    assert!(ports.contains("with the underlay"), "{ports}");
+    services.into_iter().for_each(Service::stop);
+    assert_eq!([interfaces(&gateway), interfaces(&compute)], before);
+}
+
 fn until_it_answers(controller: &Machine, unit: &Unit) {
     let answers = || {
         let line = "/usr/local/bin/weft --controller unix:/run/weft/controller.sock status";
@@ -218,7 +268,7 @@ fn the_units_name_what_is_installed_and_the_settings_are_right() {
     }
     let page =
         std::fs::read_to_string(deploy().parent().expect("it has one").join("docs/deploy.md")).expect("it is here");
-    for folder in ["all-in-one", "four-hosts"] {
+    for folder in ["all-in-one", "four-hosts", "one-lan"] {
         assert!(Path::new(&deploy()).join("examples").join(folder).is_dir(), "{folder}");
         assert!(page.contains(&format!("deploy/examples/{folder}")), "docs/deploy.md does not name {folder}");
     }

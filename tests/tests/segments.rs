@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Fields in the order in which they are to end.
 struct Place {
     provider: String,
-    _physical: OpenVswitch,
+    physical: OpenVswitch,
     controller: Controller,
     switches: [Switch; 2],
     bench: Bench,
@@ -52,7 +52,7 @@ fn place() -> Place {
             controller.weft(&format!("host show {host}")).contains("provider by eth1 (mtu 1500)").then_some(())
         });
     }
-    Place { provider, _physical: physical, controller, switches, bench }
+    Place { provider, physical, controller, switches, bench }
 }
 
 impl Place {
@@ -112,6 +112,112 @@ fn hosts_and_foreign_stations_meet_on_every_segment_type() {
     // What comes back of one's own flood would be seen as dropped under another reason.
     let strange = place.switches[0].drops_of(weft_proto::FIRST_PHYSICAL_PORT);
     assert!(strange.keys().all(|reason| ["elsewhere", "policy"].contains(&reason.as_str())), "{strange:?}");
+}
+
+/// Stations behind Open vSwitch that nobody told Weft of, and instances of another network: a router joins them.
+#[test]
+fn routers_reach_foreign_stations_and_are_reached_by_them() {
+    let _turn = serial();
+    let mut place = place();
+    let provider = place.provider.clone();
+    let overlay = place.network("overlay", 1, "--type vxlan");
+    let _added = place.controller.weft("group rule add default --ingress --protocol tcp");
+    for (name, number, options) in
+        [("office", 3, "--type vlan --physical provider --vlan 100"), ("plain", 4, "--type flat --physical provider")]
+    {
+        let [instance, _] = place.network(name, number, options);
+        address_of(&provider, name, &format!("10.{number}.0.200/24"));
+        // It answers by the router.
+        let _added = ip(&format!("-n {provider} route add 10.1.0.0/24 via 10.{number}.0.1")).expect("it is new");
+        let _made = place.controller.weft(&format!("router create {name}"));
+        for network in ["overlay", name] {
+            let _joined = place.controller.weft(&format!("router interface add {name} {network}"));
+        }
+        for instance in &overlay {
+            ip(&format!("-n {instance} route add 10.{number}.0.0/24 via 10.1.0.1")).expect("the network is there");
+        }
+        let station = format!("10.{number}.0.200");
+        for instance in &overlay {
+            pings(instance, &station, "-M do -s 1422");
+            sends(instance, &provider, &station);
+        }
+        // Without having been sent to, it asks for the router, and is answered by one host.
+        ip(&format!("-n {provider} neigh flush dev {name}")).expect("the interface is there");
+        pings(&provider, &format!("10.{number}.0.1"), "");
+        for (instance, last) in overlay.iter().zip([11, 12]) {
+            sends(&provider, instance, &format!("10.1.0.{last}"));
+        }
+        // Nobody else is there.
+        assert!(run_inside(&overlay[0], &format!("ping -n -c 1 -W 1 10.{number}.0.201")).is_err());
+        // A router's own MAC is on every host: the switch outside must not see it, but one of each host.
+        pings(&instance, &format!("10.{number}.0.1"), "");
+        let shown = ip(&format!("-n {instance} neigh show 10.{number}.0.1")).expect("it has neighbours");
+        let own = shown.split_whitespace().skip_while(|word| *word != "lladdr").nth(1).expect("it is known");
+        let learnt = place.physical.appctl("fdb/show bridge");
+        assert!(learnt.contains(" 02:52:") && !learnt.contains(own), "{own}: {learnt}");
+        // The next router has the overlay's gateway address.
+        for network in ["overlay", name] {
+            let _left = place.controller.weft(&format!("router interface remove {name} {network}"));
+        }
+        for instance in &overlay {
+            ip(&format!("-n {instance} route del 10.{number}.0.0/24")).expect("it was added");
+            ip(&format!("-n {instance} neigh flush dev eth0")).expect("the interface is there");
+        }
+        ip(&format!("-n {provider} route del 10.1.0.0/24")).expect("it was added");
+    }
+}
+
+/// The router outside is a namespace behind an access port of Open vSwitch; the gateway host is on a trunk.
+#[test]
+fn an_external_network_may_be_a_vlan_of_open_vswitch() {
+    let _turn = serial();
+    let mut place = place();
+    place.physical.vsctl("add-port bridge outside tag=200 -- set interface outside type=internal");
+    let provider = place.provider.clone();
+    // It knows no way to the instances' addresses; behind it is another network.
+    address_of(&provider, "outside", "203.0.113.1/24");
+    address_of(&provider, "lo", "198.51.100.1/32");
+    let instances = place.network("blue", 5, "--type vxlan");
+    for instance in &instances {
+        ip(&format!("-n {instance} route add default via 10.5.0.1")).expect("the network is there");
+    }
+    for line in [
+        "network create internet --type vlan --physical provider --vlan 200 --external",
+        "subnet create internet --network internet --cidr 203.0.113.0/24 --gateway 203.0.113.1 \
+         --pool 203.0.113.100-203.0.113.199",
+        "router create edge",
+        "router interface add edge blue",
+        "router gateway set edge internet --address 203.0.113.100",
+    ] {
+        let _made = place.controller.weft(line);
+    }
+    // Source NAT, of the gateway host's instance and of the other host's.
+    for instance in &instances {
+        pings(instance, "203.0.113.1", "-M do -s 1422");
+        pings(instance, "198.51.100.1", "");
+        sends(instance, &provider, "198.51.100.1");
+    }
+    assert!(run_inside(&provider, "ping -n -c 1 -W 1 10.5.0.11").is_err(), "nobody outside knows instances' addresses");
+    // The router's own address, and a floating IP for either instance.
+    pings(&provider, "203.0.113.100", "");
+    let _added = place.controller.weft("group rule add default --ingress --protocol icmp");
+    let _added = place.controller.weft("group rule add default --ingress --protocol tcp");
+    for (host, instance, last) in [("host-a", &instances[0], 150), ("host-b", &instances[1], 151)] {
+        let floating = format!("203.0.113.{last}");
+        let _made =
+            place.controller.weft(&format!("floating-ip create internet --address {floating} --port blue-{host}"));
+        pings(&provider, &floating, "");
+        sends(&provider, instance, &floating);
+        sends(instance, &provider, "198.51.100.1");
+    }
+    // In the VLAN, and in no other.
+    let learnt = place.physical.appctl("fdb/show bridge");
+    let gateway = ip(&format!("-n {provider} neigh show 203.0.113.100")).expect("it has neighbours");
+    let mac = gateway.split_whitespace().skip_while(|word| *word != "lladdr").nth(1).expect("it is known");
+    let of_gateway: Vec<&str> = learnt.lines().filter(|line| line.contains(mac)).collect();
+    assert!(!of_gateway.is_empty(), "{mac} was learnt: {learnt}");
+    let in_vlan = |line: &&str| line.split_whitespace().nth(1) == Some("200");
+    assert!(of_gateway.iter().all(in_vlan), "{learnt}");
 }
 
 /// An instance with 10.0.0.1 at a switch, behind a tunnel port (11) of this kind; Open vSwitch at the other end, with

@@ -36,8 +36,8 @@ pub struct Arguments {
     #[arg(long, value_name = "NUMBER")]
     count: Option<u64>,
     /// Keep only the first bytes of each frame.
-    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
-    snap: u32,
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]
+    snap: Option<u32>,
     /// End after so long.
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
@@ -52,13 +52,13 @@ pub async fn run(arguments: Arguments, connection: &Connection, output: Output) 
     let request = CaptureFramesRequest {
         ports,
         r#match: filter,
-        snap_length: arguments.snap,
+        snap_length: arguments.snap.unwrap_or(0),
         direction: FrameDirection::Unspecified.into(),
         walk: false,
     };
     let mut frames = connection.switch(&host).await?.capture_frames(request).await?.into_inner();
     // Only now: what is refused leaves no empty file.
-    let mut file = File::create(&arguments.write, arguments.snap, wanted)?;
+    let mut file = File::create(&arguments.write, arguments.snap.unwrap_or(0), wanted)?;
     let mut left = arguments.count.unwrap_or(u64::MAX);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| no_signals(&error))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| no_signals(&error))?;

@@ -81,15 +81,16 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
         }
         Command::List => {
             let hosts = all(&mut cloud).await?;
+            let ports = cloud.list_ports(v1::ListCloudPortsRequest::default()).await?.into_inner().ports;
             let mut table = Table::new(&["name", "state", "underlay", "mtu", "physical", "ports", "version"]);
             for host in &hosts {
                 table.row(vec![
                     host.name.clone(),
                     state(host),
-                    host.underlay_address.clone(),
+                    underlay(host),
                     if host.underlay_mtu == 0 { String::new() } else { host.underlay_mtu.to_string() },
                     host.physical_networks.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", "),
-                    host.ports.len().to_string(),
+                    ports.iter().filter(|port| port.host_id == host.id).count().to_string(),
                     host.switch_version.clone(),
                 ]);
                 table.note(&format!("host {}", host.name), &trouble(host));
@@ -105,7 +106,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("id", host.id.clone()),
                 ("state", state(&host)),
                 ("generation", format!("{}, acknowledged {}", host.generation, host.acknowledged_generation)),
-                ("underlay", host.underlay_address.clone()),
+                ("underlay", underlay_in_full(&host)),
                 ("underlay mtu", if host.underlay_mtu == 0 { String::new() } else { host.underlay_mtu.to_string() }),
                 ("physical networks", physical(&host)),
                 ("version", host.switch_version.clone()),
@@ -152,6 +153,25 @@ fn trouble(host: &v1::Host) -> String {
     [host.fault.as_str(), host.note.as_str()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
+/// Where tunnels to it end: "192.0.2.1", "192.0.2.1, 198.51.100.1 down"; of many the first two.
+pub fn underlay(host: &v1::Host) -> String {
+    let shown = |one: &v1::UnderlayAddress| format!("{}{}", one.address, if one.down { " down" } else { "" });
+    let all: Vec<String> = host.underlay_addresses.iter().map(shown).collect();
+    match all.len() {
+        0..=2 => all.join(", "),
+        more => format!("{} and {} more", all[..2].join(", "), more - 2),
+    }
+}
+
+/// Each of them: "192.0.2.1 on eth1 (mtu 1550)".
+fn underlay_in_full(host: &v1::Host) -> String {
+    let each = host.underlay_addresses.iter().map(|one| {
+        let down = if one.down { ", down" } else { "" };
+        format!("{} on {} (mtu {}{down})", one.address, one.interface, one.mtu)
+    });
+    each.collect::<Vec<_>>().join(", ")
+}
+
 /// The physical networks it reaches: "provider by eth2 (mtu 1500)".
 fn physical(host: &v1::Host) -> String {
     let each = host.physical_networks.iter().map(|network| match network.mtu {
@@ -167,7 +187,7 @@ fn state(host: &v1::Host) -> String {
     let state = match (host.connected, host.acknowledged_generation < host.generation) {
         (true, false) => "connected",
         (true, true) => "connected, behind",
-        (false, _) if host.underlay_address.is_empty() => "never connected",
+        (false, _) if host.underlay_addresses.is_empty() => "never connected",
         (false, _) => "disconnected",
     };
     let now = now();

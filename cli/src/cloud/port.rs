@@ -70,7 +70,7 @@ pub enum Command {
         #[command(flatten)]
         scope: Scope,
     },
-    /// Makes the port's network interface on a host and lets traffic through.
+    /// Makes the port's network interface on a host, or a virtual machine's socket, and lets traffic through.
     Plug {
         /// The port, by name or id.
         port: String,
@@ -83,6 +83,13 @@ pub enum Command {
         /// The interface's name; "weft" and the port's number unless given.
         #[arg(long, value_name = "NAME")]
         interface: Option<String>,
+        /// The underlay address of the host that other hosts send to for this port, while it is up; unless given, one
+        /// is chosen by the port's id.
+        #[arg(long, value_name = "ADDRESS")]
+        underlay_address: Option<String>,
+        /// A virtual machine's, which connects to this socket (vhost-user); chosen by the switch unless given.
+        #[arg(long, value_name = "SOCKET", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["netns", "interface"])]
+        vhost_user: Option<String>,
         #[command(flatten)]
         wait: Wait,
         #[command(flatten)]
@@ -202,35 +209,24 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             };
             let ports = cloud.list_ports(request).await?.into_inner().ports;
             let names = names(&mut cloud, output).await?;
-            let mut table = Table::new(&[
-                "name",
-                "project",
-                "network",
-                "number",
-                "mac",
-                "addresses",
-                "owner",
-                "host",
-                "interface",
-                "status",
-                "id",
-                "fault",
-            ]);
+            let heads = ["name", "project", "network", "number", "mac", "addresses", "host", "interface", "status"];
+            let mut table = Table::new(&heads);
             for port in &ports {
+                let name = if port.name.is_empty() { &port.id } else { &port.name };
+                // What is a router's or a floating IP's is on no host of its own.
+                let whose = owner(port, &names);
                 table.row(vec![
-                    port.name.clone(),
+                    name.clone(),
                     names.of(&port.project_id),
                     names.of(&port.network_id),
                     port.number.to_string(),
                     port.mac_address.clone(),
                     addresses(port),
-                    owner(port, &names),
-                    names.of(&port.host_id),
+                    if whose.is_empty() { names.of(&port.host_id) } else { whose },
                     port.interface.clone(),
                     port.status.clone(),
-                    port.id.clone(),
-                    port.fault.clone(),
                 ]);
+                table.note(&format!("port {name}"), &port.fault);
             }
             let empty = "No ports. Create one: weft port create NAME --network NETWORK";
             output.table(&table, empty, ports.iter().map(json::of).collect())
@@ -256,7 +252,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                 ("groups", groups(&port, &names)),
                 ("address pairs", pairs(&port)),
                 ("host", names.of(&port.host_id)),
-                ("interface", port.interface.clone()),
+                (if port.vhost_user { "socket" } else { "interface" }, port.interface.clone()),
                 ("netns", port.netns.clone()),
                 ("status", port.status.clone()),
                 ("fault", port.fault.clone()),
@@ -280,14 +276,16 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             cloud.delete_port(v1::DeleteRequest { id: port.clone(), project: scope.name() }).await?;
             deleted("port", &port, output)
         }
-        Command::Plug { port, host, netns, interface, wait, scope } => {
+        Command::Plug { port, host, netns, interface, underlay_address, vhost_user, wait, scope } => {
             let request = v1::PlugPortRequest {
                 port,
                 project: scope.name(),
                 host: host.unwrap_or_default(),
                 netns: netns.unwrap_or_default(),
-                interface: interface.unwrap_or_default(),
+                vhost_user: vhost_user.is_some(),
+                interface: interface.or(vhost_user).unwrap_or_default(),
                 wait_milliseconds: wait.milliseconds(),
+                underlay_address: underlay_address.unwrap_or_default(),
             };
             let port = cloud.plug_port(request).await?.into_inner();
             check_plugged(&port, &wait)?;
@@ -325,7 +323,7 @@ fn check_plugged(port: &v1::Port, wait: &Wait) -> Result<(), Fault> {
             format!("Mend that, unplug the port (weft port unplug {name}), and plug it again."),
         ));
     }
-    if port.status != "ACTIVE" && !wait.no_wait {
+    if port.status != "ACTIVE" && !awaits_machine(port) && !wait.no_wait {
         return Err(Fault::invalid(
             "plug_pending",
             "port",
@@ -343,7 +341,19 @@ fn check_plugged(port: &v1::Port, wait: &Wait) -> Result<(), Fault> {
     Ok(())
 }
 
+/// All is ready, and the virtual machine does not run.
+pub(crate) fn awaits_machine(port: &v1::Port) -> bool {
+    port.vhost_user && !port.host_id.is_empty() && port.status == "DOWN" && port.fault.is_empty()
+}
+
 fn plugged(port: &v1::Port, host: &str) -> String {
+    if port.vhost_user {
+        let state = if awaits_machine(port) { "ready" } else { port.status.as_str() };
+        let (name, socket, mac) = (&port.name, &port.interface, &port.mac_address);
+        return format!(
+            "Port {name} is {state} on host {host}, for a virtual machine with MAC {mac} at socket {socket}."
+        );
+    }
     let interface = if port.interface.is_empty() { String::new() } else { format!(", interface {}", port.interface) };
     let netns = if port.netns.is_empty() { String::new() } else { format!(" in namespace {}", port.netns) };
     format!("Port {} is {} on host {host}{interface}{netns}.", port.name, port.status)
@@ -394,6 +404,8 @@ mod tests {
             ..v1::Port::default()
         };
         let wait = Wait { no_wait: false, wait: 3 };
+        let machine = |vhost_user| v1::Port { fault: String::new(), host_id: "h".into(), vhost_user, ..port("DOWN") };
+        assert!(check_plugged(&machine(true), &wait).is_ok() && check_plugged(&machine(false), &wait).is_err());
         assert!(check_plugged(&port("ACTIVE"), &wait).is_ok());
         assert_eq!(check_plugged(&port("BUILD"), &wait).unwrap_err().code, "plug_pending");
         assert!(check_plugged(&port("BUILD"), &Wait { no_wait: true, wait: 3 }).is_ok());

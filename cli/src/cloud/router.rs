@@ -62,8 +62,12 @@ pub enum GatewayCommand {
         /// This address of its allocation pools; a free one unless given.
         #[arg(long, value_name = "IP")]
         address: Option<String>,
-        /// Senders keep their own addresses outside; somebody there must know the way back to them.
+        /// Senders are known outside by the router's address: as it is with a new gateway unless --no-snat is given. A
+        /// gateway on the same network stays as it is unless one of the two is given.
         #[arg(long)]
+        snat: bool,
+        /// Senders keep their own addresses outside; somebody there must know the way back to them.
+        #[arg(long, conflicts_with = "snat")]
         no_snat: bool,
         #[command(flatten)]
         scope: Scope,
@@ -246,23 +250,30 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
             let router = cloud.remove_router_route(request).await?.into_inner();
             output.say(&format!("Router {} has {text}.", router.name), &json::of(&router))
         }
-        Command::Gateway(GatewayCommand::Set { router, network, address, no_snat, scope }) => {
+        Command::Gateway(GatewayCommand::Set { router, network, address, snat, no_snat, scope }) => {
             let request = v1::SetRouterGatewayRequest {
                 router,
                 project: scope.name(),
                 network: network.clone(),
                 ip_address: address.unwrap_or_default(),
-                enable_snat: Some(!no_snat),
+                enable_snat: (snat || no_snat).then_some(snat),
             };
             let router = cloud.set_router_gateway(request).await?.into_inner();
-            let address = router.external_gateway.as_ref().map_or("", |gateway| gateway.ip_address.as_str());
-            let text = format!("Router {} leads to network {network} as {address}.", router.name);
+            let gateway = router.external_gateway.clone().unwrap_or_default();
+            let (address, snat) = (&gateway.ip_address, if gateway.enable_snat { "with" } else { "without" });
+            let text = format!("Router {} leads to network {network} as {address}, {snat} SNAT.", router.name);
             output.say(&text, &json::of(&router))
         }
         Command::Gateway(GatewayCommand::Clear { router, scope }) => {
-            let request = v1::ClearRouterGatewayRequest { router, project: scope.name() };
+            let project = scope.name();
+            let before = find(&router, all(&mut cloud, project.clone()).await?)?;
+            let request = v1::ClearRouterGatewayRequest { router, project };
             let router = cloud.clear_router_gateway(request).await?.into_inner();
-            output.say(&format!("Router {} leads to no external network.", router.name), &json::of(&router))
+            let text = match before.external_gateway {
+                Some(_) => format!("Router {} leads to no external network.", router.name),
+                None => format!("Router {} led to no external network: nothing has changed.", router.name),
+            };
+            output.say(&text, &json::of(&router))
         }
     }
 }

@@ -144,7 +144,7 @@ pub async fn run(command: Command, connection: &Connection, output: Output) -> R
                     names.of(&subnet.network_id),
                     subnet.cidr.clone(),
                     subnet.gateway_ip.clone(),
-                    if subnet.enable_dhcp { subnet.dhcp_address.clone() } else { "off".to_owned() },
+                    if subnet.enable_dhcp { "on" } else { "off" }.to_owned(),
                     subnet.id.clone(),
                 ]);
             }

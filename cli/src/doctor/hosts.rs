@@ -25,11 +25,18 @@ pub fn connected(evidence: &Evidence) -> Vec<Finding> {
         if !host.connected && host.note.is_empty() && host.fault.is_empty() {
             found.push(Finding::new(&object, "it is not connected", "Start weft-switch there, or look at its log."));
         }
-        if host.connected && host.underlay_address.is_empty() {
+        if host.connected && host.underlay_addresses.is_empty() {
             found.push(Finding::new(
                 &object,
                 "it has no address on the underlay: its instances reach no other host",
                 "Name its interface in its settings, [underlay] interface.",
+            ));
+        }
+        for one in host.underlay_addresses.iter().filter(|one| host.connected && one.down) {
+            found.push(Finding::new(
+                &object,
+                format!("its underlay address {} is down: {} is not up, or has no carrier", one.address, one.interface),
+                "Look at its cable and at \"ip link\" there. Until then other hosts send to another of its addresses.",
             ));
         }
     }
@@ -162,7 +169,8 @@ pub fn underlay(evidence: &Evidence) -> Vec<Finding> {
                 }
                 continue;
             }
-            let other = evidence.hosts.iter().find(|host| host.underlay_address == address);
+            let other =
+                evidence.hosts.iter().find(|host| host.underlay_addresses.iter().any(|one| one.address == address));
             let whom = other.map_or_else(String::new, |host| format!(", host {}", host.name));
             let why = if state == "no_route" {
                 "it has no route there".to_owned()

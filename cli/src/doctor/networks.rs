@@ -2,6 +2,7 @@
 
 use super::Finding;
 use super::evidence::Evidence;
+use crate::cloud::port::awaits_machine;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use weft_proto::v1;
@@ -60,7 +61,9 @@ pub fn ports(evidence: &Evidence) -> Vec<Finding> {
     faulty
         .map(|port| {
             let at = format!("on host {} it is {}", evidence.host(&port.host_id), port.status);
-            let fault = if port.fault.is_empty() {
+            let fault = if awaits_machine(port) {
+                format!("{at}: no virtual machine runs at socket {}. Start it there.", port.interface)
+            } else if port.fault.is_empty() {
                 format!("{at}: not acknowledged yet. Wait a moment; if it stays so, see \"weft status\".")
             } else {
                 format!("{at}: {}", port.fault)

@@ -11,7 +11,12 @@ fn well() -> Evidence {
         id: name.into(),
         name: name.into(),
         connected: true,
-        underlay_address: format!("10.99.0.{last}"),
+        underlay_addresses: vec![v1::UnderlayAddress {
+            address: format!("10.99.0.{last}"),
+            interface: "eth0".into(),
+            mtu: 1500,
+            down: false,
+        }],
         underlay_mtu: 1500,
         generation: 7,
         acknowledged_generation: 7,
@@ -98,7 +103,10 @@ type Plant = fn(&mut Evidence);
 const FAULTS: &[(&str, &str, Plant)] = &[
     ("hosts are connected", "host b: it has gone", |cloud| cloud.hosts[1].note = "It has gone. Look.".to_lowercase()),
     ("hosts are connected", "host b: it has no address on the underlay", |cloud| {
-        cloud.hosts[1].underlay_address.clear()
+        cloud.hosts[1].underlay_addresses.clear()
+    }),
+    ("hosts are connected", "host b: its underlay address 10.99.0.2 is down: eth0 is not up", |cloud| {
+        cloud.hosts[1].underlay_addresses[0].down = true
     }),
     ("hosts are connected", "host a: it is not connected", |cloud| cloud.hosts[0].connected = false),
     ("switches answer", "host b: no answer in 15 s", |cloud| {

@@ -162,6 +162,8 @@ impl Instance {
             netns: namespace.clone(),
             interface: INTERFACE.into(),
             wait_milliseconds: PLUG_PATIENCE,
+            underlay_address: String::new(),
+            vhost_user: false,
         };
         let port = api
             .cloud(|mut cloud| async move { cloud.plug_port(plug).await })

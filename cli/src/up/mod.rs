@@ -13,7 +13,7 @@ mod fault;
 pub mod frame;
 mod guide;
 pub mod instance;
-mod interrupt;
+pub mod interrupt;
 pub mod layout;
 pub mod namespace;
 pub mod outside;

@@ -232,7 +232,8 @@ impl v1::cloud_server::Cloud for CloudService {
         // A host that is not connected may come: what is DOWN for that reason is waited for too.
         let done = || {
             let port = self.controller.describe_port(&self.port_now(&port));
-            port.host_id.is_empty() || matches!(port.status.as_str(), "ACTIVE" | "ERROR")
+            let waiting = port.vhost_user && port.status == "DOWN" && port.fault.is_empty();
+            port.host_id.is_empty() || waiting || matches!(port.status.as_str(), "ACTIVE" | "ERROR")
         };
         self.wait(wait, done).await;
         reply(self.controller.describe_port(&self.port_now(&port)))

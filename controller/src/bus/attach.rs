@@ -6,8 +6,7 @@ use crate::authorise::Caller;
 use crate::controller::Controller;
 use crate::identity::membership::revoked;
 use crate::limits;
-use crate::model::{Host, HostReport, PhysicalInterface};
-use std::net::Ipv4Addr;
+use crate::model::{Host, HostReport, PhysicalInterface, UnderlayAddress};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -174,17 +173,11 @@ fn protocol_mismatch(hello: &Hello) -> Fault {
 }
 
 fn report(hello: &Hello) -> Result<HostReport, Fault> {
-    let underlay = match hello.underlay_address.as_slice() {
-        [] | [0, 0, 0, 0] => None,
-        octets => Some(<[u8; 4]>::try_from(octets).map(Ipv4Addr::from).map_err(|_| {
-            let problem = format!("an underlay address of {} bytes", octets.len());
-            Fault::invalid("bad_address", "hello.underlay_address", problem, "Send the 4 bytes of an IPv4 address.")
-        })?),
-    };
-    let underlay_mtu = if underlay.is_some() { hello.underlay_mtu } else { 0 };
+    let underlay = UnderlayAddress::all(&hello.underlay_addresses)
+        .map_err(|(index, fault)| fault.within(&format!("hello.underlay_addresses[{index}]")))?;
     let physical = PhysicalInterface::all(&hello.physical_networks)
         .map_err(|(index, fault)| fault.within(&format!("hello.physical_networks[{index}]")))?;
-    Ok(HostReport { underlay, underlay_mtu, physical, version: hello.version.chars().take(200).collect() })
+    Ok(HostReport { underlay, physical, version: hello.version.chars().take(200).collect() })
 }
 
 /// A switch that has followed a later term would refuse all we send. That is right if another controller

@@ -13,7 +13,7 @@ use tonic::Status;
 use uuid::Uuid;
 use weft_proto::fault::Fault;
 use weft_proto::program::request;
-use weft_proto::v1::{self, PortSpec, PortStatus, ToSwitch};
+use weft_proto::v1::{self, PortSpec, PortStatus, ToSwitch, port_spec};
 
 /// Where a session's messages go.
 pub type Outbound = mpsc::Sender<Result<ToSwitch, Status>>;
@@ -80,6 +80,10 @@ pub struct LinkState {
     pub joined: Option<Instant>,
     /// Sessions so far.
     pub sessions: u64,
+    /// Bundles that the switch applied so far.
+    pub acknowledged: u64,
+    /// Bundles that it refused so far.
+    pub refused: u64,
     /// When the last message came in.
     pub heard: Option<Instant>,
     /// When the last stream ended, if there was one and there is none.
@@ -120,8 +124,15 @@ pub enum PortState {
     Active,
     /// It has, but nobody knows how the port is, or the host says that it is down: why.
     Down(String),
+    /// It has, and the virtual machine that is to connect does not run.
+    Waiting,
     /// It refused, or the port's interface failed, for this reason.
     Error(String),
+}
+
+/// Whether the port's other end is a virtual machine, which comes and goes.
+fn awaits_machine(spec: &PortSpec) -> bool {
+    matches!(spec.kind, Some(port_spec::Kind::VhostUser(_)))
 }
 
 impl Link {
@@ -223,6 +234,7 @@ impl Link {
             (Some(absence), ..) if held => PortState::Down(absence),
             (Some(absence), ..) => PortState::Build(absence),
             (None, Some(port), _) if held && port.state.starts_with("failed") => PortState::Error(port.state.clone()),
+            (None, Some(port), _) if held && port.state == "down" && awaits_machine(wanted) => PortState::Waiting,
             (None, Some(port), _) if held && port.state.starts_with("down") => PortState::Down(port.state.clone()),
             (None, ..) if held => PortState::Active,
             (None, _, Some(fault)) if state.refusal_stands => PortState::Error(fault.to_string()),

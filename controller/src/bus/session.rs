@@ -361,6 +361,7 @@ impl Task {
         }
         let Some(fault) = acknowledgement.fault else {
             state.confirmed = state.outstanding.take();
+            state.acknowledged += 1;
             state.fault = None;
             state.bundle_refused = false;
             state.refusal_stands = false;
@@ -377,6 +378,7 @@ impl Task {
             return;
         };
         state.outstanding = None;
+        state.refused += 1;
         let more = std::mem::replace(&mut state.dirty, true);
         if fault.code == "generation_mismatch" && self.mismatches < MISMATCHES {
             state.confirmed = None;

@@ -189,7 +189,8 @@ pub(super) fn way_to(
     let carrier = Carrier::of(state, model, network, from)?;
     let to = model.hosts.get(to)?;
     let underlay = match network.segment_type.physical() {
-        None => to.underlay?,
+        // By network, not by port: routed packets for all its ports there take one rule.
+        None => to.tunnel_end(network.id)?,
         Some(physical) => to.physical.contains_key(physical).then_some(Ipv4Addr::UNSPECIFIED)?,
     };
     Some(carrier.to_host(network, underlay, output(carrier.port())))
@@ -220,8 +221,8 @@ pub(super) fn back(state: &mut HostState, model: &Model, network: &Network, host
         return;
     }
     for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {
-        let Some(underlay) = remote.underlay.filter(|_| remote.id != host) else { continue };
-        for port in model.ports_plugged(network.id, remote.id) {
+        for port in model.ports_plugged(network.id, remote.id).filter(|_| remote.id != host) {
+            let Some(underlay) = remote.tunnel_end_of(port) else { continue };
             let what = format!("delivery back through the tunnel to host {}", remote.name);
             let cookie = network::of_port(state, network, port, "delivery-back", &what);
             let to = deliver(cookie).with(Field::EthDst, port.mac.0);

@@ -213,7 +213,8 @@ pub(super) fn compile(state: &mut HostState, model: &Model, host: Uuid, here: &B
         for port in model.ports_plugged(network.id, host) {
             itself(state, port);
         }
-        if !here.contains(&network.id) {
+        // From physical networks all that have the router let in what is sent to it.
+        if !here.contains(&network.id) && network.segment_type.physical().is_none() {
             carrier::admit(state, model, network, host);
         }
     }

@@ -5,6 +5,7 @@
 //! - [`state`]: what one host should hold, and the bundle between two such states.
 //! - [`network`]: the rules of one network on one host. This is where packets' fates are decided.
 //! - `carrier`: what leads from one host to others: tunnels, physical networks.
+//! - `station`: what routers have to do with stations of physical networks that the model does not know.
 //! - `tagged`: frames that instances tag.
 //! - [`physical`]: the ports of the physical networks that the host reaches.
 //! - `gateway`: the way out of the cloud, towards a router's gateway host and on it.
@@ -28,6 +29,7 @@ pub mod reactive;
 mod router;
 pub mod rule;
 pub mod state;
+mod station;
 mod tagged;
 #[cfg(test)]
 mod tests;
@@ -47,7 +49,7 @@ pub fn compile(model: &Model, host: Uuid, subscriptions: &BTreeSet<Uuid>) -> Hos
     let networks = model.networks_on(host);
     if let Some(host) = model.hosts.get(host) {
         physical::lay(&mut state, host);
-        if host.underlay.is_some() {
+        if !host.underlay.is_empty() {
             pipeline::lay_tunnel(&mut state, pipeline::TUNNEL_PORT);
             // Where there is no GRE network, its packets are the host's own.
             let of_gre = |id: Uuid| model.networks.get(id).is_some_and(|it| it.segment_type == SegmentType::Gre);

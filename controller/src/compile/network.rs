@@ -85,8 +85,8 @@ pub(super) fn compile(
     let Floods { all, guarded, open } = &mut floods;
     for place in model.hosts_of(network.id) {
         let remote = model.hosts.get(place).filter(|remote| remote.id != host);
-        let underlay = remote.and_then(|remote| remote.underlay);
-        if let Some(underlay) = underlay {
+        // One copy, whatever addresses it has.
+        if let Some(underlay) = remote.and_then(|remote| remote.tunnel_end(network.id)) {
             if model.ports_plugged(network.id, place).any(|port| !port.port_security) {
                 open.hosts.push(underlay);
             }
@@ -112,7 +112,7 @@ pub(super) fn compile(
                 continue;
             };
             // Else there is no way to that host, from here or at all.
-            if let (Some(carrier), Some(underlay)) = (carrier, underlay) {
+            if let (Some(carrier), Some(underlay)) = (carrier, remote.tunnel_end_of(port)) {
                 carrier.deliver(state, network, port, (&remote.name, underlay));
             }
         }
@@ -141,8 +141,8 @@ pub(super) fn reach(state: &mut HostState, model: &Model, network: &Network, hos
     carrier::unknown(state, model, network, host, carrier);
     let Some(carrier) = carrier else { return };
     for remote in model.hosts_of(network.id).filter_map(|place| model.hosts.get(place)) {
-        let Some(underlay) = remote.underlay.filter(|_| remote.id != host) else { continue };
-        for port in model.ports_plugged(network.id, remote.id) {
+        for port in model.ports_plugged(network.id, remote.id).filter(|_| remote.id != host) {
+            let Some(underlay) = remote.tunnel_end_of(port) else { continue };
             carrier.deliver(state, network, port, (&remote.name, underlay));
         }
     }
@@ -194,18 +194,20 @@ fn answer_arp(state: &mut HostState, network: &Network, port: &Port) {
 #[must_use]
 pub fn spec_of(network: &Network, port: &Port) -> Option<v1::PortSpec> {
     let plug = port.plug.as_ref()?;
-    let tap = v1::TapPort {
-        interface: plug.interface.clone(),
-        netns: plug.netns.clone(),
-        mac: port.mac.0.to_vec(),
-        mtu: network.mtu,
+    let mac = port.mac.0.to_vec();
+    let kind = if plug.vhost_user {
+        let socket = plug.interface.clone();
+        port_spec::Kind::VhostUser(v1::VhostUserPort { socket, mac, mtu: network.mtu, queues: 0 })
+    } else {
+        let (interface, netns) = (plug.interface.clone(), plug.netns.clone());
+        port_spec::Kind::Tap(v1::TapPort { interface, netns, mac, mtu: network.mtu })
     };
     Some(v1::PortSpec {
         number: port.number,
         // Names of ports need not be unique in the cloud; on a switch they must be.
         name: format!("{}.{}", port.name, port.number),
         owner: v1::Owner::Fabric.into(),
-        kind: Some(port_spec::Kind::Tap(tap)),
+        kind: Some(kind),
     })
 }
 

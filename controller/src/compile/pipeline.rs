@@ -9,8 +9,8 @@
 //! Registers: `reg0` the segment that the frame is on; `reg1` the destination port, from `deliver` on; `reg2` the policy
 //! in force, see `firewall.rs`; `reg3` the router's number, from `l2` on, 0 if no router has the packet. On gateway hosts
 //! `reg4` is the number of the router from whose inside the packet came, 0 if from outside, `reg5` the segment of
-//! the router's external network, and `reg6` says, from `route` on, that it came in from outside (`gateway.rs`). The rest
-//! is free.
+//! the router's external network. `reg6` says, from `route` on, that it came in from outside (`gateway.rs`), or from a
+//! station of a physical network to a router (`station.rs`). The rest is free.
 
 use super::rule::{RuleBuilder, cookie};
 use super::state::HostState;

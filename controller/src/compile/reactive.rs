@@ -44,7 +44,7 @@ pub fn look_up<'a>(model: &'a Model, host: Uuid, in_port: u32, target: &[u8]) ->
         model.port_of_mac(network.id, Mac(<[u8; 6]>::try_from(target).ok()?))?
     };
     let place = model.hosts.get(found.plug.as_ref()?.host)?;
-    (place.id == host || place.underlay.is_some()).then_some(found)
+    (place.id == host || !place.underlay.is_empty()).then_some(found)
 }
 
 /// Whether a subscription of a host to a port stands for anything: the port is plugged elsewhere, in a reactive network

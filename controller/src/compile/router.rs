@@ -10,11 +10,11 @@
 //! | | to an extra route's destination: likewise, and the next hop's MAC; on to deliver | 100 + prefix length |
 //! | | to anything else: network unreachable | 50 |
 //! | neighbour | to the address of a plugged port: its MAC; on to deliver | 100 |
-//! | | to any other: host unreachable | 10 |
+//! | | to any other: host unreachable; on a physical network it may be a station's (`station.rs`) | 10 |
 //! | deliver | to a MAC elsewhere, of networks that have no port here: through the tunnel to its host (`network.rs`) | 200 |
 //!
 //! East–west traffic is routed on the sender's own host, in one walk, and leaves on the destination's segment: what
-//! comes from the tunnel never enters these tables, and a router's MAC is never a frame's destination on the wire.
+//! comes from the tunnel never enters these tables, and a router's own MAC is never a frame's destination on the wire.
 //! What leaves the cloud is routed on another host than the sender's: see `gateway.rs`.
 //! Each host so needs the ports of all networks of its routers: who a port touches is `Model::hosts_reaching`.
 //!
@@ -24,13 +24,15 @@
 //! A walk goes forward, so it passes one router: a next hop that is a router is refused or unreachable. Addresses of
 //! address pairs are not reached by routers either: nobody knows which port has them.
 
+use super::carrier;
 use super::gateway::{Outside, from_outside, lead_out};
 use super::network;
 use super::pipeline::{DELIVER, L2, NEIGHBOUR, ROUTE, SNAT};
 use super::rule::{RuleBuilder, act, cookie, set};
 use super::state::HostState;
+use super::station::{self, Wire};
 use crate::model::{Ipv4Prefix, Mac, Model, Network, Port, Router, Subnet};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::v1::{self, Action, Field, action};
@@ -41,6 +43,9 @@ mod unreachable {
     pub const HOST: u32 = 1;
     pub const PORT: u32 = 3;
 }
+
+/// Where the interfaces of a router meet stations, by their ports.
+type Wires = BTreeMap<Uuid, Wire>;
 
 /// One interface of a router, and where it is.
 pub(super) struct Interface<'a> {
@@ -61,6 +66,10 @@ pub(super) fn compile(state: &mut HostState, model: &Model, here: &BTreeSet<Uuid
         }
         if !here.contains(&network.id) {
             network::reach(state, model, network, host);
+            // From stations of a physical network its routers have what is sent to them.
+            if network.segment_type.physical().is_some() {
+                carrier::admit(state, model, network, host);
+            }
         }
     }
 }
@@ -175,9 +184,17 @@ fn route(state: &mut HostState, model: &Model, router: &Router, (host, here): (U
         let plain = || (vec![set(Field::Reg3, router.number.to_be_bytes())], ROUTE);
         entrance(state, router, from, leaves_here.map_or_else(plain, Outside::entered));
     }
-    for from in interfaces.iter().filter(|it| leaves_here.is_some() || here.contains(&it.network.id)) {
+    let wires: Wires =
+        interfaces.iter().filter_map(|it| Some((it.port.id, Wire::of(state, model, it, host)?))).collect();
+    for (interface, &wire) in interfaces.iter().filter_map(|it| Some((it, wires.get(&it.port.id)?))) {
+        let plain = || (vec![set(Field::Reg3, router.number.to_be_bytes())], ROUTE);
+        let enter = leaves_here.map_or_else(plain, Outside::entered);
+        station::lay(state, model, (router, interface, host), wire, enter);
+    }
+    let entered = |it: &&Interface<'_>| here.contains(&it.network.id) || wires.contains_key(&it.port.id);
+    for from in interfaces.iter().filter(|it| leaves_here.is_some() || entered(it)) {
         nowhere(state, router, from);
-        routes(state, model, router, from, &interfaces, false);
+        routes(state, model, router, from, (&interfaces, &wires), false);
         if let Some(outside) = &outside {
             lead_out(state, model, outside, from, host);
         }
@@ -187,7 +204,7 @@ fn route(state: &mut HostState, model: &Model, router: &Router, (host, here): (U
             outside.enter_from_afar(state, from);
         }
         nowhere(state, router, &outside.side);
-        routes(state, model, router, &outside.side, &interfaces, true);
+        routes(state, model, router, &outside.side, (&interfaces, &wires), true);
     }
 }
 
@@ -197,7 +214,7 @@ fn routes(
     model: &Model,
     router: &Router,
     from: &Interface<'_>,
-    interfaces: &[Interface<'_>],
+    (interfaces, wires): (&[Interface<'_>], &Wires),
     outside: bool,
 ) {
     let towards = |prefix: Ipv4Prefix, cookie| {
@@ -220,10 +237,10 @@ fn routes(
         let what = format!("extra route to {} by {}", route.destination, route.next_hop);
         let cookie = of_router(state, router, "route", &route.destination.to_string(), &what);
         let rule = towards(route.destination, cookie);
-        state.add(match next_hop(model, interfaces, route.next_hop) {
-            Some((to, mac)) => {
+        state.add(match next_hop(model, (interfaces, wires), route.next_hop) {
+            Some((to, find)) => {
                 let mut actions = forward(to);
-                actions.push(set(Field::EthDst, mac.0));
+                actions.push(find);
                 actions.extend(outside.then(|| from_outside(true)));
                 rule.apply_goto(actions, if outside { SNAT } else { DELIVER })
             }
@@ -232,11 +249,21 @@ fn routes(
     }
 }
 
-/// Through which interface a next hop is reached, and the MAC of the plugged port that has the address.
-fn next_hop<'a>(model: &Model, interfaces: &'a [Interface<'a>], address: Ipv4Addr) -> Option<(&'a Interface<'a>, Mac)> {
+/// Through which interface a next hop is reached, and what gives its MAC: the plugged port has it that has the address, or a
+/// station is asked for it.
+fn next_hop<'a>(
+    model: &Model,
+    (interfaces, wires): (&'a [Interface<'a>], &Wires),
+    address: Ipv4Addr,
+) -> Option<(&'a Interface<'a>, Action)> {
     let to = interfaces.iter().find(|interface| interface.subnet.prefix.contains(address))?;
-    let port = model.port_with(to.subnet.id, address).filter(|port| port.plug.is_some())?;
-    Some((to, port.mac))
+    let port = model.port_with(to.subnet.id, address);
+    match port.filter(|port| port.plug.is_some()) {
+        Some(port) => Some((to, set(Field::EthDst, port.mac.0))),
+        // A port of the cloud's is nowhere else.
+        None if port.is_some() => None,
+        None => Some((to, wires.get(&to.port.id)?.find(to.address, Some(address)))),
+    }
 }
 
 /// Where routers send what is for a plugged port.

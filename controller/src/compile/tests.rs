@@ -15,7 +15,7 @@ mod segments;
 use super::rule::output;
 use super::state::{HostState, is_empty, matched};
 use super::*;
-use crate::model::{FIRST_RESERVED_PORT, HostReport, Ipv4Prefix, Mac, Planned, Port};
+use crate::model::{FIRST_RESERVED_PORT, HostReport, Ipv4Prefix, Mac, Planned, Port, UnderlayAddress};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use weft_proto::v1::{self, DropCause, Field, Rule, action};
@@ -272,8 +272,7 @@ impl Cloud {
     fn host(&mut self, name: &str, last: u8) -> Uuid {
         let host = self.make(|model, id| model.create_host(&v1::CreateHostRequest { name: name.into() }, id));
         let report = HostReport {
-            underlay: Some([10, 9, 0, last].into()),
-            underlay_mtu: 1500,
+            underlay: UnderlayAddress::only([10, 9, 0, last], 1500),
             physical: std::collections::BTreeMap::new(),
             version: "1".into(),
         };
@@ -580,12 +579,7 @@ fn rules_keep_the_rules_of_the_field_table() {
 #[test]
 fn without_an_underlay_there_is_no_tunnel() {
     let mut scene = scene();
-    let report = HostReport {
-        underlay: None,
-        underlay_mtu: 0,
-        physical: std::collections::BTreeMap::new(),
-        version: "1".into(),
-    };
+    let report = HostReport { underlay: Vec::new(), physical: std::collections::BTreeMap::new(), version: "1".into() };
     let [one, two, ..] = scene.hosts;
     scene.cloud.make(|model, _| model.report_host(one, &report));
     let state = scene.state(0);

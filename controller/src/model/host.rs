@@ -2,7 +2,7 @@
 
 use super::lookup::{count, in_use};
 use super::name::{valid_interface, valid_name};
-use super::{By, Change, Model, Object, Planned, record};
+use super::{By, Change, Model, Object, Planned, UnderlayAddress, record};
 use crate::limits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -19,9 +19,7 @@ pub struct Host {
     /// Unique in the cloud.
     pub name: String,
     /// Where tunnels to it end, as it reported.
-    pub underlay: Option<Ipv4Addr>,
-    /// The largest packet its underlay carries, as it reported; 0 until then.
-    pub underlay_mtu: u32,
+    pub underlay: Vec<UnderlayAddress>,
     /// The physical networks it reaches, by name, as it reported.
     pub physical: BTreeMap<String, PhysicalInterface>,
     /// Its switch's version, as it reported.
@@ -92,8 +90,9 @@ impl Object for Host {
         v1::Host {
             id: self.id.to_string(),
             name: self.name.clone(),
-            underlay_address: record::text(self.underlay),
-            underlay_mtu: self.underlay_mtu,
+            underlay_address: record::text(self.underlay.first().map(|one| one.address)),
+            underlay_mtu: self.underlay_mtu(),
+            underlay_addresses: self.underlay.iter().map(UnderlayAddress::message).collect(),
             switch_version: self.version.clone(),
             physical_networks: self
                 .physical
@@ -110,19 +109,24 @@ impl Object for Host {
     }
 
     fn from_record(record: v1::Host) -> Result<Self, String> {
+        let mut underlay = record.underlay_addresses;
+        // Hosts had one address before they told several.
+        if underlay.is_empty() && !record.underlay_address.is_empty() {
+            let (address, interface) = (record.underlay_address, "underlay".to_owned());
+            underlay.push(v1::UnderlayAddress { address, interface, mtu: record.underlay_mtu, down: false });
+        }
         Ok(Self {
             id: record::uuid(&record.id)?,
             name: record.name,
-            underlay: record::optional(&record.underlay_address, record::address)?,
-            underlay_mtu: record.underlay_mtu,
+            underlay: UnderlayAddress::all(&underlay).map_err(|(_, fault)| fault.problem)?,
             physical: PhysicalInterface::all(&record.physical_networks).map_err(|(_, fault)| fault.problem)?,
             version: record.switch_version,
         })
     }
 
     fn index(&self, index: &mut HostIndex, present: bool) {
-        if let Some(underlay) = self.underlay {
-            index.of_underlay.set(underlay, self.id, present);
+        for one in &self.underlay {
+            index.of_underlay.set(one.address, self.id, present);
         }
     }
 
@@ -146,10 +150,8 @@ impl Object for Host {
 /// What a switch says of its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostReport {
-    /// Where tunnels to it end; `None` if it has no underlay.
-    pub underlay: Option<Ipv4Addr>,
-    /// The largest packet its underlay carries.
-    pub underlay_mtu: u32,
+    /// Where tunnels to it end; empty if it has no underlay.
+    pub underlay: Vec<UnderlayAddress>,
     /// The physical networks it reaches.
     pub physical: BTreeMap<String, PhysicalInterface>,
     /// The switch's version.
@@ -163,8 +165,7 @@ impl Model {
         let host = Host {
             id,
             name: request.name.clone(),
-            underlay: None,
-            underlay_mtu: 0,
+            underlay: Vec::new(),
             physical: BTreeMap::new(),
             version: String::new(),
         };
@@ -190,14 +191,16 @@ impl Model {
         let mut changes = Vec::new();
         if let Some(host) = self.hosts.get(id) {
             let reported = Host {
-                underlay: report.underlay,
-                underlay_mtu: report.underlay_mtu,
+                underlay: report.underlay.clone(),
                 physical: report.physical.clone(),
                 version: report.version.clone(),
                 ..host.clone()
             };
-            if let Some(other) = self.host_of_underlay(id, report.underlay) {
-                changes.push(Change::put(Host { underlay: None, ..other.clone() }));
+            let taken: BTreeSet<Uuid> = self.hosts_of_underlay(id, report).map(|(other, _)| other.id).collect();
+            for other in self.hosts.among(taken.into_iter()) {
+                let mut other = other.clone();
+                other.underlay.retain(|one| report.underlay.iter().all(|new| new.address != one.address));
+                changes.push(Change::put(other));
             }
             changes.extend(self.reschedule(id, Some(&reported)));
             if reported != *host {
@@ -207,9 +210,15 @@ impl Model {
         Ok((changes, ()))
     }
 
+    /// Other hosts that have reported one of these underlay addresses, and which.
+    pub fn hosts_of_underlay(&self, except: Uuid, report: &HostReport) -> impl Iterator<Item = (&Host, Ipv4Addr)> {
+        let addresses = report.underlay.iter().map(|one| one.address);
+        addresses.filter_map(move |address| Some((self.host_of_underlay(except, address)?, address)))
+    }
+
     /// Another host that has reported this underlay address.
     #[must_use]
-    pub fn host_of_underlay(&self, except: Uuid, underlay: Option<Ipv4Addr>) -> Option<&Host> {
-        self.hosts.among(self.hosts.index.of_underlay.of(underlay?)).find(|host| host.id != except)
+    pub fn host_of_underlay(&self, except: Uuid, underlay: Ipv4Addr) -> Option<&Host> {
+        self.hosts.among(self.hosts.index.of_underlay.of(underlay)).find(|host| host.id != except)
     }
 }

@@ -39,6 +39,7 @@ mod segment;
 mod subnet;
 #[cfg(test)]
 mod tests;
+mod underlay;
 
 pub use address::{Ipv4Prefix, Mac};
 pub use collection::{By, Collection};
@@ -57,6 +58,7 @@ pub use security_group::{DEFAULT_GROUP, SecurityGroup, SecurityGroupIndex};
 pub use security_group_rule::{Direction, Ports, Protocol, Remote, SecurityGroupRule, SecurityGroupRuleIndex};
 pub use segment::SegmentType;
 pub use subnet::{HostRoute, Pool, Subnet, SubnetIndex};
+pub use underlay::UnderlayAddress;
 
 /// The fabric numbers ports below this; from here on numbers belong to ports made by hand, and to those that
 /// each host has (its tunnel, its underlay).

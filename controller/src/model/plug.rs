@@ -7,13 +7,38 @@ use crate::limits;
 use weft_proto::fault::Fault;
 use weft_proto::v1;
 
+/// Checks the path of a virtual machine's socket, and that no namespace is named beside it.
+fn valid_socket(request: &v1::PlugPortRequest) -> Result<(), Fault> {
+    let path = &request.interface;
+    if !path.is_empty() && (!path.starts_with('/') || path.len() > 107 || path.bytes().any(|byte| byte < b' ')) {
+        return Err(Fault::invalid(
+            "bad_interface",
+            "interface",
+            format!("{path:?} cannot be the path of a socket"),
+            "Give a path from the root of at most 107 bytes, or none to have one chosen.",
+        ));
+    }
+    if !request.netns.is_empty() {
+        return Err(Fault::invalid(
+            "bad_netns",
+            "netns",
+            "a virtual machine's socket is in no network namespace",
+            "Leave the namespace out, or plug the port into it without vhost_user.",
+        ));
+    }
+    Ok(())
+}
+
 impl Model {
     /// Plans a port's place. Asking for the place it has changes nothing.
     pub fn plug_port(&self, request: &v1::PlugPortRequest) -> Planned<Port> {
         let port: &Port = self.find(&request.port, &request.project, "port")?;
         self.not_of_device(port)?;
         let host = self.chosen_host(&request.host)?;
-        let interface = if request.interface.is_empty() {
+        let interface = if request.vhost_user {
+            valid_socket(request)?;
+            request.interface.clone()
+        } else if request.interface.is_empty() {
             format!("weft{}", port.number)
         } else {
             valid_interface(&request.interface, "interface")?;
@@ -22,7 +47,9 @@ impl Model {
         if !request.netns.is_empty() {
             valid_netns(&request.netns, "netns")?;
         }
-        let plug = Plug { host: host.id, interface, netns: request.netns.clone() };
+        let underlay = host.underlay_address(&request.underlay_address, "underlay_address")?;
+        let netns = request.netns.clone();
+        let plug = Plug { host: host.id, interface, netns, vhost_user: request.vhost_user, underlay };
         if let Some(current) = &port.plug {
             if *current == plug {
                 return Ok((Vec::new(), port.clone()));
@@ -65,12 +92,16 @@ impl Model {
 
     fn check_place(&self, port: &Port, host: &Host, plug: &Plug) -> Result<(), Fault> {
         let index = &self.ports.index;
-        let key = (plug.host, plug.netns.clone(), plug.interface.clone());
-        if let Some(other) = index.of_interface.one(key) {
+        if let Some(other) = index.of_interface.one(plug.place(port.number)) {
             return Err(Fault::invalid(
                 "interface_taken",
                 "interface",
-                format!("{:?} is the interface of port {:?} on that host", plug.interface, self.ports[other].name),
+                format!(
+                    "{:?} is the {} of port {:?} on that host",
+                    plug.interface,
+                    plug.word(),
+                    self.ports[other].name
+                ),
                 "Give another name, or none to have one chosen.",
             )
             .with_status(tonic::Code::AlreadyExists));

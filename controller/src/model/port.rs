@@ -134,10 +134,27 @@ pub struct FixedAddress {
 pub struct Plug {
     /// On which host.
     pub host: Uuid,
-    /// Its interface's name, never empty.
+    /// Its interface's name, never empty; or its socket's path, empty if the switch chooses.
     pub interface: String,
     /// In which network namespace; empty: the switch's own.
     pub netns: String,
+    /// The host's underlay address that was asked for.
+    pub underlay: Option<Ipv4Addr>,
+    /// Into a virtual machine, by a socket, in place of a namespace.
+    pub vhost_user: bool,
+}
+
+impl Plug {
+    /// What it makes on the host.
+    pub(super) fn word(&self) -> &'static str {
+        if self.vhost_user { "socket" } else { "interface" }
+    }
+
+    /// By what a host tells plugs apart. Interfaces' names have no slash.
+    pub(super) fn place(&self, number: u32) -> (Uuid, String, String) {
+        let interface = if self.interface.is_empty() { format!("/{number}") } else { self.interface.clone() };
+        (self.host, self.netns.clone(), interface)
+    }
 }
 
 /// By what ports are found.
@@ -204,11 +221,13 @@ impl Object for Port {
             host_id: record::text(plug.map(|plug| plug.host)),
             interface: record::text(plug.map(|plug| &plug.interface)),
             netns: record::text(plug.map(|plug| &plug.netns)),
+            underlay_address: record::text(plug.and_then(|plug| plug.underlay)),
             port_security_enabled: self.port_security,
             security_groups: self.groups.iter().map(ToString::to_string).collect(),
             allowed_address_pairs: self.pairs.iter().map(pair).collect(),
             device_owner: self.device.map_or("", Device::owner).to_owned(),
             device_id: record::text(self.device.map(Device::id)),
+            vhost_user: plug.is_some_and(|plug| plug.vhost_user),
             ..v1::Port::default()
         }
     }
@@ -223,6 +242,7 @@ impl Object for Port {
             Ok(AddressPair { prefix: record::prefix(&pair.ip_address)?, mac })
         };
         let host = record::optional(&record.host_id, record::uuid)?;
+        let underlay = record::optional(&record.underlay_address, record::address)?;
         Ok(Self {
             id: record::uuid(&record.id)?,
             name: record.name,
@@ -231,7 +251,13 @@ impl Object for Port {
             mac: record::parsed(&record.mac_address, "a MAC")?,
             addresses: record::all(&record.fixed_ips, fixed)?,
             number: record.number,
-            plug: host.map(|host| Plug { host, interface: record.interface, netns: record.netns }),
+            plug: host.map(|host| Plug {
+                host,
+                interface: record.interface,
+                netns: record.netns,
+                vhost_user: record.vhost_user,
+                underlay,
+            }),
             port_security: record.port_security_enabled,
             groups: record::all(&record.security_groups, |text| record::uuid(text))?,
             pairs: record::all(&record.allowed_address_pairs, pair)?,
@@ -265,7 +291,7 @@ impl Object for Port {
         if let Some(plug) = &self.plug {
             index.of_host.set(plug.host, self.id, present);
             index.plugged.set((self.network, plug.host), self.id, present);
-            index.of_interface.set((plug.host, plug.netns.clone(), plug.interface.clone()), self.id, present);
+            index.of_interface.set(plug.place(self.number), self.id, present);
         }
     }
 

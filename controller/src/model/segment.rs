@@ -81,7 +81,7 @@ impl SegmentType {
     /// The MTU of what carries it at a host; `None`: the host has not said, or has no such thing.
     fn carrier_mtu(&self, host: &Host) -> Option<u32> {
         let mtu = match self.physical() {
-            None => host.underlay_mtu,
+            None => host.underlay_mtu(),
             Some(physical) => host.physical.get(physical)?.mtu,
         };
         (mtu > 0).then_some(mtu)

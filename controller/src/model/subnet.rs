@@ -206,6 +206,7 @@ impl Model {
             return Err(limit("subnets in the network", limits::SUBNETS_PER_NETWORK, "Make another network."));
         }
         let gateway = gateway(&request.gateway_ip, prefix)?;
+        offered_by_nobody(request)?;
         if network.external && gateway.is_none() {
             return Err(Fault::invalid(
                 "no_gateway",
@@ -239,7 +240,7 @@ impl Model {
             routes: host_routes(&request.host_routes, prefix)?,
             lease_seconds,
             domain: request.domain_name.clone(),
-            pools: pools(&request.allocation_pools, prefix)?,
+            pools: pools(&request.allocation_pools, prefix, gateway)?,
         };
         self.check_dhcp_mac(&subnet)?;
         for router in self.routers_leaving_by(network.id).filter_map(|router| self.routers.get(router)) {
@@ -326,6 +327,25 @@ fn gateway(asked: &str, prefix: Ipv4Prefix) -> Result<Option<Ipv4Addr>, Fault> {
     }
 }
 
+/// Refuses what only DHCP would tell, where it is off.
+fn offered_by_nobody(request: &v1::CreateSubnetRequest) -> Result<(), Fault> {
+    let offers = [
+        ("dns_nameservers", !request.dns_nameservers.is_empty()),
+        ("host_routes", !request.host_routes.is_empty()),
+        ("lease_seconds", request.lease_seconds != 0),
+        ("domain_name", !request.domain_name.is_empty()),
+    ];
+    match offers.into_iter().find(|(_, given)| *given && request.disable_dhcp) {
+        None => Ok(()),
+        Some((field, _)) => Err(Fault::invalid(
+            "no_dhcp",
+            field,
+            "only DHCP tells it to instances, and DHCP is off",
+            "Leave it out, or leave DHCP on.",
+        )),
+    }
+}
+
 fn dns_servers(asked: &[String]) -> Result<Vec<Ipv4Addr>, Fault> {
     if asked.len() > limits::DNS_SERVERS {
         let problem = format!("{} DNS servers are too many", asked.len());
@@ -336,7 +356,7 @@ fn dns_servers(asked: &[String]) -> Result<Vec<Ipv4Addr>, Fault> {
     asked.iter().enumerate().map(parse).collect()
 }
 
-fn pools(asked: &[v1::AllocationPool], prefix: Ipv4Prefix) -> Result<Vec<Pool>, Fault> {
+fn pools(asked: &[v1::AllocationPool], prefix: Ipv4Prefix, gateway: Option<Ipv4Addr>) -> Result<Vec<Pool>, Fault> {
     if asked.len() > limits::ALLOCATION_POOLS {
         let problem = format!("{} allocation pools are too many", asked.len());
         let remedy = format!("Give at most {}.", limits::ALLOCATION_POOLS);
@@ -359,6 +379,15 @@ fn pools(asked: &[v1::AllocationPool], prefix: Ipv4Prefix) -> Result<Vec<Pool>, 
         };
         let pool = Pool { first: parse(&pool.start, "start")?, last: parse(&pool.end, "end")? };
         let overlapping = pools.iter().find(|other| other.first <= pool.last && pool.first <= other.last);
+        let inside = gateway.filter(|gateway| (pool.first..=pool.last).contains(gateway));
+        if let Some(gateway) = inside.filter(|_| pool.first <= pool.last) {
+            return Err(Fault::invalid(
+                "bad_pool",
+                format!("allocation_pools[{index}]"),
+                format!("{pool} contains the gateway, {gateway}"),
+                "Leave that address out: give the ranges before and after it.",
+            ));
+        }
         let problem = match overlapping {
             _ if pool.first > pool.last => format!("{pool} ends before it begins"),
             Some(other) => format!("{pool} overlaps {other}"),

@@ -184,6 +184,60 @@ fn segments_are_given_once() {
 }
 
 #[test]
+fn what_only_dhcp_would_tell_is_refused_without_it() {
+    let mut cloud = Cloud::new();
+    cloud.network("blue");
+    let off = || v1::CreateSubnetRequest { disable_dhcp: true, ..subnet("blue", "10.0.0.0/24") };
+    let route = v1::HostRoute { destination: "10.9.0.0/16".into(), nexthop: "10.0.0.9".into() };
+    for (request, field) in [
+        (v1::CreateSubnetRequest { dns_nameservers: vec!["192.0.2.53".into()], ..off() }, "dns_nameservers"),
+        (v1::CreateSubnetRequest { host_routes: vec![route], ..off() }, "host_routes"),
+        (v1::CreateSubnetRequest { lease_seconds: 3600, ..off() }, "lease_seconds"),
+        (v1::CreateSubnetRequest { domain_name: "example".into(), ..off() }, "domain_name"),
+    ] {
+        let fault = cloud.refused(|model| model.create_subnet(&request, ID));
+        assert_eq!(said(&fault), ("no_dhcp", field));
+        let on = v1::CreateSubnetRequest { disable_dhcp: false, ..request };
+        assert!(cloud.0.create_subnet(&on, ID).is_ok());
+    }
+    assert!(cloud.0.create_subnet(&off(), ID).is_ok());
+}
+
+#[test]
+fn a_port_asks_for_an_underlay_address_of_its_host() {
+    let mut cloud = Cloud::new();
+    cloud.network("blue");
+    cloud.subnet("blue", "10.0.0.0/24");
+    let (host, web) = (cloud.host("one"), cloud.port("blue", "web"));
+    let asking = |address: &str| v1::PlugPortRequest { underlay_address: address.into(), ..plug("web", "one") };
+    let fault = cloud.refused(|model| model.plug_port(&asking("10.9.0.2")));
+    assert_eq!(said(&fault), ("bad_address", "underlay_address"));
+    assert!(fault.remedy.contains("It has reported none yet"), "{fault}");
+    let end = |last, up| UnderlayAddress { up, ..UnderlayAddress::only([10, 9, 0, last], 1500).remove(0) };
+    let report = |up| HostReport {
+        underlay: vec![end(1, true), end(2, up)],
+        physical: std::collections::BTreeMap::new(),
+        version: "1".into(),
+    };
+    cloud.done(|model| model.report_host(host.id, &report(true)));
+    for wrong in ["10.9.0.3", "ten"] {
+        let fault = cloud.refused(|model| model.plug_port(&asking(wrong)));
+        assert!(fault.remedy.contains("Give one of 10.9.0.1, 10.9.0.2"), "{fault}");
+    }
+    let web = {
+        cloud.done(|model| model.plug_port(&asking("10.9.0.2")));
+        cloud.0.ports[web.id].clone()
+    };
+    let to = |cloud: &Cloud| cloud.0.hosts[host.id].tunnel_end_of(&web);
+    assert_eq!(to(&cloud), Some([10, 9, 0, 2].into()));
+    // While it is down, to another; then to it again.
+    cloud.done(|model| model.report_host(host.id, &report(false)));
+    assert_eq!(to(&cloud), Some([10, 9, 0, 1].into()));
+    cloud.done(|model| model.report_host(host.id, &report(true)));
+    assert_eq!(to(&cloud), Some([10, 9, 0, 2].into()));
+}
+
+#[test]
 fn an_mtu_fits_the_underlay() {
     let mut cloud = Cloud::new();
     assert_eq!(cloud.network("plain").mtu, 1450);
@@ -195,8 +249,7 @@ fn an_mtu_fits_the_underlay() {
     cloud.done(|model| model.create_network(&mtu(8950), Uuid::new_v4()));
     let host = cloud.host("one");
     let report = HostReport {
-        underlay: Some([10, 9, 0, 1].into()),
-        underlay_mtu: 1500,
+        underlay: UnderlayAddress::only([10, 9, 0, 1], 1500),
         physical: std::collections::BTreeMap::new(),
         version: "1".into(),
     };
@@ -389,6 +442,22 @@ fn ports_find_a_place_and_leave_it() {
     cloud.port("blue", "db");
     let same = v1::PlugPortRequest { interface: format!("weft{}", web.number), ..plug("db", "one") };
     assert_eq!(said(&cloud.refused(|model| model.plug_port(&same))), ("interface_taken", "interface"));
+    // A virtual machine's socket: in no namespace, and nobody else's.
+    let machine =
+        |port, socket: &str| v1::PlugPortRequest { interface: socket.into(), vhost_user: true, ..plug(port, "one") };
+    for bad in ["db.sock".to_owned(), format!("/{}", "x".repeat(107)), "/a\0".into()] {
+        let fault = cloud.refused(|model| model.plug_port(&machine("db", &bad)));
+        assert_eq!(said(&fault), ("bad_interface", "interface"), "{bad}");
+    }
+    let inside = v1::PlugPortRequest { netns: "ns".into(), ..machine("db", "") };
+    assert_eq!(said(&cloud.refused(|model| model.plug_port(&inside))), ("bad_netns", "netns"));
+    let plugged = cloud.done(|model| model.plug_port(&machine("db", "/run/db.sock")));
+    assert_eq!(Port::from_record(plugged.record()).unwrap(), plugged);
+    cloud.port("blue", "cache");
+    let fault = cloud.refused(|model| model.plug_port(&machine("cache", "/run/db.sock")));
+    assert_eq!((said(&fault), fault.problem.contains("is the socket of")), (("interface_taken", "interface"), true));
+    cloud.done(|model| model.plug_port(&machine("cache", "")));
+    cloud.done(|model| model.unplug_port(&v1::UnplugPortRequest { port: "db".into(), ..Default::default() }));
     cloud.host("two");
     assert_eq!(said(&cloud.refused(|model| model.plug_port(&plug("db", "")))), ("unknown_host", "host"));
     let unplug = v1::UnplugPortRequest { port: "web".into(), ..Default::default() };
@@ -435,15 +504,14 @@ fn an_underlay_address_has_one_host() {
     let mut cloud = Cloud::new();
     let (one, two) = (cloud.host("one"), cloud.host("two"));
     let report = HostReport {
-        underlay: Some([10, 9, 0, 1].into()),
-        underlay_mtu: 1500,
+        underlay: UnderlayAddress::only([10, 9, 0, 1], 1500),
         physical: std::collections::BTreeMap::new(),
         version: "1".into(),
     };
     cloud.done(|model| model.report_host(one.id, &report));
     assert_eq!(cloud.0.report_host(one.id, &report).unwrap().0, []);
     cloud.done(|model| model.report_host(two.id, &report));
-    assert_eq!(cloud.0.hosts.get(one.id).unwrap().underlay, None);
+    assert_eq!(cloud.0.hosts.get(one.id).unwrap().underlay, []);
     assert_eq!(cloud.0.hosts.get(two.id).unwrap().underlay, report.underlay);
 }
 

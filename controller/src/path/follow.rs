@@ -4,7 +4,7 @@ use super::Cloud;
 use super::packet::{Flow, Packet, Transport, address, arp_request, field, get, mac};
 use super::verdict::{self, Outcome};
 use crate::limits::PATH_HOPS;
-use crate::model::{Device, Host, Mac, Model, Network, Port, Subnet};
+use crate::model::{Device, Mac, Model, Network, Port, Subnet};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use uuid::Uuid;
@@ -378,15 +378,13 @@ fn onto_physical(model: &Model, place: &Place, output: &OutputEffect, physical: 
 /// To the switch at a tunnel's other end, where the packet comes in by the port of the same number.
 fn through_tunnel(model: &Model, place: &Place, output: &OutputEffect) -> Fate {
     let remote = <[u8; 4]>::try_from(output.tunnel_destination.as_slice()).ok().map(Ipv4Addr::from);
-    let here = model.hosts.get(place.host);
-    let Some(next) = model.host_of_underlay(place.host, remote) else {
+    let Some(next) = remote.and_then(|remote| model.host_of_underlay(place.host, remote)) else {
         return Fate::Ends(verdict::nobody_there(&name(model, place.host), remote));
     };
-    let own = here.and_then(|host: &Host| host.underlay).unwrap_or(Ipv4Addr::UNSPECIFIED);
     let mut packet = output.packet.clone();
     packet.extend([
         field(Field::TunId, output.tunnel_id.to_be_bytes()),
-        field(Field::TunSrc, own.octets()),
+        field(Field::TunSrc, output.tunnel_source.clone()),
         field(Field::TunDst, output.tunnel_destination.clone()),
     ]);
     let from = format!("the tunnel from host {}", name(model, place.host));

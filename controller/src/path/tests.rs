@@ -1,7 +1,7 @@
 //! The follower, with switches that answer by a script.
 
 use super::*;
-use crate::model::{HostReport, PhysicalInterface, Planned};
+use crate::model::{HostReport, PhysicalInterface, Planned, UnderlayAddress};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use weft_proto::text;
@@ -47,8 +47,7 @@ impl Scene {
         for (name, last) in [("a", 1), ("b", 2)] {
             let host = scene.make(|model, id| model.create_host(&v1::CreateHostRequest { name: name.into() }, id));
             let report = HostReport {
-                underlay: Some([10, 99, 0, last].into()),
-                underlay_mtu: 1500,
+                underlay: UnderlayAddress::only([10, 99, 0, last], 1500),
                 version: "1".into(),
                 physical: BTreeMap::from([(
                     "lan".to_owned(),
@@ -147,7 +146,8 @@ fn sends(output: OutputEffect, begins: &[u32]) -> Answer {
 }
 
 fn to_host(last: u8, packet: &str) -> OutputEffect {
-    OutputEffect { tunnel_destination: vec![10, 99, 0, last], tunnel_id: 7, ..output(weft_proto::TUNNEL_PORT, packet) }
+    let (tunnel_destination, tunnel_source) = (vec![10, 99, 0, last], vec![10, 99, 0, 3_u8.wrapping_sub(last)]);
+    OutputEffect { tunnel_destination, tunnel_source, tunnel_id: 7, ..output(weft_proto::TUNNEL_PORT, packet) }
 }
 
 fn drops(reason: &str, steps: Vec<TraceStep>) -> Answer {

@@ -426,7 +426,10 @@ fn not_sent(model: &Model, hop: &Hop<'_>, output: &OutputEffect, rule: &v1::Rule
             _ => None,
         });
     let remote = remote.map(Ipv4Addr::from);
-    let other = model.host_of_underlay(hop.host, remote).map(|host| host.name.clone()).unwrap_or_default();
+    let other = remote
+        .and_then(|remote| model.host_of_underlay(hop.host, remote))
+        .map(|host| host.name.clone())
+        .unwrap_or_default();
     let remote = remote.map(|address| address.to_string()).unwrap_or_default();
     finding(
         format!("underlay from host {host} to host {other}"),

@@ -1,7 +1,7 @@
 //! The store: transactions, schema, watching, terms, and that objects survive it.
 
 use super::*;
-use crate::model::{Change, Kind, Model, PhysicalInterface, Planned};
+use crate::model::{Change, Kind, Model, PhysicalInterface, Planned, UnderlayAddress};
 use std::sync::Arc;
 use uuid::Uuid;
 use weft_proto::v1;
@@ -154,8 +154,7 @@ fn the_model_survives_to_the_bit() {
     let planned = model.create_host(&v1::CreateHostRequest { name: "one".into() }, id());
     let host = done(&mut model, &store, planned);
     let report = crate::model::HostReport {
-        underlay: Some([10, 9, 0, 1].into()),
-        underlay_mtu: 9000,
+        underlay: UnderlayAddress::only([10, 9, 0, 1], 9000),
         physical: [("provider".to_owned(), PhysicalInterface { interface: "eth1".into(), mtu: 1500, shared: true })]
             .into(),
         version: "0.1".into(),

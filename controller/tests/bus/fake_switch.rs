@@ -147,8 +147,12 @@ impl FakeSwitch {
                 term: held.term,
                 generation: held.generation,
                 boot_id: self.boot_id,
-                underlay_address: self.underlay.to_vec(),
-                underlay_mtu: 1500,
+                underlay_addresses: vec![v1::UnderlayAddress {
+                    address: std::net::Ipv4Addr::from(self.underlay).to_string(),
+                    interface: "eth0".into(),
+                    mtu: 1500,
+                    down: false,
+                }],
                 physical_networks: self.physical.clone(),
             }
         };

@@ -5,7 +5,6 @@ use super::{End, Endpoint};
 use crate::flow::rule::Owner;
 use crate::limits::MESSAGE_BYTES;
 use crate::switch::{Parts, Switch, Whole};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -84,8 +83,8 @@ async fn hello(switch: &Arc<Switch>) -> v1::Hello {
     let taken = switch.clone();
     // The position waits for a bundle under way.
     let facts =
-        tokio::task::spawn_blocking(move || (taken.position(), taken.underlay_address(), taken.physical_networks()));
-    let ((term, generation), underlay, physical_networks) = facts.await.unwrap_or_default();
+        tokio::task::spawn_blocking(move || (taken.position(), taken.underlay_addresses(), taken.physical_networks()));
+    let ((term, generation), underlay_addresses, physical_networks) = facts.await.unwrap_or_default();
     v1::Hello {
         host: switch.host().to_owned(),
         version: weft_proto::VERSION.to_owned(),
@@ -93,8 +92,7 @@ async fn hello(switch: &Arc<Switch>) -> v1::Hello {
         term,
         generation,
         boot_id: switch.boot_id(),
-        underlay_address: underlay.map(|(address, _): (Ipv4Addr, u32)| address.octets().to_vec()).unwrap_or_default(),
-        underlay_mtu: underlay.map(|(_, mtu)| mtu).unwrap_or_default(),
+        underlay_addresses,
         physical_networks,
     }
 }
@@ -148,9 +146,7 @@ async fn converse(
                 tokio::time::sleep(GATHER).await;
                 changes.mark_unchanged();
                 let now = hello(switch).await;
-                let place = |hello: &v1::Hello| {
-                    (hello.underlay_address.clone(), hello.underlay_mtu, hello.physical_networks.clone())
-                };
+                let place = |hello: &v1::Hello| (hello.underlay_addresses.clone(), hello.physical_networks.clone());
                 if place(&now) != place(said) {
                     return End::Renew;
                 }

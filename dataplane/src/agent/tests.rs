@@ -114,7 +114,7 @@ impl Bench {
             managed: true,
             memory: Memory::map(512, 64).unwrap(),
             workers: vec![WorkerSettings { core: None, spin: false }],
-            opener: Box::new(KernelPorts),
+            opener: Box::new(KernelPorts::default()),
             physical: [("provider".to_owned(), crate::config::Place { interface: "lo".to_owned(), shared: false })]
                 .into(),
         })

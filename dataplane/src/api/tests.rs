@@ -23,7 +23,7 @@ impl Bench {
             managed: false,
             memory: Memory::map(512, 64).unwrap(),
             workers: vec![WorkerSettings { core: None, spin: false }],
-            opener: Box::new(KernelPorts),
+            opener: Box::new(KernelPorts::default()),
             physical: std::collections::BTreeMap::new(),
         })
         .unwrap();

@@ -1,6 +1,7 @@
 //! The physical networks that a host reaches: `[physical] NAME = "INTERFACE"`. Each has an interface of its own, whose
 //! frames are all the switch's: an address that the host has there is not reached any more. Unless it is shared
-//! (`"INTERFACE,shared"`): then the host keeps its traffic, and only external networks can be there.
+//! (`"INTERFACE,shared"`): then the host keeps its traffic, and only external networks can be there; the interface may
+//! be the underlay's too.
 
 use super::check_interface;
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ impl Place {
 pub(super) fn networks(
     flags: Option<Vec<String>>,
     file: BTreeMap<String, String>,
-    underlay: Option<&str>,
+    underlay: &[String],
     source: &Source,
 ) -> Result<BTreeMap<String, Place>, SettingsError> {
     let by_flag = flags.is_some();
@@ -61,8 +62,8 @@ pub(super) fn networks(
         let problem = format!("{} physical networks", networks.len());
         return Err(SettingsError::new(place(""), problem, format!("Use at most {PHYSICAL_NETWORKS}.")));
     }
-    let mut owners: BTreeMap<&str, &str> = underlay.map(|interface| (interface, "the underlay")).into_iter().collect();
-    for (name, Place { interface, .. }) in &networks {
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, Place { interface, shared }) in &networks {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         if !first || name.len() > NAME_BYTES || !name.bytes().all(allowed) {
@@ -74,6 +75,14 @@ pub(super) fn networks(
         if let Some((_, word)) = interface.split_once(',') {
             let problem = format!("\"{word}\" after the interface's name means nothing");
             return Err(SettingsError::new(place(name), problem, "Write \"INTERFACE\" or \"INTERFACE,shared\"."));
+        }
+        if !shared && underlay.contains(interface) {
+            let problem = format!("interface {interface} is that of the underlay already");
+            let remedy = format!(
+                "An external network may share it: \"{interface},shared\". Others have an interface of their own: another \
+                 NIC, or a VLAN interface of this one."
+            );
+            return Err(SettingsError::new(place(name), problem, remedy));
         }
         if let Some(other) = owners.insert(interface, name) {
             let problem = format!("interface {interface} is that of {other} already");
@@ -95,19 +104,19 @@ mod tests {
         let source = Source::of(Path::new("weft.toml"), text.as_str());
         let file: BTreeMap<String, BTreeMap<String, String>> = source.parse().map_err(|error| error.to_string())?;
         let flags = (!flags.is_empty()).then(|| flags.iter().map(|&flag| flag.to_owned()).collect());
-        networks(flags, file["physical"].clone(), Some("eth1"), &source).map_err(|error| error.to_string())
+        networks(flags, file["physical"].clone(), &["eth1".to_owned()], &source).map_err(|error| error.to_string())
     }
 
     #[test]
     fn each_has_an_interface_of_its_own() {
-        let taken = "is that of the underlay already. A physical network has an interface of its own";
+        let taken = "is that of the underlay already. An external network may share it: \"eth1,shared\".";
         assert!(of(&[], "a = \"eth1\"\n").unwrap_err().contains(taken));
         let twice = of(&[], "a = \"eth2\"\nb = \"eth2\"\n").unwrap_err();
         assert!(twice.starts_with("weft.toml, line 3 (physical.b): interface eth2 is that of a already."), "{twice}");
         let two = of(&[], "a = \"eth2\"\nb = \"eth3,shared\"\n").unwrap();
         assert_eq!(two["a"], Place { interface: "eth2".into(), shared: false });
         assert_eq!(two["b"], Place { interface: "eth3".into(), shared: true });
-        assert!(of(&[], "a = \"eth1,shared\"\n").unwrap_err().contains(taken));
+        assert_eq!(of(&[], "a = \"eth1,shared\"\n").unwrap()["a"], Place { interface: "eth1".into(), shared: true });
     }
 
     #[test]

@@ -99,16 +99,16 @@ impl Passing {
     }
 }
 
-/// The result of `Connections::touch`.
+/// The result of `Connections::check`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touched {
-    /// Applied and counted; what rules see is as before.
+    /// It passes, and what rules see is as before.
     Passed,
-    /// Nothing is applied: this packet changes what rules see. Walk the tables, then `Connections::advance`.
+    /// This packet changes what rules see. Walk the tables, then `Connections::advance`.
     VisibleChange,
-    /// Nothing is applied: the connection is gone, or rules see it differently by now. Walk the tables.
+    /// The connection is gone, or rules see it differently by now. Walk the tables.
     Stale,
-    /// Nothing is applied: the packet contradicts the protocol, or begins another connection of the same
+    /// The packet contradicts the protocol, or begins another connection of the same
     /// tuple. Walk the tables.
     Invalid,
 }

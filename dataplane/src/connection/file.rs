@@ -5,9 +5,9 @@
 //! an error here and not a bus error on the fast path.
 
 use super::record::{LAYOUT_VERSION, Record};
-use rustix::fs::{FallocateFlags, FlockOperation, MemfdFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -48,8 +48,8 @@ pub(super) struct RecordFile {
     base: NonNull<u8>,
     bytes: usize,
     records: usize,
-    /// Holds the lock.
-    descriptor: OwnedFd,
+    /// Holds the lock; without a path there is no file.
+    descriptor: Option<OwnedFd>,
 }
 
 // SAFETY: the mapping belongs to this value alone (module comment) and is reached only through its
@@ -63,13 +63,9 @@ impl RecordFile {
         let name = path.map_or_else(|| PathBuf::from("(memory)"), Path::to_path_buf);
         let wanted = bytes_of(records) as u64;
         let failed = |errno: Errno| OpenError::System(name.clone(), errno.into(), wanted);
-        let descriptor = match path {
-            Some(path) => {
-                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-                rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?
-            }
-            None => rustix::fs::memfd_create("weft-connections", MemfdFlags::CLOEXEC).map_err(failed)?,
-        };
+        let Some(path) = path else { return Ok((Self::in_memory(records).map_err(failed)?, None)) };
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let descriptor = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
         match rustix::fs::flock(&descriptor, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(OpenError::InUse(name)),
@@ -115,13 +111,24 @@ impl RecordFile {
             mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &descriptor, 0)
         };
         let base = NonNull::new(base.map_err(failed)?.cast::<u8>()).expect("mmap does not map address zero");
-        let mut file = Self { base, bytes, records, descriptor };
+        let mut file = Self { base, bytes, records, descriptor: Some(descriptor) };
         let record_bytes = size_of::<Record>() as u32;
         let header = file.header();
         (header.version, header.record_bytes, header.records) = (LAYOUT_VERSION, record_bytes, records as u32);
         compiler_fence(Ordering::SeqCst);
         header.magic = MAGIC;
         Ok((file, Some(given_up).filter(|sentence| !sentence.is_empty())))
+    }
+
+    /// Records of this process only.
+    fn in_memory(records: usize) -> Result<Self, Errno> {
+        let bytes = bytes_of(records);
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address the kernel chooses.
+        let base = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, MapFlags::PRIVATE) }?;
+        advise_huge(base.cast(), bytes);
+        let base = NonNull::new(base.cast::<u8>()).expect("mmap does not map address zero");
+        Ok(Self { base, bytes, records, descriptor: None })
     }
 
     fn header(&mut self) -> &mut Header {
@@ -150,7 +157,22 @@ impl Drop for RecordFile {
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
         // Closing alone is not enough: a process that another thread is just forking holds the same lock
         // until it executes something else.
-        let _ = rustix::fs::flock(&self.descriptor, FlockOperation::Unlock);
+        if let Some(descriptor) = &self.descriptor {
+            let _ = rustix::fs::flock(descriptor, FlockOperation::Unlock);
+        }
+    }
+}
+
+/// Asks for huge pages in the part of our memory that they can cover: what is looked up at random should not miss the
+/// page tables as well.
+pub(super) fn advise_huge(start: *mut u8, bytes: usize) {
+    const HUGE: usize = 2 << 20;
+    let before = start.align_offset(HUGE);
+    if bytes >= before.saturating_add(HUGE) {
+        let (start, bytes) = (start.wrapping_add(before), (bytes - before) / HUGE * HUGE);
+        // SAFETY: the range lies within memory that the caller owns; what it holds stays. Without huge pages small
+        // ones do.
+        let _ = unsafe { madvise(start.cast(), bytes, Advice::LinuxHugepage) };
     }
 }
 

@@ -1,6 +1,8 @@
 //! From the hash of a tuple to the connections that may have it: linear probing, no keys stored, so
 //! that a lookup costs one line here and one of the record. Never more than half full, so it never grows
-//! and never evicts; deletion moves later entries back instead of leaving graves.
+//! and never evicts. Both tuples of a connection without NAT have the same hash, so that they lie side by side; deletion moves later entries back instead of leaving graves.
+
+use super::file::advise_huge;
 
 /// A 32-bit hash and an entry number plus one; zero is free.
 #[derive(Clone, Copy, Default)]
@@ -18,7 +20,9 @@ pub(super) struct Index {
 impl Index {
     /// For at most this many entries.
     pub fn new(entries: usize) -> Self {
-        Self { slots: vec![Slot::default(); (entries * 2).next_power_of_two().max(4)].into(), used: 0 }
+        let mut slots: Box<[Slot]> = vec![Slot::default(); (entries * 2).next_power_of_two().max(4)].into();
+        advise_huge(slots.as_mut_ptr().cast(), size_of_val(&*slots));
+        Self { slots, used: 0 }
     }
 
     fn mask(&self) -> usize {

@@ -8,10 +8,10 @@
 //! pressure on caches or tables does. A full table refuses new ones.
 //!
 //! # The way of a packet
-//! 1. A cached program opens with its [`Track`]s and gives each to `Connections::touch`: no look-up, no
-//!    allocation, one record. `Passed`: run the program. Anything else: walk the tables.
-//!    With more than one `Track`, `Connections::check` all first and `Connections::advance` all then, so
-//!    that none is touched for a packet that goes another way.
+//! 1. A cached program opens with its [`Track`]s and gives them to `Connections::pass`: no look-up, no
+//!    allocation, of each record one cache line to be judged by and one to be counted in. True: run the program.
+//!    Otherwise: walk the tables. All records are looked at before any is touched, so that none is for a packet
+//!    that goes another way.
 //! 2. The walk asks `Connections::observe`: the state rules see, *as of this packet* (the first reply is
 //!    already `est`), and changes nothing. A commit with NAT asks `Connections::prepare`, which chooses the
 //!    port so that the walk can go on with the translated packet, and changes nothing either. So a trace may do both.

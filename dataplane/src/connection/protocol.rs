@@ -259,7 +259,7 @@ pub fn begin(protocol: u8, transport: &Transport, pick_up: bool) -> Option<Progr
                 progress.state = State::Established;
                 // What they agreed on was not seen: the most it can have been.
                 progress.sides.iter_mut().for_each(|side| side.scale = 14);
-                progress.learn(Direction::Original, segment);
+                learn(&mut progress.sides, Direction::Original, segment);
             }
             _ => return None,
         },
@@ -337,7 +337,9 @@ impl Progress {
                 self.sides[direction as usize].begin(segment);
                 self.state = SynReceived;
             }
-            (Event::SynAck, Original, SynReceived) if self.sides[1].known & SENT != 0 => self.learn(direction, segment),
+            (Event::SynAck, Original, SynReceived) if self.sides[1].known & SENT != 0 => {
+                learn(&mut self.sides, direction, segment);
+            }
             (Event::SynAck, Original, _) => return false,
             // Sent again.
             (Event::SynAck, Reply, _) => {}
@@ -364,7 +366,7 @@ impl Progress {
                 if event == Event::Fin && self.in_window(direction, segment.sequence.wrapping_add(segment.payload)) {
                     self.fins[direction as usize] = true;
                 }
-                self.learn(direction, segment);
+                learn(&mut self.sides, direction, segment);
                 let begun = self.state != SynReceived
                     || (direction == Original && self.acknowledged(Reply))
                     || self.fins != [false; 2];
@@ -398,47 +400,13 @@ impl Progress {
         receiver.known & ACKNOWLEDGED != 0 && !is_after(sender.end, receiver.acknowledged)
     }
 
-    /// The most bytes that the receiver of this direction ever allowed beyond what it had acknowledged.
-    fn window(&self, direction: Direction) -> u32 {
-        self.sides[direction.opposite() as usize].window.max(1)
-    }
-
     /// Whether a sequence number is one that the receiver may be expecting.
     fn in_window(&self, direction: Direction, sequence: u32) -> bool {
         let (sender, receiver) = (&self.sides[direction as usize], &self.sides[direction.opposite() as usize]);
         if receiver.known & ACKNOWLEDGED == 0 {
             return sender.known & SENT != 0 && sequence == sender.end;
         }
-        sequence.wrapping_sub(receiver.acknowledged) <= self.window(direction)
-    }
-
-    /// Remembers how far a side has sent and acknowledged. What lies outside the window teaches nothing:
-    /// otherwise a blind sender could first move the window, then reset in it.
-    fn learn(&mut self, direction: Direction, segment: &Segment) {
-        let receiver = self.sides[direction.opposite() as usize];
-        let scaled = self.sides.iter().all(|side| side.scale != NO_SCALE);
-        let end = segment.end();
-        // One byte more than the window: a probe of a closed one (RFC 9293, 3.8.6.1).
-        let limit = receiver.acknowledged.wrapping_add(self.window(direction)).wrapping_add(1);
-        let sender = &mut self.sides[direction as usize];
-        if receiver.known & ACKNOWLEDGED != 0 && is_after(end, limit) {
-            return;
-        }
-        if sender.known & SENT == 0 || is_after(end, sender.end) {
-            sender.end = end;
-            sender.known |= SENT;
-        }
-        if !segment.has(tcp_flag::ACK)
-            || (receiver.known & SENT != 0 && is_after(segment.acknowledgement, receiver.end))
-        {
-            return;
-        }
-        if sender.known & ACKNOWLEDGED == 0 || is_after(segment.acknowledgement, sender.acknowledged) {
-            sender.acknowledged = segment.acknowledgement;
-            sender.known |= ACKNOWLEDGED;
-        }
-        let shift = if scaled && !segment.has(tcp_flag::SYN) { sender.scale.min(14) } else { 0 };
-        sender.window = sender.window.max(u32::from(segment.window) << shift);
+        sequence.wrapping_sub(receiver.acknowledged) <= window(receiver)
     }
 
     fn sctp(&mut self, direction: Direction, chunk: u8) -> bool {
@@ -452,6 +420,59 @@ impl Progress {
             (_, state) => state,
         };
         true
+    }
+}
+
+/// The most bytes that a receiver ever allowed beyond what it had acknowledged.
+fn window(receiver: &TcpSide) -> u32 {
+    receiver.window.max(1)
+}
+
+/// Remembers how far a side has sent and acknowledged. What lies outside the window teaches nothing:
+/// otherwise a blind sender could first move the window, then reset in it.
+#[inline]
+fn learn(sides: &mut [TcpSide; 2], direction: Direction, segment: &Segment) {
+    let receiver = sides[direction.opposite() as usize];
+    let scaled = sides.iter().all(|side| side.scale != NO_SCALE);
+    let end = segment.end();
+    // One byte more than the window: a probe of a closed one (RFC 9293, 3.8.6.1).
+    let limit = receiver.acknowledged.wrapping_add(window(&receiver)).wrapping_add(1);
+    let sender = &mut sides[direction as usize];
+    if receiver.known & ACKNOWLEDGED != 0 && is_after(end, limit) {
+        return;
+    }
+    if sender.known & SENT == 0 || is_after(end, sender.end) {
+        sender.end = end;
+        sender.known |= SENT;
+    }
+    if !segment.has(tcp_flag::ACK) || (receiver.known & SENT != 0 && is_after(segment.acknowledgement, receiver.end)) {
+        return;
+    }
+    if sender.known & ACKNOWLEDGED == 0 || is_after(segment.acknowledgement, sender.acknowledged) {
+        sender.acknowledged = segment.acknowledgement;
+        sender.known |= ACKNOWLEDGED;
+    }
+    let shift = if scaled && !segment.has(tcp_flag::SYN) { sender.scale.min(14) } else { 0 };
+    sender.window = sender.window.max(u32::from(segment.window) << shift);
+}
+
+/// Whether a packet is of the kind of which most are, and passes without changing more of a connection in this
+/// state than what [`continue_with`] does. What it says of them [`Progress::after`] says too.
+#[inline]
+pub(super) fn continues(state: State, replied: bool, direction: Direction, transport: &Transport) -> bool {
+    match (state, transport) {
+        (State::Established, Transport::Tcp(segment)) => replied && Event::of(segment) == Some(Event::Ack),
+        (State::Replied, Transport::Other) => replied,
+        (State::Unreplied, Transport::Other) => direction == Direction::Original,
+        _ => false,
+    }
+}
+
+/// What such a packet teaches.
+#[inline]
+pub(super) fn continue_with(sides: &mut [TcpSide; 2], direction: Direction, transport: &Transport) {
+    if let Transport::Tcp(segment) = transport {
+        learn(sides, direction, segment);
     }
 }
 

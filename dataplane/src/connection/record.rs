@@ -3,8 +3,8 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 0–64 | what every packet touches: generation, epoch, deadline, counters |
-//! | 64–96 | TCP's two sides |
+//! | 0–64 | all that a packet is judged by: generation, epoch, deadline, TCP's two sides |
+//! | 64–96 | counters, which packets only add to |
 //! | 96–136 | the original tuple |
 //! | 136–172 | the reply's addresses and ports |
 //! | 172–192 | owner, time of birth |
@@ -31,7 +31,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Changes with the meaning of any byte of [`Record`] or of the file's header.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Values of [`Record::phase`]; words rather than 0 and 1, so that stray bytes are not taken for one.
 pub(super) struct Phase;
@@ -106,11 +106,12 @@ pub struct Record {
     /// [`flag`]
     pub flags: u16,
     pub(super) state: u8,
-    pub(super) reserved_hot: u8,
-    /// By direction.
-    pub counters: [Counter; 2],
+    /// The original tuple's, where packets find it without reading that.
+    pub(super) protocol: u8,
     /// By direction.
     pub sides: [TcpSide; 2],
+    /// By direction.
+    pub counters: [Counter; 2],
     /// The first packet's tuple.
     pub original: Tuple,
     pub(super) second: [[u8; 16]; 2],
@@ -126,7 +127,7 @@ pub struct Record {
 }
 
 const _: () = assert!(size_of::<Record>() == 256);
-const _: () = assert!(std::mem::offset_of!(Record, sides) == 64);
+const _: () = assert!(std::mem::offset_of!(Record, counters) == 64);
 const _: () = assert!(std::mem::offset_of!(Record, original) == 96);
 const _: () = assert!(std::mem::offset_of!(Record, owner) == 172);
 const _: () = assert!(std::mem::offset_of!(Record, first) == 192);
@@ -261,6 +262,7 @@ impl Record {
         };
         self.is_live()
             && addresses
+            && self.protocol == original.protocol
             && original.may_begin()
             && State::from_byte(self.state).is_some_and(|state| state.suits(original.protocol))
     }

@@ -8,7 +8,7 @@ use super::file::{OpenError, RecordFile};
 use super::fragments::Fragments;
 use super::index::Index;
 use super::nat::{Internal, Nat, Ports, Random, with_destination, with_source};
-use super::protocol::{Progress, State, Transport, Verdict, begin};
+use super::protocol::{Progress, State, Transport, Verdict, begin, continue_with, continues};
 use super::record::{Record, flag};
 use super::state::CtState;
 use super::tuple::Tuple;
@@ -17,7 +17,6 @@ use crate::drop::DropReason;
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
-use zerocopy::IntoBytes;
 
 mod begin;
 mod list;
@@ -53,18 +52,38 @@ enum Effect {
 
 fn effect(record: &Record, track: &Track, transport: &Transport) -> Effect {
     let before = record.progress();
-    match before.after(record.original.protocol, track.direction, transport) {
+    match before.after(record.protocol, track.direction, transport) {
         Verdict::Pass(progress) => Effect::Change { visible: !before.looks_like(&progress), progress },
         Verdict::Invalid | Verdict::Reopen => Effect::Not(Touched::Invalid),
     }
 }
 
+/// Whether a program's view of a connection still holds.
+#[inline]
+fn holds(record: &Record, track: &Track, monotonic: u64) -> bool {
+    record.generation == track.id.generation
+        && record.visible_epoch == track.visible_epoch
+        && record.deadline > monotonic
+        && record.is_live()
+}
+
+/// Whether the packet is of the common kind that is judged by little.
+#[inline]
+fn is_common(record: &Record, track: &Track, transport: &Transport) -> bool {
+    continues(record.state(), record.has(flag::REPLIED), track.direction, transport)
+}
+
 fn apply(record: &mut Record, direction: Direction, progress: &Progress, passing: &Passing, monotonic: u64) {
     // What still comes after a RST does not keep the connection.
     if progress.state != State::Closed || record.state() != State::Closed {
-        record.deadline = monotonic + progress.state.timeout(record.original.protocol);
+        record.deadline = monotonic + progress.state.timeout(record.protocol);
     }
     record.set_progress(progress);
+    count(record, direction, passing);
+}
+
+#[inline]
+fn count(record: &mut Record, direction: Direction, passing: &Passing) {
     let counter = &mut record.counters[direction as usize];
     counter.packets += u64::from(passing.packets);
     counter.bytes += u64::from(passing.bytes);
@@ -141,10 +160,22 @@ impl Connections {
         dropped
     }
 
+    /// The same for a tuple and its inverse.
     fn hash(&self, zone: u32, tuple: &Tuple) -> u32 {
+        let end = |address: &[u8; 16], port: [u8; 2]| {
+            let mut hasher = self.hash.build_hasher();
+            let [low, high]: [u64; 2] = zerocopy::transmute!(*address);
+            hasher.write_u64(low);
+            if high != 0 {
+                hasher.write_u64(high);
+            }
+            hasher.write_u16(u16::from_ne_bytes(port));
+            hasher.finish()
+        };
+        let ends = end(&tuple.source, tuple.source_port).wrapping_add(end(&tuple.destination, tuple.destination_port));
         let mut hasher = self.hash.build_hasher();
-        hasher.write_u32(zone);
-        hasher.write(tuple.as_bytes());
+        hasher.write_u64(ends);
+        hasher.write_u64(u64::from(zone) << 16 | u64::from(tuple.family) << 8 | u64::from(tuple.protocol));
         (hasher.finish() >> 32) as u32
     }
 
@@ -244,26 +275,46 @@ impl Connections {
         Some((direction, self.get(id)?.translated(direction)))
     }
 
-    /// What a cached program does per packet and connection: checks that the program still holds, and if
-    /// so applies the packet. See [`Touched`].
+    /// What a cached program does for each packet: whether it still holds for all these connections. If so, the
+    /// packet is applied to those of `tracks`; it stays without effect on those of `watched`, where it is dropped.
     #[inline]
-    pub fn touch(&mut self, track: &Track, passing: &Passing, now: u64) -> Touched {
+    pub fn pass(&mut self, tracks: [&[Track]; 2], watched: &[Track], passing: &Passing, now: u64) -> bool {
         let monotonic = now + self.offset;
-        let Some(record) = self.get_mut(track.id) else { return Touched::Stale };
-        if record.visible_epoch != track.visible_epoch || record.deadline <= monotonic {
-            return Touched::Stale;
-        }
-        match effect(record, track, &passing.transport) {
-            Effect::Not(touched) => touched,
-            Effect::Change { visible: true, .. } => Touched::VisibleChange,
-            Effect::Change { progress, .. } => {
-                apply(record, track.direction, &progress, passing, monotonic);
-                Touched::Passed
+        let records = self.file.records_mut();
+        // All of them are looked at before any is touched.
+        for track in tracks.into_iter().flatten().chain(watched) {
+            let Some(record) = records.get(track.id.index as usize) else { return false };
+            if !holds(record, track, monotonic) {
+                return false;
+            }
+            if !is_common(record, track, &passing.transport)
+                && !matches!(effect(record, track, &passing.transport), Effect::Change { visible: false, .. })
+            {
+                return false;
             }
         }
+        for track in tracks.into_iter().flatten() {
+            let record = &mut records[track.id.index as usize];
+            if is_common(record, track, &passing.transport) {
+                record.deadline = monotonic + record.state().timeout(record.protocol);
+                continue_with(&mut record.sides, track.direction, &passing.transport);
+                count(record, track.direction, passing);
+            } else if let Effect::Change { progress, .. } = effect(record, track, &passing.transport) {
+                apply(record, track.direction, &progress, passing, monotonic);
+            }
+        }
+        true
     }
 
-    /// What [`Self::touch`] would say; nothing changes.
+    /// [`Self::pass`] for one connection, which also tells why not.
+    #[cfg(test)]
+    pub fn touch(&mut self, track: &Track, passing: &Passing, now: u64) -> Touched {
+        let touched = self.check(track, &passing.transport, now);
+        assert_eq!(self.pass([&[*track], &[]], &[], passing, now), touched == Touched::Passed, "{touched:?}");
+        touched
+    }
+
+    /// What a packet is to its connection; nothing changes.
     #[must_use]
     pub fn check(&self, track: &Track, transport: &Transport, now: u64) -> Touched {
         let Some(record) = self.get(track.id) else { return Touched::Stale };

@@ -33,7 +33,7 @@ pub enum Action {
     /// To a port, by number; to the ingress port only as [`weft_proto::PORT_IN_PORT`].
     Output(u32),
     /// Writes the masked bits of fields. Neighbouring set-fields are merged into one.
-    SetField(Box<SetField>),
+    SetField(Arc<SetField>),
     /// Pushes an 802.1Q tag of this type with a TCI of zero.
     PushVlan(u16),
     /// Removes the outer tag.
@@ -393,6 +393,7 @@ fn actions(list: &[v1::Action], place: &str, id: &RuleId) -> Result<Vec<Action>,
             && !last.mask.words().iter().zip(next.mask.words()).any(|(last, next)| last & next != 0)
             && !last.fields.contains(&next.fields[0])
         {
+            let last = Arc::make_mut(last);
             last.value.union(&next.value);
             last.mask.union(&next.mask);
             last.fields.push(next.fields[0]);
@@ -463,7 +464,7 @@ fn action(message: &v1::Action, id: Option<&RuleId>) -> Result<Action, Fault> {
                 format!("{}, or {PORT_IN_PORT} (0xfffffff8) for in_port.", fault.remedy.trim_end_matches('.'));
             fault
         })?),
-        Wire::SetField(set) => Action::SetField(Box::new(set_field(set, id)?)),
+        Wire::SetField(set) => Action::SetField(Arc::new(set_field(set, id)?)),
         Wire::PushVlan(push) => match push.ether_type {
             0x8100 => Action::PushVlan(0x8100),
             0x88a8 => Action::PushVlan(0x88a8),

@@ -22,7 +22,7 @@
 use super::buckets::Buckets;
 use super::key::{FlowKey, WORDS};
 use super::log::{Passed, Recent, Work};
-use super::program::Program;
+use super::program::{Program, Steps};
 use super::resolve::Resolution;
 use super::rule::{Rule, RuleCounters};
 use super::shared::Shared;
@@ -168,6 +168,8 @@ pub struct Cache {
     dirty: Vec<EntryNumber>,
     ways: Shared<Way>,
     programs: Shared<Program>,
+    /// Of programs that are of one connection each: what they have in common.
+    steps: Shared<Steps>,
     hasher: foldhash::fast::RandomState,
     /// Where the sweep goes on.
     hand: usize,
@@ -189,6 +191,7 @@ impl Default for Cache {
             dirty: Vec::new(),
             ways: Shared::default(),
             programs: Shared::default(),
+            steps: Shared::default(),
             // Tenants choose the headers: the seed is this process's secret.
             hasher: foldhash::fast::RandomState::default(),
             hand: 0,
@@ -321,7 +324,7 @@ impl Cache {
         if self.len() >= CACHE_ENTRIES {
             self.make_room();
         }
-        let program = Program::compile(&resolution);
+        let mut program = Program::compile(&resolution);
         let words = mask.words().iter().enumerate().filter(|&(_, &word)| word != 0);
         let way = Way {
             mask,
@@ -342,7 +345,10 @@ impl Cache {
         let way = self.ways.keep(way.hash(&self.hasher), way);
         let program = match program_hash(&program, &way, &self.hasher) {
             Some(hash) => self.programs.keep(hash, program),
-            None => Arc::new(program),
+            None => {
+                program.share(&mut self.steps);
+                Arc::new(program)
+            }
         };
         let entry = Entry {
             values: within.try_into().expect("the first of them"),
@@ -420,8 +426,9 @@ impl Cache {
             table.table.remove(hash(&self.hasher, &entry.value(), &table.mask, table.words), number);
             table.entries -= 1;
         }
-        if let Some(hash) = program_hash(&entry.program, &entry.way, &self.hasher) {
-            self.programs.give_back(hash, &entry.program);
+        match program_hash(&entry.program, &entry.way, &self.hasher) {
+            Some(hash) => self.programs.give_back(hash, &entry.program),
+            None => entry.program.give_back(&mut self.steps),
         }
         self.ways.give_back(entry.way.hash(&self.hasher), &entry.way);
         self.free.push(number);
@@ -483,6 +490,7 @@ impl Cache {
         self.masks.retain(|table| table.entries > 0);
         self.ways.shrink();
         self.programs.shrink();
+        self.steps.shrink();
     }
 
     /// Removes the least recently used of a few entries.

@@ -34,6 +34,8 @@ pub enum Effect {
     Tunnel(Box<TunnelOutput>),
     /// Translate it, as its connection's NAT has it.
     Translate(Box<Translation>),
+    /// Likewise, of a program: what stands in its [`Own`](super::own::Own).
+    TranslateOwn,
     /// Write the next hop's MAC address.
     Neighbour(NextHop),
     /// A copy goes a way of its own.
@@ -87,6 +89,8 @@ pub struct TunnelOutput {
     pub slot: PortSlot,
     /// The device it leaves by.
     pub underlay: PortSlot,
+    /// Our address.
+    pub source: Ipv4Addr,
     /// The remote end.
     pub destination: Ipv4Addr,
     /// The key.
@@ -102,7 +106,7 @@ impl Effect {
         match self {
             Self::Action { action, .. } => action.consumes(),
             Self::Output { .. } | Self::Tunnel(_) | Self::Branch(_) | Self::HandOver(_) => true,
-            Self::Translate(_) | Self::Neighbour(_) | Self::Undeliverable { .. } => false,
+            Self::Translate(_) | Self::TranslateOwn | Self::Neighbour(_) | Self::Undeliverable { .. } => false,
         }
     }
 
@@ -160,7 +164,7 @@ impl Effect {
             Self::Tunnel(output) => Some(output.slot),
             // Without a buffer for the copy, its first output misses it.
             Self::Branch(branch) => branch.effects.iter().find_map(Self::output),
-            Self::Action { .. } | Self::Translate(_) | Self::Neighbour(_) => None,
+            Self::Action { .. } | Self::Translate(_) | Self::TranslateOwn | Self::Neighbour(_) => None,
             Self::HandOver(_) | Self::Undeliverable { .. } => None,
         }
     }
@@ -195,8 +199,8 @@ impl Effect {
                 });
                 return vec![v1::Effect { effect: Some(effect) }];
             }
-            // Who asks is told what that worker says.
-            Self::HandOver(_) => return Vec::new(),
+            // Who asks is told what that worker says; a program puts in what is its own.
+            Self::HandOver(_) | Self::TranslateOwn => return Vec::new(),
             Self::Output { port, .. } => output(*port),
             Self::Undeliverable { port, reason } => {
                 v1::OutputEffect { drop_reason: reason.word().to_owned(), ..output(*port) }
@@ -204,6 +208,7 @@ impl Effect {
             Self::Tunnel(tunnel) => v1::OutputEffect {
                 tunnel_destination: tunnel.destination.octets().to_vec(),
                 tunnel_id: tunnel.id,
+                tunnel_source: tunnel.source.octets().to_vec(),
                 ..output(tunnel.port)
             },
         };

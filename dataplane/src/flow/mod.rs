@@ -20,6 +20,7 @@ pub mod log;
 pub mod matched;
 pub mod members;
 pub mod message;
+pub mod own;
 pub mod program;
 pub mod resolve;
 pub mod rewrite;

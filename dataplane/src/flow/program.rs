@@ -14,10 +14,12 @@
 use super::action::Action;
 use super::effect::{Branch, Effect, NextHop, TunnelOutput};
 use super::key::FlowKey;
+use super::own::Own;
 use super::resolve::{Back, Resolution};
 use super::rewrite::rewrite;
+use super::shared::Shared;
 use super::translate::{translate, translate_one_to_one};
-use crate::connection::{Connections, Contents, Touched, Track};
+use crate::connection::Connections;
 use crate::drop::DropReason;
 use crate::neighbours::Hop;
 use crate::packet::checksum;
@@ -32,15 +34,20 @@ use crate::topology::Topology;
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use weft_proto::{text, v1};
 
 /// See the module comment.
 #[derive(Debug, PartialEq)]
 pub struct Program {
-    /// Connections that every packet of the entry belongs to and is sent in; without branches a few zones.
-    tracks: Box<[Track]>,
-    /// Those it belongs to where it is dropped: looked at, not changed.
-    watched: Box<[Track]>,
+    /// The connections of its packets.
+    own: Own,
+    steps: Arc<Steps>,
+}
+
+/// What programs of the same way have in common, whatever the connections of their packets.
+#[derive(Debug, PartialEq)]
+pub struct Steps {
     steps: Box<[Effect]>,
     /// Why, if no step consumes the frame.
     drop: DropReason,
@@ -92,32 +99,47 @@ impl Program {
     /// Compiles a resolution.
     #[must_use]
     pub fn compile(resolution: &Resolution) -> Self {
-        let steps = compile_steps(&resolution.effects);
-        Self {
-            tracks: resolution.tracks.as_slice().into(),
-            watched: resolution.watched.as_slice().into(),
+        let mut own = Own::new(&resolution.tracks, &resolution.watched);
+        let steps = compile_steps(&resolution.effects, &mut own);
+        let steps = Steps {
             branches: steps.iter().any(|step| matches!(step, Effect::Branch(_))),
             steps: steps.into(),
             drop: resolution.drop.unwrap_or(DropReason::NoOutput),
             answers: resolution.effects.iter().any(|effect| effect.answer().is_some()),
             back: resolution.back.clone().unwrap_or(Back::Ingress),
+        };
+        Self { own, steps: Arc::new(steps) }
+    }
+
+    /// Lets it have its steps in common with programs that have the same.
+    pub fn share(&mut self, kept: &mut Shared<Steps>) {
+        if let Some(hash) = self.steps.fingerprint()
+            && let Some(steps) = Arc::get_mut(&mut self.steps)
+        {
+            let none =
+                Steps { steps: [].into(), drop: steps.drop, branches: false, answers: false, back: Back::Ingress };
+            self.steps = kept.keep(hash, std::mem::replace(steps, none));
+        }
+    }
+
+    /// Gives back what [`Self::share`] gave it.
+    pub fn give_back(&self, kept: &mut Shared<Steps>) {
+        if let Some(hash) = self.steps.fingerprint() {
+            kept.give_back(hash, &self.steps);
         }
     }
 
     /// The worker that it hands its packets to.
     #[must_use]
     pub fn owner(&self) -> Option<u16> {
-        if let [Effect::HandOver(worker)] = *self.steps { Some(worker) } else { None }
+        if let [Effect::HandOver(worker)] = *self.steps.steps { Some(worker) } else { None }
     }
 
     /// A hash of what it does, the same for programs that are equal; `None`: it is of one connection, and no
     /// other program will be like it.
     #[must_use]
     pub fn fingerprint(&self) -> Option<u64> {
-        if !self.tracks.is_empty() || !self.watched.is_empty() {
-            return None;
-        }
-        Some(FixedState::default().hash_one(fingerprint(&self.steps)))
+        if self.own.is_empty() { self.steps.fingerprint() } else { None }
     }
 
     /// Whether it holds for a packet, as far as connections go; if so, and the packet is sent, it is counted
@@ -130,33 +152,18 @@ impl Program {
         connections: &mut Connections,
         now: u64,
     ) -> bool {
-        if self.tracks.is_empty() && self.watched.is_empty() {
-            return true;
-        }
-        let contents = Contents::read(frame.head(), key, layout);
-        let passing = contents.passing(frame.len());
-        if let ([track], []) = (&*self.tracks, &*self.watched) {
-            return connections.touch(track, &passing, now) == Touched::Passed;
-        }
-        let passed = |track: &Track| connections.check(track, &contents.transport, now) == Touched::Passed;
-        let admitted = self.tracks.iter().chain(&self.watched).all(passed);
-        if admitted {
-            for track in &self.tracks {
-                connections.advance(track, &passing, now);
-            }
-        }
-        admitted
+        self.own.is_empty() || self.own.admits(frame, key, layout, connections, now)
     }
 
     /// Runs it on a frame. `key` and `layout` are what the frame was parsed to.
     pub fn run(&self, frame: Frame, key: &FlowKey, layout: Layout, egress: &mut impl Egress) {
-        let received = self.answers.then(|| Received::keep(&frame, &layout));
+        let received = self.steps.answers.then(|| Received::keep(&frame, &layout));
         let passing = Passing { key, layout, received: received.as_ref(), mtu: None };
-        if self.branches {
+        if self.steps.branches {
             egress.branches(true);
         }
-        self.run_steps(&self.steps, self.drop, frame, passing, egress);
-        if self.branches {
+        self.run_steps(&self.steps.steps, self.steps.drop, frame, passing, egress);
+        if self.steps.branches {
             egress.branches(false);
         }
     }
@@ -186,7 +193,7 @@ impl Program {
                 if !egress.admit(meter, &frame) {
                     return egress.discard(frame, DropReason::Meter);
                 }
-            } else if let Err(refusal) = change(step, &mut frame, &mut passing.layout, &mut passing.mtu) {
+            } else if let Err(refusal) = self.change(step, &mut frame, &mut passing) {
                 return self.refuse(frame, refusal, &passing, egress);
             }
         }
@@ -218,7 +225,9 @@ impl Program {
             }
             Effect::HandOver(worker) => return egress.hand_over(*worker, frame, passing.key),
             Effect::Undeliverable { reason, .. } => return egress.discard(frame, *reason),
-            Effect::Translate(_) | Effect::Neighbour(_) => return egress.discard(frame, DropReason::NoOutput),
+            Effect::Translate(_) | Effect::TranslateOwn | Effect::Neighbour(_) => {
+                return egress.discard(frame, DropReason::NoOutput);
+            }
         };
         match action {
             Action::Punt { max_length, reason } => {
@@ -279,7 +288,7 @@ impl Program {
     }
 
     fn send_back(&self, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
-        match &self.back {
+        match &self.steps.back {
             Back::Ingress => egress.send(egress.ingress(), frame),
             Back::Tunnel(output) => send_by_tunnel(output, frame, key, egress),
             Back::Nowhere(reason) => egress.discard(frame, *reason),
@@ -290,7 +299,7 @@ impl Program {
     fn refuse(&self, mut frame: Frame, refusal: Refusal, passing: &Passing<'_>, egress: &mut impl Egress) {
         let (Refusal { mut reason, answer }, mut error) = (refusal, None);
         if let (Some((problem, from)), Some(received)) = (answer, passing.received)
-            && !matches!(self.back, Back::Nowhere(_))
+            && !matches!(self.steps.back, Back::Nowhere(_))
             && received.may_be_answered()
         {
             if egress.may_reply() {
@@ -310,8 +319,8 @@ impl Program {
     /// What it does, in the words of a trace.
     #[must_use]
     pub fn text(&self, topology: &Topology) -> String {
-        if self.steps.is_empty() {
-            return format!("drop {}", self.drop.word());
+        if self.steps.steps.is_empty() {
+            return format!("drop {}", self.steps.drop.word());
         }
         if let Some(worker) = self.owner() {
             return format!("hand to worker {worker}");
@@ -322,19 +331,51 @@ impl Program {
     /// What it does, as messages.
     #[must_use]
     pub fn effects(&self, topology: &Topology) -> Vec<v1::Effect> {
-        self.steps.iter().flat_map(|step| step.to_messages(topology)).collect()
+        let own = self.own.translation().map(|own| Effect::Translate(Box::new(own.translation())));
+        let effects = put_in(&self.steps.steps, own.as_ref());
+        effects.iter().flat_map(|effect| effect.to_messages(topology)).collect()
+    }
+
+    /// A step that changes the frame and leaves it.
+    #[inline]
+    fn change(&self, step: &Effect, frame: &mut Frame, passing: &mut Passing<'_>) -> Result<(), Refusal> {
+        if let Effect::TranslateOwn = step {
+            let known = self.own.translation().is_some_and(|own| own.write(frame, &passing.layout));
+            return if known { Ok(()) } else { Err(DropReason::BadAction.into()) };
+        }
+        change(step, frame, &mut passing.layout, &mut passing.mtu)
     }
 }
 
-/// The steps of effects: what cannot be delivered is left out, and what comes after the last consumer.
-fn compile_steps(effects: &[Effect]) -> Vec<Effect> {
-    let step = |effect: &Effect| match effect {
-        explains if explains.explains() => None,
+impl Steps {
+    /// A hash, the same for those that are equal; `None`: there is something in it that only one connection has.
+    fn fingerprint(&self) -> Option<u64> {
+        Some(FixedState::default().hash_one(fingerprint(&self.steps)?))
+    }
+}
+
+/// The steps with what is a program's own among them.
+fn put_in(steps: &[Effect], own: Option<&Effect>) -> Vec<Effect> {
+    let put = |step: &Effect| match step {
+        Effect::TranslateOwn => own.cloned(),
         Effect::Branch(branch) => {
-            let branch = Branch { of: branch.of, effects: compile_steps(&branch.effects), drop: branch.drop };
+            let branch = Branch { of: branch.of, effects: put_in(&branch.effects, own), drop: branch.drop };
             Some(Effect::Branch(Box::new(branch)))
         }
         other => Some(other.clone()),
+    };
+    steps.iter().filter_map(put).collect()
+}
+
+/// The steps of effects: what cannot be delivered is left out, and what comes after the last consumer.
+fn compile_steps(effects: &[Effect], own: &mut Own) -> Vec<Effect> {
+    let step = |effect: &Effect| match effect {
+        explains if explains.explains() => None,
+        Effect::Branch(branch) => {
+            let branch = Branch { of: branch.of, effects: compile_steps(&branch.effects, own), drop: branch.drop };
+            Some(Effect::Branch(Box::new(branch)))
+        }
+        other => Some(own.take(other).unwrap_or_else(|| other.clone())),
     };
     let mut steps: Vec<Effect> = effects.iter().filter_map(step).collect();
     while steps.last().is_some_and(|step| !step.consumes() && !step.teaches()) {
@@ -343,20 +384,22 @@ fn compile_steps(effects: &[Effect]) -> Vec<Effect> {
     steps
 }
 
-/// What tells lists of steps apart.
-fn fingerprint(steps: &[Effect]) -> u64 {
-    let parts = steps.iter().map(|step| match step {
-        Effect::Output { slot, .. } => (1, slot.index() as u64, None),
-        Effect::Tunnel(output) => (2, output.id, Some(output.destination)),
-        Effect::Action { cookie, .. } => (3, *cookie, None),
-        Effect::Undeliverable { .. } => (4, 0, None),
-        Effect::HandOver(worker) => (5, u64::from(*worker), None),
-        // Of one connection, which stands in `tracks`.
-        Effect::Translate(_) => (6, 0, None),
-        Effect::Branch(branch) => (7, fingerprint(&branch.effects), None),
-        Effect::Neighbour(NextHop { hop, .. }) => (8, u64::from(hop.port), Some(hop.address)),
+/// What tells lists of steps apart; `None`: a connection's own is among them.
+fn fingerprint(steps: &[Effect]) -> Option<u64> {
+    let parts = steps.iter().map(|step| {
+        Some(match step {
+            Effect::Translate(_) => return None,
+            Effect::Output { slot, .. } => (1, slot.index() as u64, None),
+            Effect::Tunnel(output) => (2, output.id, Some(output.destination)),
+            Effect::Action { cookie, .. } => (3, *cookie, None),
+            Effect::Undeliverable { .. } => (4, 0, None),
+            Effect::HandOver(worker) => (5, u64::from(*worker), None),
+            Effect::TranslateOwn => (6, 0, None),
+            Effect::Branch(branch) => (7, fingerprint(&branch.effects)?, None),
+            Effect::Neighbour(NextHop { hop, .. }) => (8, u64::from(hop.port), Some(hop.address)),
+        })
     });
-    FixedState::default().hash_one(parts.collect::<Vec<_>>())
+    Some(FixedState::default().hash_one(parts.collect::<Option<Vec<_>>>()?))
 }
 
 /// What is known of a frame beside its bytes.
@@ -394,6 +437,7 @@ fn send(step: &Effect, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
         Effect::Tunnel(output) => send_by_tunnel(output, frame, key, egress),
         Effect::Action { .. }
         | Effect::Translate(_)
+        | Effect::TranslateOwn
         | Effect::Neighbour(_)
         | Effect::Branch(_)
         | Effect::HandOver(_)

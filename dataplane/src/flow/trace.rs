@@ -108,7 +108,8 @@ fn outputs(effects: &[Effect]) -> usize {
     let each = effects.iter().map(|effect| match effect {
         Effect::Branch(branch) => outputs(&branch.effects),
         Effect::Output { .. } | Effect::Tunnel(_) | Effect::Undeliverable { .. } => 1,
-        Effect::Action { .. } | Effect::Translate(_) | Effect::Neighbour(_) | Effect::HandOver(_) => 0,
+        Effect::Action { .. } | Effect::Translate(_) | Effect::TranslateOwn => 0,
+        Effect::Neighbour(_) | Effect::HandOver(_) => 0,
     });
     each.sum()
 }

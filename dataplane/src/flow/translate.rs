@@ -13,7 +13,7 @@ use super::key::FlowKey;
 use super::rewrite::update_transport;
 use crate::connection::{CtState, Related, Tuple, is_icmp_error};
 use crate::packet::checksum;
-use crate::packet::frame::Frame;
+use crate::packet::frame::{Checksum, Frame};
 use crate::packet::header::{Icmp, Ipv4, protocol, view};
 use crate::packet::parse::Layout;
 use weft_proto::v1;
@@ -33,6 +33,108 @@ pub struct Translation {
     pub identifier: Option<[u8; 2]>,
     /// Of an ICMP error: what the packet becomes that it quotes.
     pub quoted: Option<Tuple>,
+    /// Of TCP and UDP: the same as constants.
+    pub constants: Option<Constants>,
+}
+
+/// A translation of TCP or UDP packets of one key: what they have is known, so the whole change is, that of their
+/// checksums included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Constants {
+    /// Source and destination address, changed or not.
+    addresses: [u8; 8],
+    /// Source and destination port, likewise.
+    ports: [u8; 4],
+    /// What the sum of the addresses grows by; 0 if they stay.
+    addresses_grow: u16,
+    /// Likewise the ports'.
+    ports_grow: u16,
+    /// Which of the four change, for people: bits, from source address to destination port.
+    changed: u8,
+}
+
+impl Constants {
+    /// From the packet of a key to that of a tuple.
+    fn of(key: &FlowKey, leaves: &Tuple, changed: &Translation) -> Self {
+        fn joined<const N: usize>(one: &[u8], other: &[u8]) -> [u8; N] {
+            let mut both = [0; N];
+            both[..N / 2].copy_from_slice(one);
+            both[N / 2..].copy_from_slice(other);
+            both
+        }
+        let grow = |old: &[u8], new: &[u8]| if old == new { 0 } else { checksum::difference(old, new) };
+        let addresses = joined(&narrow(&leaves.source), &narrow(&leaves.destination));
+        let ports = joined(&leaves.source_port, &leaves.destination_port);
+        Self {
+            addresses,
+            ports,
+            addresses_grow: grow(&joined::<8>(&key.ipv4_src, &key.ipv4_dst), &addresses),
+            ports_grow: grow(&joined::<4>(&key.l4_src, &key.l4_dst), &ports),
+            changed: [
+                changed.source.is_some(),
+                changed.destination.is_some(),
+                changed.source_port.is_some(),
+                changed.destination_port.is_some(),
+            ]
+            .iter()
+            .rfold(0, |bits, &bit| bits << 1 | u8::from(bit)),
+        }
+    }
+
+    /// What it is written as, of packets that come as something else.
+    #[must_use]
+    pub fn translation(&self) -> Translation {
+        let part =
+            |at: usize| [self.addresses[at], self.addresses[at + 1], self.addresses[at + 2], self.addresses[at + 3]];
+        let changes = |bit: u8| self.changed >> bit & 1 != 0;
+        Translation {
+            source: changes(0).then(|| part(0)),
+            destination: changes(1).then(|| part(4)),
+            source_port: changes(2).then_some([self.ports[0], self.ports[1]]),
+            destination_port: changes(3).then_some([self.ports[2], self.ports[3]]),
+            constants: Some(*self),
+            ..Translation::default()
+        }
+    }
+
+    /// Carries it out. False if the frame is not what the walk took it for.
+    #[inline]
+    #[must_use]
+    pub fn write(&self, frame: &mut Frame, layout: &Layout) -> bool {
+        let (l3, l4) = (usize::from(layout.l3), usize::from(layout.l4));
+        let partial = matches!(frame.checksum, Checksum::Partial { start, .. } if usize::from(start) == l4);
+        let head = frame.head_mut();
+        let Some(ip) = head.get_mut(l3..l3 + 20).filter(|ip| ip[0] >> 4 == 4) else { return false };
+        let protocol = ip[9];
+        ip[12..20].copy_from_slice(&self.addresses);
+        if self.addresses_grow != 0 {
+            let sum = checksum::grown([ip[10], ip[11]], self.addresses_grow.into());
+            ip[10..12].copy_from_slice(&sum);
+        }
+        if l4 == 0 {
+            // A later fragment.
+            return true;
+        }
+        let (bytes, at) = match protocol {
+            protocol::TCP => (20, 16),
+            protocol::UDP => (8, 6),
+            _ => return false,
+        };
+        let Some(transport) = head.get_mut(l4..l4 + bytes) else { return false };
+        transport[..4].copy_from_slice(&self.ports);
+        let old = [transport[at], transport[at + 1]];
+        let new = match old {
+            _ if partial => checksum::grown_partial(old, self.addresses_grow.into()),
+            // No checksum (RFC 768), which a computed one must not look like.
+            [0, 0] if protocol == protocol::UDP => return true,
+            _ => match checksum::grown(old, u32::from(self.addresses_grow) + u32::from(self.ports_grow)) {
+                [0, 0] if protocol == protocol::UDP => [0xff, 0xff],
+                new => new,
+            },
+        };
+        transport[at..at + 2].copy_from_slice(&new);
+        true
+    }
 }
 
 fn narrow(address: &[u8; 16]) -> [u8; 4] {
@@ -52,8 +154,9 @@ impl Translation {
             source_port: changed(leaves.source_port, key.l4_src).filter(|_| ports),
             destination_port: changed(leaves.destination_port, key.l4_dst).filter(|_| ports),
             identifier: changed(leaves.source_port, key.icmp_identifier).filter(|_| icmp),
-            quoted: None,
+            ..Self::default()
         }
+        .with_constants(key, leaves)
         .unless(leaves.family != 4)
     }
 
@@ -67,6 +170,14 @@ impl Translation {
             ..Self::default()
         }
         .unless(related.quoted.family != 4)
+    }
+
+    /// Known, unless nothing changes.
+    fn with_constants(mut self, key: &FlowKey, leaves: &Tuple) -> Self {
+        if self != Self::default() && matches!(leaves.protocol, protocol::TCP | protocol::UDP) {
+            self.constants = Some(Constants::of(key, leaves, &self));
+        }
+        self
     }
 
     fn unless(self, condition: bool) -> Self {
@@ -134,6 +245,9 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 /// change; it may be half changed then.
 #[must_use]
 pub fn translate(frame: &mut Frame, layout: &Layout, translation: &Translation) -> bool {
+    if let Some(constants) = &translation.constants {
+        return constants.write(frame, layout);
+    }
     try_translate(frame, layout, translation).is_some()
 }
 

@@ -127,6 +127,29 @@ pub fn update_partial(field: [u8; 2], old: &[u8], new: &[u8]) -> [u8; 2] {
     exchange(u32::from(u16::from_be_bytes(field)), old, new).to_be_bytes()
 }
 
+/// What the sum of bytes at an even position grows by when `old` is replaced by `new`; never 0.
+#[must_use]
+pub fn difference(old: &[u8], new: &[u8]) -> u16 {
+    match exchange(0, old, new) {
+        0 => 0xffff,
+        grown => grown,
+    }
+}
+
+/// The checksum after the sum of what it covers has grown by so much: [`update`] with what is known before.
+#[must_use]
+#[inline]
+pub fn grown(checksum: [u8; 2], by: u32) -> [u8; 2] {
+    (!fold(u32::from(!u16::from_be_bytes(checksum)) + by)).to_be_bytes()
+}
+
+/// Likewise [`update_partial`].
+#[must_use]
+#[inline]
+pub fn grown_partial(field: [u8; 2], by: u32) -> [u8; 2] {
+    fold(u32::from(u16::from_be_bytes(field)) + by).to_be_bytes()
+}
+
 fn exchange(before: u32, old: &[u8], new: &[u8]) -> u16 {
     debug_assert!(old.len() == new.len() && old.len().is_multiple_of(2), "whole words are exchanged for as many");
     fold(before + u32::from(!(sum(old) as u16)) + sum(new))

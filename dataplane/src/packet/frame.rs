@@ -61,6 +61,8 @@ pub struct Departure {
     pub received: u32,
     /// The tunnel port that wrapped it; [`PortSlot::NONE`]: none.
     pub tunnel: PortSlot,
+    /// Which merged frame of the batch it is, or lies in (`merge.rs`); 0: none.
+    pub merged: u16,
 }
 
 impl Departure {
@@ -267,6 +269,22 @@ impl Frame {
         })
     }
 
+    /// Likewise, to be changed.
+    pub fn segments_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let memory = self.memory;
+        let mut next = Some((self.buffer, self.offset, self.length));
+        std::iter::from_fn(move || {
+            let (buffer, offset, length) = next?;
+            // SAFETY: we own every buffer of the chain, each link lies within its buffer, and each buffer is given once.
+            unsafe {
+                let after = memory.link(buffer).next.checked_sub(1).map(BufferId);
+                next = after.map(|id| (id, memory.link(id).offset, memory.link(id).length));
+                let start = memory.start(buffer).as_ptr().add(offset as usize);
+                Some(std::slice::from_raw_parts_mut(start, length as usize))
+            }
+        })
+    }
+
     /// Copies the frame's bytes from `from` on into `out`; gives how many.
     pub fn copy_range(&self, mut from: usize, out: &mut [u8]) -> usize {
         let mut done = 0;
@@ -286,6 +304,11 @@ impl Frame {
         done
     }
 
+    /// Takes over another frame's side descriptor.
+    pub(super) fn describe_as(&mut self, other: &Self) {
+        (self.checksum, self.gso, self.departure) = (other.checksum, other.gso, other.departure);
+    }
+
     /// All bytes in a vector; for tests, traces and captures.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
@@ -303,24 +326,68 @@ impl Frame {
             .then(|| u64::from(self.buffer.0) * crate::limits::CHUNK_BYTES as u64 + u64::from(self.offset))
     }
 
+    /// How many segments it has, if each is a chunk that holds something: what a ring of UMEM addresses can carry.
+    #[must_use]
+    pub fn umem_pieces(&self) -> Option<usize> {
+        let mut count = 0;
+        for (buffer, _, length) in self.pieces() {
+            if length == 0 || self.memory.class(buffer) != super::memory::Class::Chunk {
+                return None;
+            }
+            count += 1;
+        }
+        Some(count)
+    }
+
+    /// Of each segment the buffer, where its bytes begin in that, and how many there are.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (BufferId, u32, u32)> + use<> {
+        let memory = self.memory;
+        let mut next = Some((self.buffer, self.offset, self.length));
+        std::iter::from_fn(move || {
+            let piece = next?;
+            // SAFETY: the chain belongs to the frame, whose owner calls; links are read before they are handed on.
+            next = unsafe { memory.link(piece.0).next }.checked_sub(1).map(|id| {
+                // SAFETY: as above.
+                let link = unsafe { *memory.link(BufferId(id)) };
+                (BufferId(id), link.offset, link.length)
+            });
+            Some(piece)
+        })
+    }
+
     /// Hangs the segments of `other` behind those of this frame. `other`'s own descriptor (checksum
     /// state, GSO) is forgotten.
     ///
     /// # Panics
     /// If `other` lies in another memory: links are buffers' numbers in one.
     pub fn append(&mut self, other: Frame) {
+        self.append_behind(self.last_buffer(), other);
+    }
+
+    /// The buffer of the last segment.
+    pub(super) fn last_buffer(&self) -> BufferId {
+        let mut last = self.buffer;
+        // SAFETY: the chain is ours.
+        while let Some(id) = unsafe { self.memory.link(last).next }.checked_sub(1) {
+            last = BufferId(id);
+        }
+        last
+    }
+
+    /// The same as [`Frame::append`] if `last` is the frame's [`Frame::last_buffer`]; gives what that is then.
+    pub(super) fn append_behind(&mut self, last: BufferId, other: Self) -> BufferId {
         assert!(std::ptr::eq(self.memory, other.memory), "a chain lies in one memory");
+        let new_last = other.last_buffer();
         // SAFETY: both chains are ours.
         unsafe {
             *self.memory.link(other.buffer) =
                 Link { offset: other.offset, length: other.length, ..*self.memory.link(other.buffer) };
-            let mut last = self.buffer;
-            while let Some(id) = self.memory.link(last).next.checked_sub(1) {
-                last = BufferId(id);
-            }
-            self.memory.link(last).next = other.buffer.0 + 1;
+            let link = self.memory.link(last);
+            debug_assert_eq!(link.next, 0, "nothing comes behind the last segment");
+            link.next = other.buffer.0 + 1;
         }
         self.rest += other.length + other.rest;
+        new_last
     }
 
     /// The buffers of the chain in order; the frame is taken apart.

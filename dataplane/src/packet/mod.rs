@@ -5,6 +5,7 @@
 //! - [`header`]: views of protocol headers.
 //! - [`parse`]: a frame to a `FlowKey`.
 //! - [`fragment`]: datagrams to fragments.
+//! - [`merge`]: wire-sized frames to large ones.
 //! - [`segment`]: large frames to wire-sized ones; completing partial checksums.
 //! - [`tunnel`]: VXLAN encapsulation and decapsulation.
 
@@ -14,6 +15,7 @@ pub mod fragment;
 pub mod frame;
 pub mod header;
 pub mod memory;
+pub mod merge;
 pub mod parse;
 pub mod pool;
 #[cfg(test)]

@@ -9,7 +9,9 @@
 
 use super::frame::Frame;
 use super::memory::{BufferId, Class, Memory};
-use crate::limits::{BUFFERS_PER_PORT, BUFFERS_PER_PORT_TO_FREE, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RUN_BYTES};
+use crate::limits::{
+    BUFFERS_PER_PORT, BUFFERS_PER_PORT_TO_FREE, CHUNK_BYTES, DEPOT_BATCH, HEADROOM, PORTS, RING_PIECES, RUN_BYTES,
+};
 use crate::port::PortSlot;
 
 /// How far a pool lets a port's count drift from the shared one.
@@ -118,6 +120,28 @@ impl Pool {
         }
     }
 
+    /// A frame of `length` bytes in as many chunks as it takes, each behind its headroom; what they hold is left over
+    /// from before. `None` also if that were more than [`RING_PIECES`].
+    pub fn chunked(&mut self, port: PortSlot, length: usize) -> Option<Frame> {
+        const ROOM: usize = CHUNK_BYTES - HEADROOM;
+        if length > ROOM * RING_PIECES {
+            return None;
+        }
+        let mut frame = self.chunk(port)?;
+        frame.set_len(length.min(ROOM));
+        let mut left = length.saturating_sub(ROOM);
+        while left > 0 {
+            let Some(mut next) = self.chunk(port) else {
+                self.free(frame);
+                return None;
+            };
+            next.set_len(left.min(ROOM));
+            left = left.saturating_sub(ROOM);
+            frame.append(next);
+        }
+        Some(frame)
+    }
+
     /// A frame that holds these bytes.
     pub fn frame(&mut self, port: PortSlot, bytes: &[u8]) -> Option<Frame> {
         let mut frame = self.sized(port, bytes.len())?;
@@ -131,9 +155,16 @@ impl Pool {
         let mut copy = self.sized(frame.charged, frame.len())?;
         assert!(copy.set_len(frame.len()), "sized for it");
         frame.copy_range(0, copy.head_mut());
-        copy.checksum = frame.checksum;
-        copy.gso = frame.gso;
-        copy.departure = frame.departure;
+        copy.describe_as(frame);
+        Some(copy)
+    }
+
+    /// The same in chunks only, see [`Pool::chunked`].
+    pub fn copy_to_chunks(&mut self, frame: &Frame) -> Option<Frame> {
+        let mut copy = self.chunked(frame.charged, frame.len())?;
+        let mut done = 0;
+        copy.segments_mut().for_each(|segment| done += frame.copy_range(done, segment));
+        copy.describe_as(frame);
         Some(copy)
     }
 
@@ -175,6 +206,20 @@ impl Pool {
             Some(address) => Ok((address, frame.len(), frame.charged)),
             None => Err(frame),
         }
+    }
+
+    /// Likewise a frame of several chunks: the UMEM address and length of each, in order, and the port it is charged to.
+    ///
+    /// # Errors
+    /// The frame, unless it has [`Frame::umem_pieces`].
+    pub fn into_umem_pieces(frame: Frame) -> Result<(impl Iterator<Item = (u64, usize)>, PortSlot), Frame> {
+        if frame.umem_pieces().is_none() {
+            return Err(frame);
+        }
+        let place = |(id, offset, length): (BufferId, u32, u32)| {
+            (u64::from(id.0) * CHUNK_BYTES as u64 + u64::from(offset), length as usize)
+        };
+        Ok((frame.pieces().map(place), frame.charged))
     }
 
     /// A frame that the kernel received at this UMEM address, into a chunk that [`Pool::to_umem`] gave

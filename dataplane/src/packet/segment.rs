@@ -2,7 +2,7 @@
 //!
 //! A frame keeps its partial checksum, its size and its chain all the way through the switch; here,
 //! knowing the output, [`fit`] completes the checksum, cuts a large frame into segments, or copies it
-//! into one chunk. Called by the worker only, before `PortQueue::transmit`.
+//! into chunks. Called by the worker only, before `PortQueue::transmit`.
 //!
 //! Cutting trusts nothing but the headers it has parsed itself: each segment's lengths, checksums and
 //! sequence numbers are computed, never taken over from the large frame (whose checksum field holds a
@@ -18,7 +18,7 @@ use super::pool::Pool;
 use super::tunnel;
 use crate::drop::DropReason::{self, Malformed, NoBuffer, TooBig};
 use crate::flow::key::FlowKey;
-use crate::limits::{CHUNK_BYTES, CUTS_PER_FRAME, HEADROOM};
+use crate::limits::{CHUNK_BYTES, CUTS_PER_FRAME, HEADROOM, RING_PIECES};
 use crate::port::Offloads;
 
 #[cfg(test)]
@@ -65,15 +65,19 @@ fn fit_one(mut frame: Frame, offloads: &Offloads, pool: &mut Pool) -> Fitted {
     {
         return Err((frame, reason));
     }
-    if offloads.chains || frame.umem_address().is_some() {
+    if is_placed(&frame, offloads) {
         return Ok(Some(frame));
     }
-    if frame.len() > CHUNK_ROOM {
-        return Err((frame, TooBig));
-    }
-    let Some(copy) = pool.copy(&frame) else { return Err((frame, NoBuffer)) };
+    let Some(copy) = pool.copy_to_chunks(&frame) else { return Err((frame, NoBuffer)) };
     pool.free(frame);
     Ok(Some(copy))
+}
+
+/// Whether it lies in buffers that the port takes frames from: if not any, then chunks, and one if that is enough.
+fn is_placed(frame: &Frame, offloads: &Offloads) -> bool {
+    offloads.chains
+        || frame.umem_address().is_some()
+        || frame.len() > CHUNK_ROOM && frame.umem_pieces().is_some_and(|pieces| pieces <= RING_PIECES)
 }
 
 fn fit_large(frame: Frame, gso: Gso, offloads: &Offloads, pool: &mut Pool, out: &mut Vec<Frame>) -> Fitted {
@@ -82,20 +86,19 @@ fn fit_large(frame: Frame, gso: Gso, offloads: &Offloads, pool: &mut Pool, out: 
         Err(reason) => return Err((frame, reason)),
     };
     let longest = plan.headers + plan.payload.min(plan.size);
-    if longest > offloads.max_frame || (!offloads.chains && longest > CHUNK_ROOM) {
+    if longest > offloads.max_frame || (!offloads.chains && plan.headers > CHUNK_ROOM) {
         return Err((frame, TooBig));
     }
     let whole = match gso.kind {
         GsoKind::Tcp4 | GsoKind::Tcp6 => offloads.tcp_segmentation,
         GsoKind::Udp => offloads.udp_segmentation,
     };
-    let placed = offloads.chains || frame.umem_address().is_some();
-    if whole && placed && offloads.checksum && gso.tunnel == 0 {
+    if whole && is_placed(&frame, offloads) && offloads.checksum && gso.tunnel == 0 {
         return Ok(Some(frame));
     }
     let before = out.len();
     for index in 0..plan.count() {
-        let Some(segment) = plan.cut(&frame, index, pool) else {
+        let Some(segment) = plan.cut(&frame, index, offloads.chains, pool) else {
             out.drain(before..).for_each(|segment| pool.free(segment));
             return Err((frame, NoBuffer));
         };
@@ -194,27 +197,40 @@ impl Plan {
         self.payload.div_ceil(self.size).max(1)
     }
 
-    /// The segment of this index; `None` without a buffer.
-    fn cut(&self, large: &Frame, index: usize, pool: &mut Pool) -> Option<Frame> {
+    /// The segment of this index; `None` without a buffer. `runs`: whether it may lie in one, else in several chunks.
+    fn cut(&self, large: &Frame, index: usize, runs: bool, pool: &mut Pool) -> Option<Frame> {
         let from = index * self.size;
         let part = (self.payload - from).min(self.size);
-        let mut segment = pool.sized(large.charged, self.headers + part)?;
-        if !segment.set_len(self.headers + part) {
-            pool.free(segment);
-            return None;
+        let length = self.headers + part;
+        let mut segment = if runs && length > CHUNK_ROOM {
+            let mut run = pool.run(large.charged)?;
+            if !run.set_len(length) {
+                pool.free(run);
+                return None;
+            }
+            run
+        } else {
+            pool.chunked(large.charged, length)?
+        };
+        // Headers lie in the first segment, here as there.
+        let mut headers = self.headers;
+        let mut from_here = self.headers + from;
+        for bytes in segment.segments_mut() {
+            bytes[..headers].copy_from_slice(&large.head()[..headers]);
+            from_here += large.copy_range(from_here, &mut bytes[headers..]);
+            headers = 0;
         }
-        let bytes = segment.head_mut();
-        bytes[..self.headers].copy_from_slice(&large.head()[..self.headers]);
-        large.copy_range(self.headers + from, &mut bytes[self.headers..]);
-        self.finish(bytes, index, from);
+        self.finish(&mut segment, index, from);
         segment.checksum = Checksum::Complete;
         segment.departure = large.departure;
         Some(segment)
     }
 
     /// Rewrites the headers of a segment, from the inside out.
-    fn finish(&self, bytes: &mut [u8], index: usize, from: usize) {
-        let transport_length = bytes.len() - self.l4;
+    fn finish(&self, segment: &mut Frame, index: usize, from: usize) {
+        let length = segment.len();
+        let transport_length = length - self.l4;
+        let bytes = segment.head_mut();
         if self.tcp
             && let Some(tcp) = view_mut::<Tcp>(bytes, self.l4)
         {
@@ -233,7 +249,8 @@ impl Plan {
             udp.length = (transport_length as u16).into();
             udp.checksum = [0; 2];
         }
-        let sum = self.pseudo + transport_length as u32 + checksum::sum(&bytes[self.l4..]);
+        let sum = self.pseudo + transport_length as u32 + checksum::sum_range(segment, self.l4, length);
+        let bytes = segment.head_mut();
         if self.tcp {
             if let Some(tcp) = view_mut::<Tcp>(bytes, self.l4) {
                 tcp.checksum = checksum::finish(sum).to_be_bytes();
@@ -241,7 +258,7 @@ impl Plan {
         } else if let Some(udp) = view_mut::<Udp>(bytes, self.l4) {
             udp.checksum = checksum::finish_udp(sum).to_be_bytes();
         }
-        let ip_length = bytes.len() - self.l3;
+        let ip_length = length - self.l3;
         if self.version4 {
             let header = self.l4 - self.l3;
             if let Some(ip) = view_mut::<Ipv4>(bytes, self.l3) {
@@ -257,7 +274,7 @@ impl Plan {
             ip.payload_length = ((ip_length - Ipv6::BYTES) as u16).into();
         }
         if self.tunnel > 0 {
-            tunnel::patch_outer(bytes, self.tunnel, ip_length + self.l3 - self.tunnel);
+            tunnel::patch_outer(bytes, self.tunnel, length - self.tunnel);
         }
     }
 }

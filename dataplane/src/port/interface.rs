@@ -1,6 +1,7 @@
 //! The kernel's network interfaces as ports need them: a few questions and settings by ioctl, in the
 //! network namespace of the calling thread. For the threads that open ports; workers never come here.
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -83,6 +84,18 @@ impl Interface {
     /// It does not exist.
     pub fn index(&self) -> Result<u32> {
         Ok(rustix::net::netdevice::name_to_index(&self.socket, &self.name)?)
+    }
+
+    /// Its name when it was asked for.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether an interface of this index is where this one was named, whatever it is called by now.
+    #[must_use]
+    pub fn has_index(&self, index: u32) -> bool {
+        !matches!(rustix::net::netdevice::index_to_name(&self.socket, index), Err(Errno::NODEV | Errno::NXIO))
     }
 
     /// Its MTU, bytes.
@@ -189,6 +202,7 @@ mod tests {
     fn the_loopback_answers() {
         let loopback = Interface::named("lo").unwrap();
         assert_eq!(loopback.index().unwrap(), 1);
+        assert_eq!((loopback.has_index(1), loopback.has_index(u32::MAX >> 1)), (true, false));
         assert!(loopback.mtu().unwrap() >= 1280);
         assert_eq!(loopback.mac().unwrap(), None);
         assert_eq!(loopback.queues(), (1, 1));

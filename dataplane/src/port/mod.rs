@@ -6,6 +6,7 @@
 //! - [`memory`]: in-process rings, for tests and benches.
 //! - [`pcap`]: recordings, read and written.
 //! - [`tap`]: the kernel's TAP with virtio-net headers.
+//! - [`vhost_user`]: virtual machines.
 //! - [`af_xdp`]: network interfaces of the host.
 //!
 //! [`virtio`] is the header that TAPs and guests put before a frame.
@@ -15,6 +16,7 @@ mod interface;
 pub mod memory;
 pub mod pcap;
 pub mod tap;
+pub mod vhost_user;
 pub mod virtio;
 
 use crate::drop::{DropCounters, DropReason};
@@ -57,7 +59,8 @@ pub struct Offloads {
     pub tcp_segmentation: bool,
     /// Likewise UDP datagrams.
     pub udp_segmentation: bool,
-    /// Frames of more than one segment, or in a run.
+    /// Frames of several segments, or in a run. Without it they come in one chunk, or, where `max_frame` is more than
+    /// fits one, in at most [`RING_PIECES`](crate::limits::RING_PIECES) of them.
     pub chains: bool,
     /// The largest frame without GSO, bytes, Ethernet header included. Larger ones drop as `TooBig`.
     pub max_frame: usize,

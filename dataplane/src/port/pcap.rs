@@ -1,5 +1,6 @@
-//! The pcap port: receives the frames of one recording, writes what it sends to another. For tests
-//! and recordings; not for speed.
+//! The pcap port: receives the frames of one recording, once or endlessly, writes what it sends to another. For
+//! tests, recordings, and measuring all of the switch but devices (`weft bench`): received frames come from memory,
+//! each copied into packet memory, and a port without a file to write to frees what it sends, and no more.
 //!
 //! The classic format (draft-ietf-opsawg-pcap) in either byte order, with microseconds or nanoseconds,
 //! link type Ethernet. The file is read and checked whole when the port opens, so that a bad one is
@@ -99,64 +100,103 @@ fn index(file: &[u8]) -> Result<Vec<std::ops::Range<usize>>, (usize, String, &'s
     Ok(frames)
 }
 
+/// What is received: the frames of a recording, one after the other in memory.
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
+    /// How long each frame is.
+    lengths: Vec<u32>,
+    /// The frame to come, and where it begins.
+    next: usize,
+    offset: usize,
+    /// After the last frame the first one follows.
+    repeat: bool,
+}
+
+impl Input {
+    fn read(file: &[u8], repeat: bool) -> Result<Self, (usize, String, &'static str)> {
+        let frames = index(file)?;
+        let mut input = Self { repeat, ..Self::default() };
+        input.bytes.reserve_exact(frames.iter().map(ExactSizeIterator::len).sum());
+        input.lengths = frames.iter().map(|range| range.len() as u32).collect();
+        frames.into_iter().for_each(|range| input.bytes.extend_from_slice(&file[range]));
+        Ok(input)
+    }
+
+    fn left(&self) -> usize {
+        self.lengths.len() - self.next
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<&[u8]> {
+        if self.next == self.lengths.len() {
+            if !self.repeat || self.next == 0 {
+                return None;
+            }
+            (self.next, self.offset) = (0, 0);
+        }
+        let length = self.lengths[self.next] as usize;
+        let frame = &self.bytes[self.offset..self.offset + length];
+        self.next += 1;
+        self.offset += length;
+        Some(frame)
+    }
+}
+
 /// See the module comment.
 pub struct PcapQueue {
     slot: PortSlot,
-    recording: Vec<u8>,
-    frames: std::vec::IntoIter<std::ops::Range<usize>>,
+    input: Input,
     output: Option<BufWriter<File>>,
     /// Writing failed (the disk is full): a record may be cut there, so nothing may follow it.
     failed: bool,
-    /// Readable until every frame was received: files cannot be polled.
+    /// Readable until every frame was received, so always if they repeat: files cannot be polled.
     wake: OwnedFd,
     counters: QueueCounters,
 }
 
 impl PcapQueue {
     /// Opens the port. Without `receive` it receives nothing, without `transmit` it counts and
-    /// discards what it sends; an existing `transmit` file is replaced.
+    /// discards what it sends; an existing `transmit` file is replaced. With `repeat` the recording is received
+    /// again and again, as fast as it is asked for, which keeps a worker busy for good.
     ///
     /// # Errors
     /// A file that cannot be read, written or understood.
-    pub fn open(slot: PortSlot, receive: Option<&Path>, transmit: Option<&Path>) -> Result<Self, PcapError> {
+    pub fn open(
+        slot: PortSlot,
+        receive: Option<&Path>,
+        transmit: Option<&Path>,
+        repeat: bool,
+    ) -> Result<Self, PcapError> {
         let fail = |path: &Path, doing| {
             let path = path.to_owned();
             move |source| PcapError::File { path, doing, source }
         };
-        let recording = match receive {
-            Some(path) => std::fs::read(path).map_err(fail(path, "read"))?,
-            None => Vec::new(),
-        };
-        let frames = match receive {
-            Some(path) => index(&recording).map_err(|(offset, problem, remedy)| PcapError::Format {
-                path: path.to_owned(),
-                offset,
-                problem,
-                remedy,
-            })?,
-            None => Vec::new(),
+        let input = match receive {
+            Some(path) => {
+                let file = std::fs::read(path).map_err(fail(path, "read"))?;
+                Input::read(&file, repeat).map_err(|(offset, problem, remedy)| PcapError::Format {
+                    path: path.to_owned(),
+                    offset,
+                    problem,
+                    remedy,
+                })?
+            }
+            None => Input::default(),
         };
         let output = match transmit {
             Some(path) => Some(create(path).map_err(fail(path, "write"))?),
             None => None,
         };
-        let wake = eventfd(u32::from(!frames.is_empty()), EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+        let wake = eventfd(u32::from(input.left() > 0), EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| fail(Path::new("eventfd"), "create")(error.into()))?;
-        Ok(Self {
-            slot,
-            recording,
-            frames: frames.into_iter(),
-            output,
-            failed: false,
-            wake,
-            counters: QueueCounters::default(),
-        })
+        Ok(Self { slot, input, output, failed: false, wake, counters: QueueCounters::default() })
     }
 
-    /// Frames of the recording that were not received yet.
+    /// Frames of the recording that were not received yet; until it begins again, if it repeats.
     #[must_use]
     pub fn left(&self) -> usize {
-        self.frames.len()
+        self.input.left()
     }
 }
 
@@ -183,25 +223,36 @@ impl PortQueue for PcapQueue {
     fn receive(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, budget: usize, drops: &mut DropCounters) -> usize {
         let before = frames.len();
         while frames.len() - before < budget {
-            let Some(range) = self.frames.next() else { break };
-            let bytes = &self.recording[range];
+            let Some(bytes) = self.input.next() else { break };
             let Some(frame) = pool.frame(self.slot, bytes) else {
                 drops.count(self.slot, DropReason::NoBuffer);
+                if self.input.repeat {
+                    // There are always more: buffers must come back first.
+                    break;
+                }
                 continue;
             };
             self.counters.received_packets += 1;
             self.counters.received_bytes += bytes.len() as u64;
             frames.push(frame);
         }
-        if self.frames.len() == 0 && !self.recording.is_empty() {
-            self.recording = Vec::new();
+        if !self.input.repeat && self.input.left() == 0 && !self.input.lengths.is_empty() {
+            self.input = Input::default();
             let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
         }
         frames.len() - before
     }
 
     fn transmit(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, refused: &mut Refused) {
-        // A recording needs the time of day; this port is not for speed.
+        if self.output.is_none() {
+            for frame in frames.drain(..) {
+                self.counters.sent_packets += 1;
+                self.counters.sent_bytes += frame.len() as u64;
+                pool.free(frame);
+            }
+            return;
+        }
+        // A recording needs the time of day; writing files is not for speed.
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         for frame in frames.drain(..) {
             if !self.failed && self.output.as_mut().is_some_and(|output| write(output, &frame, time).is_err()) {
@@ -274,7 +325,7 @@ mod tests {
             std::fs::write(&input, recording(magic, big, &[&[1; 60], &[2; 9000]])).unwrap();
             let mut pool = Pool::new(Memory::map(64, 64).unwrap());
             let mut drops = DropCounters::default();
-            let mut port = PcapQueue::open(PortSlot::new(0), Some(&input), Some(&output)).unwrap();
+            let mut port = PcapQueue::open(PortSlot::new(0), Some(&input), Some(&output), false).unwrap();
             let mut frames = Vec::new();
             assert_eq!(port.receive(&mut pool, &mut frames, 64, &mut drops), 2);
             assert_eq!((frames[0].to_vec(), frames[1].to_vec()), (vec![1; 60], vec![2; 9000]));
@@ -288,11 +339,47 @@ mod tests {
     }
 
     #[test]
+    fn a_recording_repeats_from_memory_as_long_as_there_are_buffers() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("in.pcap");
+        std::fs::write(&path, recording(MICROSECONDS, false, &[&[1; 60], &[2; 90], &[3; 60]])).unwrap();
+        let mut pool = Pool::new(Memory::map(128, 64).unwrap());
+        let mut drops = DropCounters::default();
+        let mut port = PcapQueue::open(PortSlot::new(1), Some(&path), None, true).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let mut frames = Vec::new();
+        for round in 0..100 {
+            assert_eq!(port.receive(&mut pool, &mut frames, 4, &mut drops), 4);
+            let first: Vec<u8> = frames.iter().map(|frame| frame.head()[0]).collect();
+            let expected: Vec<u8> = (0..4).map(|frame| ((round * 4 + frame) % 3) as u8 + 1).collect();
+            assert_eq!(first, expected);
+            port.transmit(&mut pool, &mut frames, &mut Refused::new());
+            assert!(frames.is_empty());
+        }
+        assert_eq!(pool.outstanding(), 0);
+        let counters = port.counters();
+        assert_eq!((counters.received_packets, counters.sent_packets), (400, 400));
+        assert_eq!((counters.received_bytes, counters.sent_bytes), (400 * 70 - 10, 400 * 70 - 10));
+        // It never blocks, and never ends: a call that finds no buffer counts one frame, and comes back.
+        while port.receive(&mut pool, &mut frames, 64, &mut drops) > 0 {}
+        assert_eq!(port.receive(&mut pool, &mut frames, 64, &mut drops), 0);
+        assert!(drops.iter().all(|(_, reason, count)| reason == DropReason::NoBuffer && count <= 3));
+        let mut readable = [rustix::event::PollFd::new(&port.wake, rustix::event::PollFlags::IN)];
+        let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut readable, Some(&at_once)), Ok(1));
+        frames.into_iter().for_each(|frame| pool.free(frame));
+        // A recording without frames is one that has ended.
+        std::fs::write(&path, recording(MICROSECONDS, false, &[])).unwrap();
+        let mut port = PcapQueue::open(PortSlot::new(1), Some(&path), None, true).unwrap();
+        assert_eq!(port.receive(&mut pool, &mut Vec::new(), 64, &mut drops), 0);
+    }
+
+    #[test]
     fn frames_that_cannot_be_written_are_given_back() {
         let mut pool = Pool::new(Memory::map(64, 0).unwrap());
         let mut refused = Refused::new();
-        assert!(PcapQueue::open(PortSlot::new(0), None, Some(Path::new("/dev/full"))).is_err());
-        let mut port = PcapQueue::open(PortSlot::new(0), None, None).unwrap();
+        assert!(PcapQueue::open(PortSlot::new(0), None, Some(Path::new("/dev/full")), false).is_err());
+        let mut port = PcapQueue::open(PortSlot::new(0), None, None, false).unwrap();
         port.output = Some(BufWriter::with_capacity(8, File::create("/dev/full").unwrap()));
         for _ in 0..2 {
             let mut frames = vec![pool.frame(PortSlot::new(7), &[0; 60]).unwrap()];
@@ -311,7 +398,7 @@ mod tests {
         let good = recording(MICROSECONDS, false, &[&[1; 60]]);
         let refused = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            PcapQueue::open(PortSlot::new(0), Some(&path), None).err().expect("refused").to_string()
+            PcapQueue::open(PortSlot::new(0), Some(&path), None, false).err().expect("refused").to_string()
         };
         let with = |offset: usize, value: u32| {
             let mut bytes = good.clone();
@@ -326,7 +413,7 @@ mod tests {
         assert!(refused(&with(36, 61)).contains("only 60 of a frame's 61 bytes"));
         assert!(refused(&good[..30]).contains("byte 24: the file ends within a frame's header"));
         assert!(refused(&good[..90]).contains("byte 24: the file ends within a frame."));
-        let missing = PcapQueue::open(PortSlot::new(0), Some(&directory.path().join("none")), None);
+        let missing = PcapQueue::open(PortSlot::new(0), Some(&directory.path().join("none")), None, false);
         assert!(missing.err().unwrap().to_string().contains("Give a path that the switch may read."));
     }
 }

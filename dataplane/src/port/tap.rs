@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Ethernet header and one VLAN tag: what a link carries beyond its MTU, as in the kernel.
-const LINK_HEADER: usize = 18;
+pub(super) const LINK_HEADER: usize = 18;
 
 /// The largest MTU of a TAP, bytes: the kernel's.
 pub const LARGEST_MTU: u32 = 65_521;

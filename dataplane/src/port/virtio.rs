@@ -1,4 +1,4 @@
-//! The virtio-net header (virtio 1.2, 5.1.6) as TAPs and, later, guests speak it: how checksum and
+//! The virtio-net header (virtio 1.2, 5.1.6) as TAPs and guests speak it: how checksum and
 //! segmentation state of a frame cross a boundary that they may be lied about at.
 //!
 //! Nothing in a header is believed: every position must lie in the frame's first segment, and a frame
@@ -103,6 +103,16 @@ fn transport_end(kind: GsoKind, head: &[u8], start: usize, offset: u16) -> Optio
         start + length
     };
     (offset == expected && end <= head.len()).then_some(end)
+}
+
+/// Forgets what only a kernel may say: that somebody has verified the checksum. For headers from guests.
+pub fn distrust(header: &mut [u8; HEADER_BYTES]) {
+    header[0] &= !DATA_VALID;
+}
+
+/// Forgets that the first segment carries CWR: for a driver that does not know the bit.
+pub fn clear_ecn(header: &mut [u8]) {
+    header[1] &= !GSO_ECN;
 }
 
 /// The header that tells a TAP or guest what the frame is.

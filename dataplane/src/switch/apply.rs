@@ -179,22 +179,25 @@ impl Switch {
     fn open_all(&self, plan: &Plan, next: &mut Ports, new: &mut Vec<NewQueues>) -> Result<(), Fault> {
         for (index, spec) in &plan.open {
             let slot = reserve(next)?;
-            let device = if TunnelSettings::of(spec).is_some() {
-                None
-            } else {
-                let place = |fault: Fault| fault.within(&format!("add_ports[{index}]"));
-                match self.open_port(slot, spec) {
-                    Ok((device, queues)) => {
-                        new.push((slot, queues));
-                        Some(Arc::new(device))
+            let below = next.below(spec).map(|port| port.spec.number);
+            let device =
+                if TunnelSettings::of(spec).is_some() || below.is_some_and(|below| next.seen_as(below) == below) {
+                    None
+                } else {
+                    let place = |fault: Fault| fault.within(&format!("add_ports[{index}]"));
+                    let opened = if below.is_some() { Err(second_on_underlay()) } else { self.open_port(slot, spec) };
+                    match opened {
+                        Ok((device, queues)) => {
+                            new.push((slot, queues));
+                            Some(Arc::new(device))
+                        }
+                        Err(fault) if plan.owner == Owner::Fabric => {
+                            tracing::warn!(port = spec.name, %fault, "a port cannot be opened; it is tried again");
+                            Some(Arc::new(Device::failed(fault)))
+                        }
+                        Err(fault) => return Err(place(fault)),
                     }
-                    Err(fault) if plan.owner == Owner::Fabric => {
-                        tracing::warn!(port = spec.name, %fault, "a port cannot be opened; it is tried again");
-                        Some(Arc::new(Device::failed(fault)))
-                    }
-                    Err(fault) => return Err(place(fault)),
-                }
-            };
+                };
             next.insert(Port { spec: spec.clone(), owner: plan.owner, slot, device, configured: false });
         }
         Ok(())
@@ -204,6 +207,10 @@ impl Switch {
     fn open_again(&self, plan: &Plan, state: &mut State) {
         for &number in &plan.close_first {
             let Some(port) = state.ports.remove(number) else { continue };
+            if port.device.is_none() {
+                state.ports.insert(port);
+                continue;
+            }
             match self.open_port(port.slot, &port.spec) {
                 Ok((device, queues)) => {
                     self.give(port.slot, queues);
@@ -291,6 +298,13 @@ impl Switch {
         }
         totals
     }
+}
+
+/// One device tells apart the underlay's packets and those of one other port.
+fn second_on_underlay() -> Fault {
+    let problem = "the interface is the underlay's, and another port is on it already";
+    Fault::invalid("interface_taken", "af_xdp.interface", problem, "Remove that port first, or use another interface.")
+        .with_status(Code::AlreadyExists)
 }
 
 fn reserve(ports: &mut Ports) -> Result<PortSlot, Fault> {

@@ -104,7 +104,11 @@ impl Switch {
             return refuse("ports", problem, &format!("Name at most {CAPTURE_PORTS}, or none: that is all."));
         }
         let topology = self.tables.topology();
-        if let Some(unknown) = request.ports.iter().find(|number| !topology.ports.contains_key(number)) {
+        // Of two ports on one interface frames are told under one number.
+        let state = self.state();
+        let ports: Vec<u32> = request.ports.iter().map(|&number| state.ports.seen_as(number)).collect();
+        drop(state);
+        if let Some(unknown) = ports.iter().find(|number| !topology.ports.contains_key(number)) {
             return Err(Fault::invalid(
                 "no_such_port",
                 "ports",
@@ -123,7 +127,7 @@ impl Switch {
         }
         let direction = request.direction();
         Ok(Selection {
-            ports: request.ports.clone(),
+            ports,
             value,
             mask,
             snap: if request.snap_length == 0 { usize::MAX } else { request.snap_length as usize },

@@ -2,7 +2,8 @@
 //! (deleted, or its network namespace removed) is noticed and shown as failed.
 //!
 //! Ports of the fabric are desired state, so a lost one is made anew. What a person made and somebody deleted stays
-//! failed, until a person removes the port or makes it again.
+//! failed, until a person removes the port or makes it again. An interface of the host that comes back is used again,
+//! whoever made its port: it was not the switch's to make.
 //!
 //! For a timer: both calls block, and take the time of a `stat` for each TAP when all is well.
 
@@ -13,8 +14,9 @@ use crate::flow::rule::Owner;
 use crate::port::PortSlot;
 use std::sync::Arc;
 use weft_proto::fault::Fault;
+use weft_proto::v1::port_spec::Kind;
 
-/// The code of a lost port's fault.
+/// The code of the fault of a lost port whose interface the switch makes.
 const LOST: &str = "port_lost";
 
 impl Switch {
@@ -65,8 +67,12 @@ impl Switch {
         let mut lost = Vec::new();
         for (number, loss) in losses {
             let Some(port) = state.ports.remove(number) else { continue };
-            let mut fault = Fault { code: LOST.to_owned(), ..loss };
-            if port.owner == Owner::Manual {
+            let mut fault = loss;
+            let ours = matches!(port.spec.kind, Some(Kind::Tap(_)));
+            if ours {
+                fault.code = LOST.to_owned();
+            }
+            if ours && port.owner == Owner::Manual {
                 fault.remedy =
                     format!("Remove the port (weft ports del HOST {number}), and add it again if it is still wanted.");
             }

@@ -1,16 +1,18 @@
 //! How the ports of a specification are opened. The switch knows only the trait, so that tests can give
 //! it ports of their own.
 
+use crate::limits::vhost_user::PAIRS;
 use crate::packet::memory::Memory;
 use crate::packet::tunnel::Encapsulation;
 use crate::port::af_xdp::{AfXdp, AfXdpError, AfXdpSettings, Mode};
 use crate::port::pcap::PcapQueue;
 use crate::port::tap::{Tap, TapError, TapSettings};
+use crate::port::vhost_user::{OnChange, VhostUser, VhostUserError, VhostUserSettings};
 use crate::port::{PortQueue, PortSlot};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use weft_proto::fault::Fault;
 use weft_proto::v1::{self, port_spec::Kind};
 
@@ -69,10 +71,13 @@ pub trait TunnelFilter: Send + Sync {
 /// whose remedy is written for a port that the switch opens again by itself.
 pub type Watch = Box<dyn Fn() -> Option<Fault> + Send + Sync>;
 
+/// Whether the other end of a device that comes and goes is there now, and how it works.
+pub type LinkState = Box<dyn Fn() -> (bool, String) + Send + Sync>;
+
 /// What the switch keeps of a port whose queues the workers have.
 #[derive(Default)]
 pub struct Device {
-    /// The kernel's interface, if there is one.
+    /// The kernel's interface, if there is one; of a virtual machine its socket.
     pub interface: String,
     /// How it works: "native, 2 queues, copy".
     pub detail: String,
@@ -82,6 +87,10 @@ pub struct Device {
     filter: Mutex<Option<Box<dyn TunnelFilter>>>,
     /// Of one that may be lost.
     watch: Option<Watch>,
+    /// Of one whose other end comes and goes.
+    link: Option<LinkState>,
+    /// What ends when the port is closed.
+    held: Mutex<Option<Box<dyn Send>>>,
 }
 
 impl Device {
@@ -115,6 +124,28 @@ impl Device {
         Self { watch: Some(watch), ..self }
     }
 
+    /// The same with another end that comes and goes. `detail` is its own then.
+    #[must_use]
+    pub fn with_link(self, link: LinkState) -> Self {
+        Self { link: Some(link), ..self }
+    }
+
+    /// The same with something that is dropped when the port is closed, before its queues are.
+    #[must_use]
+    pub fn with_held(self, held: Box<dyn Send>) -> Self {
+        Self { held: Mutex::new(Some(held)), ..self }
+    }
+
+    /// Whether its other end, if that comes and goes, is there.
+    pub(super) fn is_linked(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link().0)
+    }
+
+    /// How it works now.
+    pub(super) fn describe(&self) -> String {
+        self.link.as_ref().map_or_else(|| self.detail.clone(), |link| link().1)
+    }
+
     /// What became of it since it was opened; `None`: nothing.
     pub(super) fn loss(&self) -> Option<Fault> {
         self.watch.as_ref().and_then(|watch| watch())
@@ -131,6 +162,7 @@ impl Device {
     /// To be called before the queues are closed: from then on the host has its frames again.
     pub(super) fn release(&self) {
         self.filter.lock().expect("no panic under this lock").take();
+        self.held.lock().expect("no panic under this lock").take();
     }
 }
 
@@ -157,8 +189,67 @@ pub trait OpenPort: Send + Sync {
     ) -> Result<Opened, Fault>;
 }
 
-/// Ports of this machine: TAP, AF_XDP and recordings.
-pub struct KernelPorts;
+/// Ports of this machine: TAPs, virtual machines, AF_XDP and recordings.
+#[derive(Clone)]
+pub struct KernelPorts {
+    /// Where sockets for virtual machines are made, unless a port names its own. Made if it is missing.
+    pub vhost_user_directory: PathBuf,
+    /// Who may connect to them besides root: a group's number.
+    pub vhost_user_group: Option<u32>,
+    /// Called when a port's other end has come or gone.
+    pub link_changed: OnChange,
+}
+
+impl Default for KernelPorts {
+    fn default() -> Self {
+        Self {
+            vhost_user_directory: crate::config::DEFAULT_VHOST_USER_DIRECTORY.into(),
+            vhost_user_group: None,
+            link_changed: Arc::new(|| {}),
+        }
+    }
+}
+
+impl KernelPorts {
+    fn vhost_user(
+        &self,
+        slot: PortSlot,
+        spec: &v1::PortSpec,
+        port: &v1::VhostUserPort,
+        workers: usize,
+    ) -> Result<Opened, Fault> {
+        let socket = if port.socket.is_empty() {
+            // A mistake in the directory's name shows when the socket is made.
+            let _ = std::fs::create_dir_all(&self.vhost_user_directory);
+            self.vhost_user_directory.join(format!("weft{}.sock", spec.number))
+        } else {
+            PathBuf::from(&port.socket)
+        };
+        let interface = socket.display().to_string();
+        let settings = VhostUserSettings {
+            name: spec.name.clone(),
+            socket,
+            group: self.vhost_user_group,
+            mtu: if port.mtu == 0 { 1500 } else { port.mtu },
+            pairs: if port.queues == 0 { workers.min(PAIRS) } else { port.queues as usize },
+            workers,
+        };
+        let (control, queues) =
+            VhostUser::open(slot, &settings, self.link_changed.clone()).map_err(|error| match error {
+                VhostUserError::Settings { field, problem, remedy } => {
+                    Fault::invalid("bad_port", format!("vhost_user.{field}"), problem, remedy)
+                }
+                other => failed("vhost_user", &other.to_string()),
+            })?;
+        let state = control.state.clone();
+        let link = Box::new(move || {
+            let connected = state.get();
+            (connected.up, connected.detail)
+        });
+        let device = Device::new(interface, String::new()).with_link(link).with_held(Box::new(control));
+        Ok(Opened { device, queues: boxed(queues) })
+    }
+}
 
 impl OpenPort for KernelPorts {
     fn open(
@@ -188,6 +279,7 @@ impl OpenPort for KernelPorts {
                     .with_watch(Box::new(move || watch.loss().map(|loss| failed("tap", &loss.to_string()))));
                 Ok(Opened { device, queues: boxed(queues) })
             }
+            Some(Kind::VhostUser(port)) => self.vhost_user(slot, spec, port, workers),
             Some(Kind::AfXdp(interface)) => {
                 let mode = match interface.mode() {
                     v1::AfXdpMode::Auto => Mode::Auto,
@@ -202,15 +294,21 @@ impl OpenPort for KernelPorts {
                 };
                 let (port, queues) =
                     AfXdp::open(slot, &settings, memory).map_err(|error| failed("af_xdp", &error.to_string()))?;
-                let device = Device::new(port.interface.clone(), port.detail.clone()).with_filter(Box::new(port));
+                let watch = port.watch();
+                let device = Device::new(port.interface.clone(), port.detail.clone())
+                    .with_filter(Box::new(port))
+                    .with_watch(Box::new(move || watch.loss().map(|loss| failed("af_xdp", &loss.to_string()))));
                 Ok(Opened { device, queues: boxed(queues) })
             }
             Some(Kind::Pcap(files)) => {
                 let path = |name: &'_ str| (!name.is_empty()).then(|| Path::new(name).to_owned());
                 let (receive, transmit) = (path(&files.receive_file), path(&files.transmit_file));
-                let queue = PcapQueue::open(slot, receive.as_deref(), transmit.as_deref())
+                let queue = PcapQueue::open(slot, receive.as_deref(), transmit.as_deref(), files.repeat)
                     .map_err(|error| failed("pcap", &error.to_string()))?;
-                Ok(Opened { device: Device::new(String::new(), "recording".to_owned()), queues: boxed(vec![queue]) })
+                Ok(Opened {
+                    device: Device::new(files.interface.clone(), "recording".to_owned()),
+                    queues: boxed(vec![queue]),
+                })
             }
             Some(Kind::Vxlan(_) | Kind::Gre(_)) | None => {
                 Err(failed("kind", "a port of this kind has no device. Report this: it is a defect of the switch."))
@@ -255,6 +353,9 @@ pub(super) fn contend(one: &v1::PortSpec, other: &v1::PortSpec) -> bool {
     match (&one.kind, &other.kind) {
         (Some(Kind::Tap(first)), Some(Kind::Tap(second))) => {
             first.netns == second.netns && tap_interface(one.number, first) == tap_interface(other.number, second)
+        }
+        (Some(Kind::VhostUser(first)), Some(Kind::VhostUser(second))) => {
+            first.socket == second.socket && (!first.socket.is_empty() || one.number == other.number)
         }
         (Some(Kind::AfXdp(first)), Some(Kind::AfXdp(second))) => first.interface == second.interface,
         (Some(Kind::Pcap(first)), Some(Kind::Pcap(second))) => {

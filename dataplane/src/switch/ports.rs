@@ -9,11 +9,12 @@ use crate::flow::statistics::TableCounts;
 use crate::limits::PORTS;
 use crate::port::{PortSlot, QueueCounters};
 use crate::topology::{Path, PortInfo, PortKind, Topology};
-use crate::underlay::NextHop;
+use crate::underlay::{Interface, NextHop};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use weft_proto::v1::{self, port_spec::Kind};
+use weft_proto::{UNDERLAY_PORT, underlay_ports};
 
 /// One port.
 #[derive(Clone)]
@@ -22,7 +23,7 @@ pub(super) struct Port {
     pub spec: v1::PortSpec,
     pub owner: Owner,
     pub slot: PortSlot,
-    /// `None`: a tunnel, which has no queues.
+    /// `None`: it has no queues: a tunnel, or a port on an interface of the underlay ([`Ports::below`]).
     pub device: Option<Arc<Device>>,
     /// It stands in the switch's configuration: bundles neither replace nor remove it.
     pub configured: bool,
@@ -47,6 +48,8 @@ impl Port {
 pub(super) struct Ports {
     by_number: BTreeMap<u32, Port>,
     used: BTreeSet<PortSlot>,
+    /// Where the underlay's tunnels end, by the settings; empty: at the first address of each of its interfaces.
+    pub underlay_addresses: Vec<Ipv4Addr>,
 }
 
 /// Frames by port and reason.
@@ -100,7 +103,9 @@ impl Ports {
 
     /// Counts by reason and port number; those of ports that are gone under 0.
     pub fn by_reason(&self, counts: &Counts) -> BTreeMap<DropReason, BTreeMap<u32, u64>> {
-        let numbers: HashMap<PortSlot, u32> = self.iter().map(|port| (port.slot, port.spec.number)).collect();
+        let mut numbers: HashMap<PortSlot, u32> = self.iter().map(|port| (port.slot, port.spec.number)).collect();
+        let shared = self.iter().filter(|port| port.device.is_none());
+        numbers.extend(shared.filter_map(|port| Some((self.below(&port.spec)?.slot, port.spec.number))));
         let mut sums: BTreeMap<DropReason, BTreeMap<u32, u64>> = BTreeMap::new();
         for (&(slot, reason), &frames) in counts {
             let number = numbers.get(&slot).copied().unwrap_or(0);
@@ -109,31 +114,82 @@ impl Ports {
         sums
     }
 
-    /// The device port that a tunnel runs over.
-    pub fn underlay_of(&self, tunnel: &TunnelSettings) -> Option<&Port> {
-        if tunnel.underlay_port != 0 {
-            return self.get(tunnel.underlay_port).filter(|port| port.device.is_some());
-        }
-        let mut interfaces = self.iter().filter(|port| matches!(port.spec.kind, Some(Kind::AfXdp(_))));
-        let only = interfaces.next()?;
-        interfaces.next().is_none().then_some(only)
+    /// The interfaces of the settings' underlay.
+    pub fn underlay_interfaces<'a>(&self, underlay: &'a UnderlayState) -> impl Iterator<Item = &'a Interface> {
+        underlay_ports().filter_map(|number| underlay.interface(self.get(number)?.underlay_interface()?))
     }
 
-    /// The tunnel's own address: as it was given, or that of the interface it runs over.
-    fn local_address(&self, tunnel: &TunnelSettings, underlay: &UnderlayState) -> Option<Ipv4Addr> {
-        if tunnel.local.is_some() {
-            return tunnel.local;
+    /// Where tunnels over the settings' underlay end, in order; of the settings' addresses those that the host has.
+    pub fn underlay_locals(&self, underlay: &UnderlayState) -> Vec<Ipv4Addr> {
+        if self.underlay_addresses.is_empty() {
+            let interfaces = self.underlay_interfaces(underlay);
+            return interfaces.filter_map(|interface| interface.addresses.first().copied()).collect();
         }
-        underlay.interface(self.underlay_of(tunnel)?.underlay_interface()?)?.addresses.first().copied()
+        // Without its port there is no underlay, whatever the settings say.
+        let there = |address: &&Ipv4Addr| self.get(UNDERLAY_PORT).is_some() && underlay.owns(**address);
+        self.underlay_addresses.iter().filter(there).copied().collect()
     }
 
-    /// The tunnel that gets the packets meant for this one, if another one of its kind has its address: the
+    /// The port of the settings' underlay whose interface this one names too: one device serves both. What it brings
+    /// that is no tunnel's comes in by this port, so that the underlay's own number is not seen by rules while it is
+    /// there.
+    pub fn below(&self, spec: &v1::PortSpec) -> Option<&Port> {
+        let Some(Kind::AfXdp(interface)) = &spec.kind else { return None };
+        let here = |port: &&Port| match &port.spec.kind {
+            Some(Kind::AfXdp(other)) => other.interface == interface.interface && port.configured,
+            _ => false,
+        };
+        (!interface.take_all).then(|| self.iter().find(here)).flatten().filter(|port| port.spec.number != spec.number)
+    }
+
+    /// The number by which frames of a port enter and leave: its own, or that of the port on its interface.
+    pub fn seen_as(&self, number: u32) -> u32 {
+        let on_it = |port: &&Port| {
+            port.device.is_none() && self.below(&port.spec).is_some_and(|below| below.spec.number == number)
+        };
+        self.iter().find(on_it).map_or(number, |port| port.spec.number)
+    }
+
+    /// The port whose device a port is: its own, or the one below it.
+    fn device_of<'a>(&'a self, port: &'a Port) -> &'a Port {
+        match &port.device {
+            None => self.below(&port.spec).unwrap_or(port),
+            Some(_) => port,
+        }
+    }
+
+    /// The device ports that a tunnel runs over; empty: there is none, or which of several is not said.
+    pub fn underlays_of(&self, tunnel: &TunnelSettings) -> Vec<&Port> {
+        match tunnel.underlay_port {
+            0 => {
+                let real = |port: &&Port| matches!(port.spec.kind, Some(Kind::AfXdp(_))) && port.device.is_some();
+                let interfaces: Vec<&Port> = self.iter().filter(real).collect();
+                if interfaces.len() == 1 { interfaces } else { Vec::new() }
+            }
+            UNDERLAY_PORT => underlay_ports().filter_map(|number| self.get(number)).collect(),
+            number => self.get(number).filter(|port| port.device.is_some()).into_iter().collect(),
+        }
+    }
+
+    /// The tunnel's own addresses: the one that was given, or those of what it runs over.
+    pub fn local_addresses(&self, tunnel: &TunnelSettings, underlay: &UnderlayState) -> Vec<Ipv4Addr> {
+        if let Some(local) = tunnel.local {
+            return vec![local];
+        }
+        let below = self.underlays_of(tunnel);
+        if tunnel.underlay_port == UNDERLAY_PORT {
+            return self.underlay_locals(underlay);
+        }
+        let first = |port: &&Port| underlay.interface(port.underlay_interface()?)?.addresses.first().copied();
+        below.iter().filter_map(first).collect()
+    }
+
+    /// The tunnel that gets the packets meant for this one at an address, if another one of its kind has it too: the
     /// one of the highest number, as in the worker.
-    fn rival(&self, own: &Port, tunnel: &TunnelSettings, underlay: &UnderlayState) -> Option<&Port> {
-        let local = self.local_address(tunnel, underlay)?;
+    fn rival(&self, own: &Port, tunnel: &TunnelSettings, local: Ipv4Addr, underlay: &UnderlayState) -> Option<&Port> {
         let same = |port: &Port| {
             port.tunnel().is_some_and(|other| {
-                other.encapsulation == tunnel.encapsulation && self.local_address(&other, underlay) == Some(local)
+                other.encapsulation == tunnel.encapsulation && self.local_addresses(&other, underlay).contains(&local)
             })
         };
         self.by_number.range(own.spec.number + 1..).map(|(_, port)| port).rfind(|port| same(port))
@@ -141,7 +197,7 @@ impl Ports {
 
     /// Whether a device can send now.
     fn is_up(port: &Port, underlay: &UnderlayState) -> bool {
-        if port.device.as_ref().is_some_and(|device| device.failure.is_some()) {
+        if port.device.as_ref().is_some_and(|device| device.failure.is_some() || !device.is_linked()) {
             return false;
         }
         let interface = port.underlay_interface().and_then(|name| underlay.interface(name));
@@ -170,21 +226,23 @@ impl Ports {
         for hop in underlay.next_hops.iter() {
             topology.paths.insert(hop.remote, self.path(hop, underlay));
         }
-        for port in self.iter() {
+        let shared = self.iter().filter(|port| port.device.is_none());
+        let covered: BTreeSet<u32> = shared.filter_map(|port| Some(self.below(&port.spec)?.spec.number)).collect();
+        for port in self.iter().filter(|port| !covered.contains(&port.spec.number)) {
             let kind = match port.tunnel() {
-                None => PortKind::Device { slot: port.slot, up: Self::is_up(port, underlay) },
+                None => {
+                    let device = self.device_of(port);
+                    PortKind::Device { slot: device.slot, up: Self::is_up(device, underlay) }
+                }
                 Some(tunnel) => {
                     // Checked when the port was added, and kept while it exists.
-                    let Some(below) = self.underlay_of(&tunnel) else { continue };
-                    PortKind::Tunnel {
-                        slot: port.slot,
-                        local: match self.rival(port, &tunnel, underlay) {
-                            None => self.local_address(&tunnel, underlay),
-                            Some(_) => None,
-                        },
-                        encapsulation: tunnel.encapsulation,
-                        underlay: below.slot,
+                    let underlays: Vec<PortSlot> = self.underlays_of(&tunnel).iter().map(|port| port.slot).collect();
+                    if underlays.is_empty() {
+                        continue;
                     }
+                    let mut locals = self.local_addresses(&tunnel, underlay);
+                    locals.retain(|&local| self.rival(port, &tunnel, local, underlay).is_none());
+                    PortKind::Tunnel { slot: port.slot, locals, encapsulation: tunnel.encapsulation, underlays }
                 }
             };
             topology.ports.insert(port.spec.number, PortInfo { name: port.spec.name.as_str().into(), kind });
@@ -208,56 +266,79 @@ impl Ports {
     pub fn set_tunnel_filters(&self, underlay: &UnderlayState) {
         let mut ends: BTreeMap<u32, BTreeSet<TunnelEnd>> = BTreeMap::new();
         for tunnel in self.iter().filter_map(Port::tunnel) {
-            if let (Some(below), Some(local)) = (self.underlay_of(&tunnel), self.local_address(&tunnel, underlay)) {
-                ends.entry(below.spec.number).or_default().insert((local, tunnel.encapsulation));
+            let locals = self.local_addresses(&tunnel, underlay);
+            for below in self.underlays_of(&tunnel) {
+                // On each interface, for a kernel answers ARP for any of its addresses on any of them.
+                let own = ends.entry(below.spec.number).or_default();
+                own.extend(locals.iter().map(|&local| (local, tunnel.encapsulation)));
             }
+        }
+        let mut addresses: BTreeMap<u32, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+        for port in self.iter() {
+            let own = addresses.entry(self.device_of(port).spec.number).or_default();
+            own.extend(Self::own_addresses(port, underlay));
         }
         for port in self.iter() {
             let Some(device) = &port.device else { continue };
             let ends = ends.get(&port.spec.number).cloned().unwrap_or_default();
-            if let Err(error) = device.filter(&ends, &Self::own_addresses(port, underlay)) {
+            let addresses = addresses.remove(&port.spec.number).unwrap_or_default();
+            if let Err(error) = device.filter(&ends, &addresses) {
                 tracing::error!(port = port.spec.name, %error, "the filter for what is ours cannot be set");
             }
         }
     }
 
-    /// A port's message.
+    /// A port's message. Ports on one interface have its counters in common.
     pub fn status(&self, port: &Port, underlay: &UnderlayState, totals: &Totals) -> v1::PortStatus {
-        let counters = totals.packets.get(&port.slot).copied().unwrap_or_default();
+        let below = self.device_of(port);
+        let counters = totals.packets.get(&below.slot).copied().unwrap_or_default();
         let of_port = |counts: &Counts| -> u64 {
-            counts.iter().filter(|((slot, _), _)| *slot == port.slot).map(|(_, frames)| frames).sum()
+            counts.iter().filter(|((slot, _), _)| *slot == below.slot).map(|(_, frames)| frames).sum()
         };
-        let failure = port.device.as_ref().and_then(|device| device.failure.as_ref());
+        let failure = below.device.as_ref().and_then(|device| device.failure.as_ref());
         let (state, detail) = match port.tunnel() {
             None if failure.is_some() => ("failed", String::new()),
             None => {
-                let state = if Self::is_up(port, underlay) { "up" } else { "down" };
-                (state, port.device.as_ref().map(|device| device.detail.clone()).unwrap_or_default())
+                let state = if Self::is_up(below, underlay) { "up" } else { "down" };
+                let mut detail = below.device.as_ref().map(|device| device.describe()).unwrap_or_default();
+                if below.spec.number != port.spec.number {
+                    detail.push_str(", with the underlay");
+                }
+                (state, detail)
             }
-            Some(tunnel) => match (self.local_address(&tunnel, underlay), self.underlay_of(&tunnel)) {
-                (Some(local), Some(_)) if let Some(rival) = self.rival(port, &tunnel, underlay) => {
-                    let kind = tunnel.encapsulation;
-                    ("down", format!("{local}, {kind} is that of {}: use another", rival.spec.name))
-                }
-                (Some(local), Some(below)) => {
-                    let state = if Self::is_up(below, underlay) { "up" } else { "down" };
-                    (state, format!("{local}, {}, over {}", tunnel.encapsulation, below.spec.name))
-                }
-                _ => ("down", "the underlay has no address yet".to_owned()),
-            },
+            Some(tunnel) => self.tunnel_status(port, &tunnel, underlay),
         };
         v1::PortStatus {
             spec: Some(port.spec.clone()),
-            interface: port.device.as_ref().map(|device| device.interface.clone()).unwrap_or_default(),
+            interface: below.device.as_ref().map(|device| device.interface.clone()).unwrap_or_default(),
             state: failure.map_or_else(|| state.to_owned(), |failure| format!("failed: {failure}")),
             detail,
             received_packets: counters.received_packets,
             received_bytes: counters.received_bytes,
             sent_packets: counters.sent_packets,
             sent_bytes: counters.sent_bytes,
-            received_dropped: of_port(&totals.drops) + port.device.as_ref().map_or(0, |device| device.missed()),
+            received_dropped: of_port(&totals.drops) + below.device.as_ref().map_or(0, |device| device.missed()),
             sent_dropped: of_port(&totals.unsent),
         }
+    }
+
+    fn tunnel_status(&self, port: &Port, tunnel: &TunnelSettings, underlay: &UnderlayState) -> (&'static str, String) {
+        let (below, locals) = (self.underlays_of(tunnel), self.local_addresses(tunnel, underlay));
+        if below.is_empty() || locals.is_empty() {
+            return ("down", "the underlay has no address yet".to_owned());
+        }
+        let kind = tunnel.encapsulation;
+        let rival = |&local: &Ipv4Addr| Some((local, self.rival(port, tunnel, local, underlay)?));
+        let rivals: Vec<_> = locals.iter().filter_map(rival).collect();
+        if let Some((local, rival)) = rivals.first()
+            && rivals.len() == locals.len()
+        {
+            return ("down", format!("{local}, {kind} is that of {}: use another", rival.spec.name));
+        }
+        let all: Vec<String> = locals.iter().map(Ipv4Addr::to_string).collect();
+        let over: Vec<&str> = below.iter().map(|port| port.spec.name.as_str()).collect();
+        let state = if below.iter().any(|port| Self::is_up(port, underlay)) { "up" } else { "down" };
+        (state, format!("{}, {kind}, over {}", all.join(" and "), over.join(" and ")))
     }
 }
 

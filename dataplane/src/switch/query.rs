@@ -51,6 +51,7 @@ impl Switch {
                 cache_entries: report.cache_entries,
                 cache_masks: report.cache_masks,
                 busy_microseconds: report.busy_microseconds,
+                connections: report.connections,
             });
         }
         let (term, generation) = self.position();

@@ -158,7 +158,8 @@ fn port(number: u32) -> v1::PortSpec {
 }
 
 fn named(number: u32, name: &str) -> v1::PortSpec {
-    let files = v1::PcapPort { receive_file: String::new(), transmit_file: format!("mem{number}") };
+    let files =
+        v1::PcapPort { receive_file: String::new(), transmit_file: format!("mem{number}"), ..Default::default() };
     v1::PortSpec { number, name: name.to_owned(), owner: 0, kind: Some(Kind::Pcap(files)) }
 }
 

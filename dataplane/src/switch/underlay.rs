@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use tokio::sync::watch;
-use weft_proto::UNDERLAY_PORT;
+use weft_proto::UNDERLAY_ADDRESSES;
 use weft_proto::v1;
 
 /// What the kernel says now.
@@ -28,7 +28,11 @@ impl UnderlayState {
 
     /// Whether it is an address of the host itself.
     pub(super) fn owns(&self, address: Ipv4Addr) -> bool {
-        self.interfaces.iter().any(|interface| interface.addresses.contains(&address))
+        self.owner(address).is_some()
+    }
+
+    fn owner(&self, address: Ipv4Addr) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.addresses.contains(&address))
     }
 }
 
@@ -70,13 +74,30 @@ impl Switch {
         }
     }
 
-    /// Address and MTU of the underlay: of port [`UNDERLAY_PORT`], which the fabric's tunnel runs over. What
-    /// the agent tells the controller.
+    /// The addresses of the settings that tunnels end at, instead of the first one of each interface of the underlay.
+    /// Before the underlay is opened.
+    pub fn set_underlay_addresses(&self, addresses: Vec<Ipv4Addr>) {
+        self.state().ports.underlay_addresses = addresses;
+    }
+
+    /// Where tunnels to this host end: what the agent tells the controller. An address of another interface than the
+    /// underlay's own (a loopback's) has the smallest of their MTUs, and is up while one of them is.
     #[must_use]
-    pub fn underlay_address(&self) -> Option<(Ipv4Addr, u32)> {
+    pub fn underlay_addresses(&self) -> Vec<v1::UnderlayAddress> {
         let state = self.state();
-        let interface = state.underlay.interface(state.ports.get(UNDERLAY_PORT)?.underlay_interface()?)?;
-        Some((*interface.addresses.first()?, interface.mtu))
+        let ours: Vec<&Interface> = state.ports.underlay_interfaces(&state.underlay).collect();
+        let up = |interface: &Interface| interface.up && interface.carrier;
+        let told = state.ports.underlay_locals(&state.underlay).into_iter().take(UNDERLAY_ADDRESSES).map(|address| {
+            let own = ours.iter().find(|interface| interface.addresses.contains(&address));
+            let owner = own.copied().or_else(|| state.underlay.owner(address));
+            v1::UnderlayAddress {
+                address: address.to_string(),
+                interface: owner.map(|interface| interface.name.clone()).unwrap_or_default(),
+                mtu: own.map_or_else(|| ours.iter().map(|one| one.mtu).min(), |own| Some(own.mtu)).unwrap_or(0),
+                down: !own.map_or_else(|| ours.iter().any(|one| up(one)), |own| up(own)),
+            }
+        });
+        told.collect()
     }
 
     /// The physical networks of the settings, by name, as the agent tells the controller.

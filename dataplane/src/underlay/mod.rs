@@ -54,6 +54,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Whether it is set up (no word on the carrier).
     pub up: bool,
+    /// Whether it has a carrier, or needs none.
+    pub carrier: bool,
     /// Its IPv4 addresses, primary ones first.
     pub addresses: Vec<Ipv4Addr>,
 }

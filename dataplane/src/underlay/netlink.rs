@@ -155,6 +155,7 @@ fn interface(link: &LinkMessage) -> Interface {
         mac: [0; 6],
         mtu: 0,
         up: link.header.flags.contains(LinkFlags::Up),
+        carrier: link.header.flags.contains(LinkFlags::Running),
         addresses: Vec::new(),
     };
     for attribute in &link.attributes {

@@ -3,7 +3,7 @@
 
 use super::Worker;
 use super::announcements::{Announcement, Announcements};
-use super::credit::Credit;
+use super::credit::Credits;
 use super::inject::Injected;
 use super::neighbours::WaitingForHops;
 use crate::capture::Capture;
@@ -59,6 +59,8 @@ pub struct WorkerReport {
     pub cache_masks: u64,
     /// Time on the CPU.
     pub busy_microseconds: u64,
+    /// Connections now.
+    pub connections: u64,
     /// Drops by ingress port and reason, not zero.
     pub drops: Vec<(PortSlot, DropReason, u64)>,
     /// What outputs could not take, by output port and reason, not zero.
@@ -288,6 +290,7 @@ impl Worker {
             cache_entries: self.cache.len() as u64,
             cache_masks: self.cache.masks() as u64,
             busy_microseconds: time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000,
+            connections: self.connections.len() as u64,
             drops: self.outgoing.outcomes.drops.iter().collect(),
             unsent: self.outgoing.outcomes.unsent.iter().collect(),
             branches: self.outgoing.outcomes.branches.iter().collect(),
@@ -365,9 +368,8 @@ impl WorkerHandle {
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),
                     missed: Vec::with_capacity(BATCH),
-                    credits: vec![Credit::default(); PORTS],
+                    credits: Credits::new(PORTS),
                     now: clock::now(),
-                    rounds: 0,
                     active: 1,
                     appeared: 0,
                     packets: 0,

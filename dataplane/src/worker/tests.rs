@@ -78,12 +78,11 @@ fn bench(rules: &[&str]) -> Bench {
         topology.ports.insert(number as u32, PortInfo { name: format!("port{number}").into(), kind });
     }
     let underlay = PortSlot::new(4);
-    let local = Some(Ipv4Addr::new(10, 99, 0, 1));
     let kind = PortKind::Tunnel {
         slot: PortSlot::new(TUNNEL as usize),
-        local,
+        locals: vec![Ipv4Addr::new(10, 99, 0, 1)],
         encapsulation: Encapsulation::Vxlan(4789),
-        underlay,
+        underlays: vec![underlay],
     };
     topology.ports.insert(TUNNEL, PortInfo { name: "vxlan".into(), kind });
     for last in [1, 2] {

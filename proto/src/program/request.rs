@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 use tonic::codegen::http::{HeaderValue, Request, Response};
 use tonic::{Code, Status};
 use tracing::Instrument as _;
@@ -100,16 +101,20 @@ where
     fn call(&mut self, request: Request<In>) -> Self::Future {
         let given = request.headers().get(KEY).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let id: Arc<str> = if usable(given) { given.into() } else { fresh() };
-        let method = request.uri().path().to_owned();
-        let span = tracing::info_span!("call", request = %id, method);
+        let path = request.uri().path().to_owned();
+        let span = tracing::info_span!("call", request = %id, method = path);
+        let began = Instant::now();
         // Handlers may begin to work before their future is first polled.
         let called = CURRENT.sync_scope(id.clone(), || span.in_scope(|| self.inner.call(request)));
         let named = id.clone();
         let answered = async move {
             let mut response = called.await?;
-            if let Some(status) = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok)
-            {
-                tracing::info!(code = ?status.code(), "refused: {}", status.message());
+            // Without one in the headers it has begun well.
+            let status = Status::from_header_map(response.headers());
+            let code = status.as_ref().map_or(Code::Ok, Status::code);
+            super::metrics::called(&path, code, began.elapsed());
+            if let Some(status) = status.filter(|_| code != Code::Ok) {
+                tracing::info!(?code, "refused: {}", status.message());
             }
             if let Ok(value) = HeaderValue::from_str(&named) {
                 response.headers_mut().insert(KEY, value);

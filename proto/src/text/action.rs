@@ -3,7 +3,7 @@
 use super::matching::part_number;
 use super::name::{Context, PARTS, Target, check_prerequisites, resolve};
 use super::scan::{Word, did_you_mean, words};
-use super::value::{self, Masked, format_mac, mac, parse_number, to_bytes, to_number};
+use super::value::{self, Masked, format_mac, mac, parse_number, parse_within, to_bytes, to_number};
 use super::{dhcp, gateway, icmp, track};
 use crate::fault::Fault;
 use crate::field::{FieldInfo, info};
@@ -208,11 +208,7 @@ fn goto(word: Word<'_>, name: Word<'_>, argument: Argument<'_>) -> Result<u32, F
             }
         }
     };
-    let number = parse_number(table, "the table", 8)?;
-    if number > 254 {
-        return Err(table.fault("bad_value", "table 255 does not exist", "Write a table of 1 to 254."));
-    }
-    Ok(number as u32)
+    parse_within(table, "table", 1..=254)
 }
 
 /// What stands behind an action's name.
@@ -424,8 +420,8 @@ pub(super) fn one(word: Word<'_>, packets: Packets<'_>, depth: usize) -> Result<
             Kind::Ct(track)
         }
         "group" => {
-            let number = parse_number(argument.colon_argument(word, "group:N")?, "the group", 32)? as u32;
-            Kind::Group(v1::GroupAction { group: number })
+            let group = parse_within(argument.colon_argument(word, "group:N")?, "group", 0..=PORT_MAX)?;
+            Kind::Group(v1::GroupAction { group })
         }
         "clone" => {
             let inner = argument.call_argument(word, "clone(output:2) or clone(set_field:0x1->reg1,goto_table:70)")?;

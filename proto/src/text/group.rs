@@ -3,7 +3,7 @@
 use super::action::{Packets, format_actions, one};
 use super::rule::owner_name;
 use super::scan::{Word, did_you_mean, words};
-use super::value::parse_number;
+use super::value::{parse_number, parse_within};
 use crate::PORT_MAX;
 use crate::digest::canonical_action;
 use crate::fault::Fault;
@@ -139,11 +139,7 @@ fn in_bucket(group: &mut Group, word: Word<'_>, acting: bool) -> Result<bool, Fa
 }
 
 fn number(word: Word<'_>) -> Result<u32, Fault> {
-    let number = parse_number(word, "group_id", 32)? as u32;
-    if number <= PORT_MAX {
-        return Ok(number);
-    }
-    Err(word.fault("bad_value", format!("{} is reserved", word.text), format!("Write 0 to {PORT_MAX}.")))
+    parse_within(word, "group", 0..=PORT_MAX)
 }
 
 fn type_of(word: Word<'_>) -> Result<GroupType, Fault> {

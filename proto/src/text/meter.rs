@@ -3,7 +3,7 @@
 //! Written shorter here: `meter=1,kbps,rate=1000,burst_size=500`; both are read.
 
 use super::scan::{Word, did_you_mean, words};
-use super::value::parse_number;
+use super::value::{parse_number, parse_within};
 use crate::METER_MAX;
 use crate::fault::Fault;
 use crate::v1::{Meter, MeterUnit};
@@ -12,11 +12,7 @@ const WORDS: [&str; 6] = ["meter", "kbps", "pktps", "rate", "burst_size", "burst
 
 /// The number of a meter.
 pub(super) fn number(word: Word<'_>) -> Result<u32, Fault> {
-    let number = parse_number(word, "the meter", 32)? as u32;
-    if (1..=METER_MAX).contains(&number) {
-        return Ok(number);
-    }
-    Err(word.fault("bad_value", format!("{} is not a meter", word.text), format!("Write 1 to {METER_MAX}.")))
+    parse_within(word, "meter", 1..=METER_MAX)
 }
 
 /// Reads a meter.
@@ -52,7 +48,14 @@ pub fn parse_meter(text: &str) -> Result<Meter, Fault> {
                 meter.unit = unit.into();
             }
             "rate" => meter.rate = parse_number(required()?, "rate", 32)? as u32,
-            "burst_size" => meter.burst = parse_number(required()?, "burst_size", 32)? as u32,
+            "burst_size" => {
+                let value = required()?;
+                meter.burst = parse_number(value, "burst_size", 32)? as u32;
+                if meter.burst == 0 {
+                    let remedy = "Leave it out, or write kilobits, or packets, from 1 on.";
+                    return Err(value.fault("bad_value", "a burst of 0 would let nothing through", remedy));
+                }
+            }
             // Said by Open vSwitch, and so here without saying.
             "burst" | "stats" if value.is_none() => {}
             "type" if value.is_some_and(|value| value.text == "drop") => {}
@@ -124,7 +127,8 @@ mod tests {
             ("meter=1,rate=5", "missing_field", "no unit"),
             ("meter=1,pktps", "missing_field", "no rate"),
             ("meter=1,kbps,pktps,rate=1", "bad_value", "two units"),
-            ("meter=0,pktps,rate=1", "bad_value", "not a meter"),
+            ("meter=0,pktps,rate=1", "bad_value", "there is no meter 0. Write 1 to"),
+            ("meter=1,pktps,rate=1,burst_size=0", "bad_value", "a burst of 0 would let nothing through"),
             ("meter=1,pktps,rte=1", "unknown_field", "rate"),
             ("meter=1,pktps,rate", "bad_syntax", "rate=NUMBER"),
             ("meter=1,pktps,rate=1,type=dscp_remark", "unsupported", "type=drop"),

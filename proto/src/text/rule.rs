@@ -3,7 +3,7 @@
 use super::action;
 use super::matching::{self, format_match};
 use super::scan::{Word, did_you_mean, words};
-use super::value::parse_number;
+use super::value::{parse_number, parse_within};
 use crate::fault::Fault;
 use crate::v1::{DumpRulesRequest, FieldMatch, Owner, Rule};
 
@@ -161,11 +161,7 @@ fn head(line: Word<'_>) -> Result<Head<'_>, Fault> {
             "table" => {
                 // A dump shows the table's name: table=10(port_security).
                 let number = value.split_once("(").map_or(value, |(number, _)| number);
-                let table = parse_number(number, "table", 8)?;
-                if table > 254 {
-                    return Err(value.fault("bad_value", "table 255 does not exist", "Write a table of 0 to 254."));
-                }
-                head.table = Some(table as u32);
+                head.table = Some(parse_within(number, "table", 0..=254)?);
             }
             "priority" => head.priority = Some(parse_number(value, "priority", 16)? as u32),
             "cookie" => {
@@ -178,8 +174,8 @@ fn head(line: Word<'_>) -> Result<Head<'_>, Fault> {
                 }
                 head.cookie = Some(parse_number(number, "cookie", 64)?);
             }
-            "idle_timeout" => head.idle_timeout = parse_number(value, "idle_timeout", 16)? as u32,
-            "hard_timeout" => head.hard_timeout = parse_number(value, "hard_timeout", 16)? as u32,
+            "idle_timeout" => head.idle_timeout = timeout(name, value)?,
+            "hard_timeout" => head.hard_timeout = timeout(name, value)?,
             "owner" => {
                 head.owner = match value.text {
                     "fabric" => Owner::Fabric,
@@ -223,6 +219,17 @@ fn head(line: Word<'_>) -> Result<Head<'_>, Fault> {
         ));
     }
     Ok(head)
+}
+
+/// Seconds. OpenFlow's 0, which means none, would look like a rule that ends at once.
+fn timeout(name: Word<'_>, value: Word<'_>) -> Result<u32, Fault> {
+    match parse_number(value, name.text, 16)? {
+        0 => {
+            let problem = format!("{}=0 is no timeout: the rule would stay", name.text);
+            Err(value.fault("bad_value", problem, "Leave it out, or write seconds from 1 on."))
+        }
+        seconds => Ok(seconds as u32),
+    }
 }
 
 fn foreign(word: Word<'_>) -> Fault {

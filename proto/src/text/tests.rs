@@ -121,7 +121,8 @@ fn errors_in_groups_name_place_problem_and_remedy() {
         ("group_id=1", 11, "Add type=all, select, indirect or fast_failover"),
         ("group_id=1,type=selct", 17, "Did you mean \"select\"?"),
         ("group_id=1,group_id=2,type=all", 12, "given twice"),
-        ("group_id=4294967295,type=all", 10, "reserved"),
+        ("group_id=4294967295,type=all", 10, "there is no group 4294967295. Write 0 to 4294967040."),
+        ("group_id=99999999999,type=all", 10, "Write 0 to 4294967040."),
         ("group_id=1,type=all,buckt=output:1", 21, "Did you mean \"bucket\"?"),
         ("group_id=1,type=select,bucket=weight:0,output:1", 38, "Write 1 to 65535"),
         ("group_id=1,type=select,bucket=weight:5,weight:6,output:1", 40, "given twice"),
@@ -346,7 +347,7 @@ fn value_of(row: &'static FieldInfo) -> impl Strategy<Value = (Vec<u8>, Vec<u8>)
         let full = row.full_mask();
         let mut mask: Vec<u8> = mask.iter().zip(full).map(|(mask, full)| mask & full).collect();
         if mask.iter().all(|byte| *byte == 0) {
-            mask.clone_from(&full);
+            mask = full.to_vec();
         }
         let value = value.iter().zip(&mask).map(|(value, mask)| value & mask).collect();
         (value, if mask == full { Vec::new() } else { mask })

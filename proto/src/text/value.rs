@@ -5,6 +5,7 @@ use crate::fault::Fault;
 use crate::field::{FieldInfo, Form};
 use crate::v1::Field;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 /// A value and its mask, both as wide as the field; the mask is never empty here.
 pub(super) struct Masked {
@@ -57,6 +58,22 @@ pub(super) fn parse_number(word: Word<'_>, what: &str, bits: u32) -> Result<u64,
             "Write a decimal number, or a hexadecimal one after 0x.",
         )),
     }
+}
+
+/// Reads a number that has narrower limits than its bits, and names these if it is beyond them.
+pub(super) fn parse_within(word: Word<'_>, what: &str, limits: RangeInclusive<u32>) -> Result<u32, Fault> {
+    let number = word.text.strip_prefix("0x").or_else(|| word.text.strip_prefix("0X")).map_or_else(
+        || word.text.parse::<u64>().ok().filter(|_| !word.text.starts_with('+')),
+        |digits| u64::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+')),
+    );
+    let found = number.and_then(|number| u32::try_from(number).ok()).filter(|number| limits.contains(number));
+    found.ok_or_else(|| {
+        let problem = match number {
+            Some(_) => format!("there is no {what} {}", word.text),
+            None => format!("the {what} is \"{}\", which is not a number", word.text),
+        };
+        word.fault("bad_value", problem, format!("Write {} to {}.", limits.start(), limits.end()))
+    })
 }
 
 /// Reads `02:00:00:00:00:01`.

@@ -27,7 +27,6 @@ fn with_host(vlan: bool, host: usize) -> Gateway {
     let known = scene.cloud.model.hosts[id].clone();
     let report = HostReport {
         underlay: known.underlay,
-        underlay_mtu: 1500,
         physical: [("provider".to_owned(), provider)].into(),
         version: "1".into(),
     };
@@ -353,7 +352,7 @@ fn who_sends_to_a_floating_ip_inside_is_known_by_what_is_outside() {
         let (fates, _, packet) = journey(&three, &answer);
         assert_eq!((field(&packet, Field::Ipv4Src), field(&packet, Field::Ipv4Dst)), (FLOATING, of(from)));
         let place = gateway.scene.cloud.model.ports[from.id].plug.clone().unwrap().host;
-        let host = gateway.scene.cloud.model.hosts[place].underlay.unwrap();
+        let host = gateway.scene.cloud.model.hosts[place].underlay[0].address;
         let segment = gateway.scene.cloud.model.networks[from.network].segment.into();
         assert_eq!(fates.last(), Some(&Fate::Tunnel { segment, host }));
     }
@@ -484,8 +483,7 @@ fn a_router_without_a_gateway_host_leads_nowhere() {
     let mut gateway = gateway();
     let three = gateway.scene.hosts[2];
     let report = HostReport {
-        underlay: Some([10, 9, 0, 3].into()),
-        underlay_mtu: 1500,
+        underlay: UnderlayAddress::only([10, 9, 0, 3], 1500),
         physical: BTreeMap::new(),
         version: "1".into(),
     };

@@ -3,9 +3,8 @@
 use super::Cloud;
 use super::bundles::{apply, assert_same};
 use crate::compile::{HostState, compile};
-use crate::model::{Host, HostReport, Model, Network, PhysicalInterface, Planned};
+use crate::model::{Host, HostReport, Model, Network, PhysicalInterface, Planned, UnderlayAddress};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use uuid::Uuid;
 use weft_proto::v1;
 
@@ -98,11 +97,16 @@ fn random_change(model: &Model, random: &mut Random, id: Uuid) -> Planned<()> {
         6..=8 => model.create_host(&v1::CreateHostRequest { name: host }, id).map(|(changes, _)| (changes, ())),
         5 => model.delete_host(&host).map(|(changes, _)| (changes, ())).map(|(changes, _)| (changes, ())),
         10..=12 => {
-            let underlay =
-                (random.below(4) > 0).then(|| Ipv4Addr::new(10, 9, u8::try_from(random.below(2)).unwrap(), last));
+            // None, one, or two addresses that other hosts may tell too; one of them may be down.
+            let mut address = || UnderlayAddress {
+                up: random.below(3) > 0,
+                ..UnderlayAddress::only([10, 9, u8::try_from(random.below(2)).unwrap(), last], 1500).remove(0)
+            };
+            let mut underlay = vec![address(), address()];
+            underlay.dedup_by_key(|one| one.address);
+            underlay.truncate(random.below(4));
             let report = HostReport {
                 underlay,
-                underlay_mtu: 1500,
                 physical: ["provider", "lab"][..random.below(5).min(2)]
                     .iter()
                     .map(|&name| {

@@ -23,8 +23,7 @@ fn place(segment_type: &str, vlan_id: u32, vlan_transparent: bool) -> Place {
     for (host, last) in [(hosts[0], 1), (hosts[1], 2)] {
         let interface = PhysicalInterface { interface: "eth2".into(), mtu: 1500, shared: false };
         let report = HostReport {
-            underlay: Some([10, 9, 0, last].into()),
-            underlay_mtu: 1500,
+            underlay: UnderlayAddress::only([10, 9, 0, last], 1500),
             physical: [("provider".to_owned(), interface)].into(),
             version: "1".into(),
         };
@@ -287,4 +286,75 @@ fn a_vlan_network_leaves_by_a_gateway_on_the_same_wire() {
     // And what comes from outside goes back on the VLAN, under the gateway's MAC.
     let answer = ip(from_wire(&[], outside.0), far, own);
     assert_eq!(fates(&place.state(gateway), &answer).last(), Some(&Fate::Wire(vec![100], central)));
+}
+
+#[test]
+fn routers_and_stations_that_nobody_told_us_of_find_each_other() {
+    let (gateway, station, far) =
+        (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 200), Ipv4Addr::new(172, 16, 0, 9));
+    for (segment_type, vlan, tags) in [("vlan", 100, vec![100]), ("flat", 0, vec![])] {
+        let mut place = place(segment_type, vlan, false);
+        let [(blue_port, blue), (_, green)] = place.join();
+        let request = v1::AddRouterRouteRequest {
+            router: "r".into(),
+            destination: "172.16.0.0/16".into(),
+            nexthop: station.to_string(),
+            ..Default::default()
+        };
+        place.cloud.make(|model, _| model.add_router_route(&request));
+        let own = |host: usize| Mac::of_router_at(blue_port, place.hosts[host]);
+        let states = [place.state(0), place.state(1)];
+        // To one, asked for and sent to under the host's own MAC; and by one.
+        for destination in [station, far] {
+            let mut sent = ipv4(&place.green, green.0);
+            sent.insert(Field::Ipv4Dst as i32, destination.octets().to_vec());
+            let fates = fates(&states[0], &sent);
+            let last = [Fate::Sought(station, PROVIDER), Fate::Wire(tags.clone(), own(0))];
+            assert_eq!(fates[fates.len() - 2..], last, "to {destination}: {fates:?}");
+        }
+        for rule in states[0].rules.values().flat_map(|rule| rule.instructions.clone().unwrap().apply_actions) {
+            let Some(action::Action::Neighbour(asks)) = rule.action else { continue };
+            assert_eq!((asks.mac.as_slice(), asks.source, asks.vlan), (&own(0).0[..], gateway.octets().to_vec(), vlan));
+        }
+        // What it says of itself, and asks.
+        let arp = |destination: [u8; 6], operation: u8| {
+            let mut frame = from_wire(&tags, destination);
+            frame.insert(Field::ArpOp as i32, vec![0, operation]);
+            frame.insert(Field::ArpTpa as i32, gateway.octets().to_vec());
+            frame
+        };
+        assert_eq!(fates(&states[0], &arp(own(0).0, 2)), [Fate::Learnt(PROVIDER, vlan)]);
+        let (answers, _, answer) = journey(&states[0], &arp(own(0).0, 1));
+        assert_eq!(answers, [Fate::Arp(own(0))]);
+        assert_eq!(answer.contains_key(&(Field::VlanTci as i32)), vlan != 0, "with the tag it came with");
+        let answers: Vec<_> =
+            (0..2).filter(|&host| fates(&states[host], &arp(EVERYBODY, 1)) == [Fate::Arp(own(host))]).collect();
+        assert_eq!(answers.len(), 1, "one host answers who asks everybody");
+        // What it sends to any host is routed there.
+        let sent = |host: usize, destination: Ipv4Addr| {
+            let mut packet = from_wire(&tags, own(host).0);
+            packet.insert(Field::EthType as i32, vec![8, 0]);
+            packet.insert(Field::Ipv4Src as i32, station.octets().to_vec());
+            packet.insert(Field::Ipv4Dst as i32, destination.octets().to_vec());
+            packet.insert(Field::CtState as i32, vec![0x02]);
+            packet
+        };
+        let to_green = place.green.addresses[0].address;
+        assert_eq!(fates(&states[0], &sent(0, to_green)).last(), Some(&Fate::Port(place.green.number)));
+        let segment = place.cloud.model.networks[place.green.network].segment.into();
+        let to_one = Fate::Tunnel { segment, host: [10, 9, 0, 1].into() };
+        assert_eq!(fates(&states[1], &sent(1, to_green)).last(), Some(&to_one));
+        assert_eq!(
+            fates(&states[0], &sent(0, far)).last(),
+            Some(&Fate::Wire(tags.clone(), own(0))),
+            "back on the wire"
+        );
+        let mut ping = sent(0, gateway);
+        ping.insert(Field::IpProto as i32, vec![1]);
+        ping.insert(Field::IcmpType as i32, vec![8]);
+        let (echo, _, pong) = journey(&states[0], &ping);
+        assert_eq!((echo, &pong[&(Field::EthDst as i32)]), (vec![Fate::Echo], &own(0).0.to_vec()));
+        // The router's own MAC is nobody's out there.
+        assert_eq!(fates(&states[0], &from_wire(&tags, blue.0)), [Fate::Dropped(DropCause::Elsewhere)]);
+    }
 }

@@ -8,7 +8,7 @@ fn report(last: u8, physical: &[&str]) -> HostReport {
         ((*name).to_owned(), PhysicalInterface { interface: format!("eth{index}"), mtu: 1500, shared: false })
     };
     let physical: BTreeMap<_, _> = physical.iter().enumerate().map(place).collect();
-    HostReport { underlay: Some([10, 9, 0, last].into()), underlay_mtu: 1500, physical, version: "1".into() }
+    HostReport { underlay: UnderlayAddress::only([10, 9, 0, last], 1500), physical, version: "1".into() }
 }
 
 fn external(name: &str) -> v1::CreateNetworkRequest {
@@ -127,6 +127,7 @@ fn an_external_network_has_no_dhcp_and_no_instances() {
     };
     for (pools, expected) in [
         (vec![pool("10.1.0.9", "10.1.0.8")], ("bad_pool", "allocation_pools[0]")),
+        (vec![pool("10.1.0.1", "10.1.0.9")], ("bad_pool", "allocation_pools[0]")),
         (vec![pool("10.1.0.2", "10.1.0.9"), pool("10.1.0.9", "10.1.0.9")], ("bad_pool", "allocation_pools[1]")),
         (vec![pool("10.1.0.0", "10.1.0.9")], ("address_outside_subnet", "allocation_pools[0].start")),
         (vec![pool("10.1.0.1", "10.2.0.9")], ("address_outside_subnet", "allocation_pools[0].end")),

@@ -15,7 +15,7 @@ fn vlan(name: &str, vlan_id: u32) -> v1::CreateNetworkRequest {
 fn report(last: u8, physical: &[(&str, &str, u32)]) -> HostReport {
     let place = |interface: &str, mtu| PhysicalInterface { interface: interface.into(), mtu, shared: false };
     let physical = physical.iter().map(|&(name, interface, mtu)| (name.to_owned(), place(interface, mtu))).collect();
-    HostReport { underlay: Some([10, 9, 0, last].into()), underlay_mtu: 1500, physical, version: "1".into() }
+    HostReport { underlay: UnderlayAddress::only([10, 9, 0, last], 1500), physical, version: "1".into() }
 }
 
 impl Cloud {

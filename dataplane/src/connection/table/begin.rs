@@ -72,6 +72,7 @@ impl Connections {
             zone: prepared.zone,
             mark: prepared.mark,
             flags: prepared.flags,
+            protocol: prepared.original.protocol,
             original: prepared.original,
             created: monotonic,
             ..Record::ZERO
@@ -102,12 +103,14 @@ impl Connections {
         self.id(slot)
     }
 
-    /// Whether there is room for one more connection of a zone, besides so many.
+    /// Whether there is room for one more connection of a zone, besides so many. A zone has no more than it leaves
+    /// free, so there is always room for who has none.
     ///
     /// # Errors
     /// `ConnectionLimit`.
     pub fn has_room(&self, zone: u32, besides: usize) -> Result<(), DropReason> {
-        if self.live + besides >= self.options.records || self.in_zone(zone) >= self.options.per_zone {
+        let (own, free) = (self.in_zone(zone), self.options.records.saturating_sub(self.live + besides));
+        if free == 0 || own as usize >= free || own >= self.options.per_zone {
             return Err(DropReason::ConnectionLimit);
         }
         Ok(())

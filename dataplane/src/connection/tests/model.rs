@@ -89,7 +89,11 @@ proptest! {
                     let in_zone = model.iter().filter(|known| known.zone == zone).count() as u32;
                     if position(&model, zone, port).is_some() {
                         prop_assert_eq!(result, Err(DropReason::ConnectionClash));
-                    } else if same.is_none() && (model.len() >= RECORDS || in_zone >= PER_ZONE) {
+                    } else if same.is_none()
+                        && (model.len() >= RECORDS
+                            || in_zone >= PER_ZONE
+                            || in_zone as usize >= RECORDS - model.len())
+                    {
                         prop_assert_eq!(result, Err(DropReason::ConnectionLimit));
                     } else {
                         // One past its deadline, not swept, makes way.

@@ -263,7 +263,7 @@ fn other_limits_keep_the_connections() {
     let folder = Folder::new();
     let mut connections = open(folder.options());
     for port in 0..40 {
-        start(&mut connections, &new(7, udp(port), OTHER), NOW).unwrap();
+        start(&mut connections, &new(7 + u32::from(port % 2), udp(port), OTHER), NOW).unwrap();
     }
     drop(connections);
     let with = |records| Connections::open(Options { records, per_zone: 1000, ..folder.options() }, START).unwrap();
@@ -271,7 +271,7 @@ fn other_limits_keep_the_connections() {
     assert_eq!(kept, 40);
     assert!(start(&mut connections, &new(7, udp(99), OTHER), NOW).is_err(), "but there will be no more");
     drop(connections);
-    let (mut connections, kept) = with(200);
+    let (mut connections, kept) = with(400);
     assert_eq!(kept, 40);
     for port in 100..260 {
         start(&mut connections, &new(7, udp(port), OTHER), NOW).unwrap();

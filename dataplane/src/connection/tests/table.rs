@@ -57,7 +57,7 @@ fn a_deadline_is_pushed_by_packets_and_ends_the_connection_to_the_microsecond() 
 fn expiry_looks_at_no_more_than_its_budget_and_comes_around() {
     let mut connections = open(small());
     for port in 0..40 {
-        start(&mut connections, &new(7, udp(port), OTHER), NOW).unwrap();
+        start(&mut connections, &new(7 + u32::from(port % 2), udp(port), OTHER), NOW).unwrap();
     }
     let end = NOW + limits::UDP_UNREPLIED;
     let mut removed = 0;
@@ -86,13 +86,13 @@ fn timeouts_are_what_the_rfcs_ask_for() {
 #[test]
 fn limits_of_zone_and_table_refuse_and_leave_nothing() {
     let directory = Arc::new(Directory::new(2, 1000));
-    let mut connections = open(Options { directory: Some(directory.clone()), ..small() });
-    for port in 0..48 {
-        start(&mut connections, &new(7, udp(port), OTHER), NOW).unwrap();
-    }
-    assert_eq!(start(&mut connections, &new(7, udp(48), OTHER), NOW), Err(DropReason::ConnectionLimit));
-    for port in 0..16 {
-        start(&mut connections, &new(8, udp(port), OTHER), NOW).unwrap();
+    let mut connections = open(Options { per_zone: 24, directory: Some(directory.clone()), ..small() });
+    // As many as its zone may have; then each zone as many as it leaves free.
+    for (zone, room) in [(7, 24), (8, 20), (10, 10), (11, 5), (12, 3), (13, 1), (14, 1)] {
+        for port in 0..room {
+            start(&mut connections, &new(zone, udp(port), OTHER), NOW).unwrap();
+        }
+        assert_eq!(start(&mut connections, &new(zone, udp(room), OTHER), NOW), Err(DropReason::ConnectionLimit));
     }
     assert_eq!(start(&mut connections, &new(9, udp(0), OTHER), NOW), Err(DropReason::ConnectionLimit));
     assert_eq!((connections.len(), connections.in_zone(9), directory.len()), (64, 0, 128));

@@ -3,7 +3,7 @@
 use super::Direction::{Original, Reply};
 use super::State::{CloseWait, Closed, Established, FinWait, LastAck, SynReceived, SynSent, SynSentBoth, TimeWait};
 use super::*;
-use crate::connection::protocol::{Progress, Verdict, begin};
+use crate::connection::protocol::{Progress, Verdict, begin, continue_with, continues};
 use crate::limits::connection as limits;
 use crate::packet::header::tcp_flag::{ACK, FIN, RST, SYN};
 use proptest::prelude::*;
@@ -326,6 +326,31 @@ proptest! {
         }
         if let Some(tuple) = Tuple::quoted(&bytes) {
             prop_assert_eq!(tuple.inverse().inverse(), tuple);
+        }
+    }
+
+    /// What is judged by little is judged as by all of it.
+    #[test]
+    fn the_short_way_is_the_long_way(
+        segments in prop::collection::vec((any::<bool>(), 0_u16..0x40, 80_u32..1200, 480_u32..1600, 0_u32..600), 1..20)
+    ) {
+        for state in STATES {
+            let mut progress = at(state);
+            for &(forth, flags, sequence, acknowledgement, payload) in &segments {
+                let direction = if forth { Original } else { Reply };
+                let (sequence, acknowledgement) =
+                    if forth { (sequence, acknowledgement) } else { (acknowledgement, sequence) };
+                let transport = tcp(flags, sequence, acknowledgement, payload);
+                let verdict = after(&progress, direction, transport);
+                if continues(progress.state, progress.replied, direction, &transport) {
+                    let mut same = progress;
+                    continue_with(&mut same.sides, direction, &transport);
+                    prop_assert_eq!(verdict, Verdict::Pass(same), "{:?}", state);
+                }
+                if let Verdict::Pass(next) = verdict {
+                    progress = next;
+                }
+            }
         }
     }
 

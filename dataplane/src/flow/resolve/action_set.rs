@@ -41,7 +41,7 @@ impl Walk<'_> {
             self.apply(&dec_ttl, rule, observer)?;
         }
         if let Some(set_field) = set.set_field {
-            self.apply(&Action::SetField(Box::new(set_field)), rule, observer)?;
+            self.apply(&Action::SetField(Arc::new(set_field)), rule, observer)?;
         }
         if let Some(check_mtu) = set.check_mtu {
             self.apply(&check_mtu, rule, observer)?;

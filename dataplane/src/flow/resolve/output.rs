@@ -62,7 +62,7 @@ impl Walk<'_> {
         id: u64,
         own: Option<Ipv4Addr>,
     ) -> Result<TunnelOutput, DropReason> {
-        let PortKind::Tunnel { slot, local, encapsulation, .. } = tunnel else { return Err(DropReason::NoSuchPort) };
+        let PortKind::Tunnel { slot, locals, encapsulation, .. } = tunnel else { return Err(DropReason::NoSuchPort) };
         self.pass_topology(&destination.octets());
         let path = self.view.topology.paths.get(&destination);
         let (underlay, source_mac, destination_mac, source) = match path {
@@ -72,9 +72,12 @@ impl Walk<'_> {
                 (*underlay, *source_mac, *destination_mac, *source)
             }
         };
-        let source = own.or(*local).unwrap_or(source);
+        let source = own.unwrap_or(match locals.first() {
+            Some(first) if !locals.contains(&source) => *first,
+            _ => source,
+        });
         // Of the outer TOS, ECN is each packet's own (RFC 6040) and DSCP stays 0.
         let header = Header::new(*encapsulation, Way { source_mac, destination_mac, source, destination }, id);
-        Ok(TunnelOutput { port, slot: *slot, underlay, destination, id, header })
+        Ok(TunnelOutput { port, slot: *slot, underlay, source, destination, id, header })
     }
 }

@@ -41,8 +41,12 @@ pub(super) fn topology() -> Topology {
         topology.ports.insert(number, PortInfo { name: format!("port{number}").into(), kind });
     }
     let underlay = PortSlot::new(8);
-    let local = Some([10, 99, 0, 1].into());
-    let kind = PortKind::Tunnel { slot: PortSlot::new(20), local, encapsulation: Encapsulation::Vxlan(4789), underlay };
+    let kind = PortKind::Tunnel {
+        slot: PortSlot::new(20),
+        locals: vec![[10, 99, 0, 1].into()],
+        encapsulation: Encapsulation::Vxlan(4789),
+        underlays: vec![underlay],
+    };
     topology.ports.insert(20, PortInfo { name: "vxlan".into(), kind });
     topology.paths.insert(
         [10, 99, 0, 2].into(),

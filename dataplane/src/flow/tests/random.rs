@@ -136,7 +136,7 @@ fn action(act: &Act, table: u8) -> Option<Action> {
             if set.fields.is_empty() {
                 return None;
             }
-            Action::SetField(Box::new(set))
+            Action::SetField(Arc::new(set))
         }
         Act::Push => Action::PushVlan(0x8100),
         Act::Pop => Action::PopVlan,

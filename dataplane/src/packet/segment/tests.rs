@@ -14,6 +14,8 @@ fn port() -> PortSlot {
 /// A network card without any offload, as AF_XDP gives it.
 const WIRE: Offloads =
     Offloads { checksum: false, tcp_segmentation: false, udp_segmentation: false, chains: false, max_frame: 3800 };
+/// The same with frames of several chunks.
+const JUMBO: Offloads = Offloads { max_frame: 9018, ..WIRE };
 /// A TAP.
 const TAP: Offloads =
     Offloads { checksum: true, tcp_segmentation: true, udp_segmentation: true, chains: true, max_frame: 9018 };
@@ -139,7 +141,8 @@ fn fitted(large: &Large, offloads: &Offloads) -> Result<Vec<Vec<u8>>, DropReason
     let result = fit(frame, offloads, &mut pool, &mut out);
     for frame in &out {
         assert_eq!((frame.checksum, frame.gso), (Checksum::Complete, None));
-        assert!(offloads.chains || frame.umem_address().is_some());
+        let chunks = frame.len().div_ceil(CHUNK_ROOM);
+        assert!(offloads.chains || frame.umem_pieces() == Some(chunks), "{frame:?}");
         assert!(frame.len() <= offloads.max_frame);
     }
     let bytes = out.iter().map(Frame::to_vec).collect();
@@ -270,7 +273,8 @@ fn the_largest_frame_is_held_against_each_segment() {
     assert_eq!(fit(short.frame(&mut pool), &narrow, &mut pool, &mut out), Ok(()));
     out.drain(..).for_each(|frame| pool.free(frame));
     let beyond_a_chunk = Large { size: 4000, ..plain() };
-    assert_eq!(fitted(&beyond_a_chunk, &Offloads { max_frame: 9000, ..WIRE }), Err(TooBig));
+    check(&beyond_a_chunk, &fitted(&beyond_a_chunk, &JUMBO).unwrap());
+    assert_eq!(fitted(&beyond_a_chunk, &WIRE), Err(TooBig));
     assert_eq!(pool.outstanding(), 0);
 }
 
@@ -356,12 +360,51 @@ fn a_plain_frame_is_made_to_fit() {
         assert!(last.umem_address().is_some());
         assert_eq!(last.to_vec(), bytes);
     }
-    // Too big for the port, or for a chunk.
-    for (length, offloads) in [(3801, WIRE), (9019, TAP), (4000, Offloads { max_frame: 9000, ..WIRE })] {
+    // Too big for the port.
+    for (length, offloads) in [(3801, WIRE), (9019, TAP), (9019, JUMBO)] {
         let frame = pool.frame(port(), &vec![0; length]).unwrap();
         assert_eq!(fit(frame, &offloads, &mut pool, &mut out), Err(TooBig), "{length}");
     }
     assert_eq!(out.len(), 4);
+    out.drain(..).for_each(|frame| pool.free(frame));
+    assert_eq!(pool.outstanding(), 0);
+}
+
+#[test]
+fn a_frame_beyond_a_chunk_goes_in_several() {
+    let mut pool = sample::pool();
+    let mut out = Vec::new();
+    let bytes: Vec<u8> = (0..9018).map(|index| (index / 3) as u8).collect();
+    // As a TAP reads it: the rest in a run.
+    let mut read = pool.frame(port(), &bytes[..3840]).unwrap();
+    let mut rest = pool.run(port()).unwrap();
+    assert!(rest.set_len(9018 - 3840));
+    rest.head_mut().copy_from_slice(&bytes[3840..]);
+    read.append(rest);
+    fit(read, &JUMBO, &mut pool, &mut out).unwrap();
+    let lengths: Vec<usize> = out[0].segments().map(<[u8]>::len).collect();
+    assert_eq!((lengths, out[0].umem_pieces()), (vec![3840, 3840, 1338], Some(3)));
+    assert_eq!(out[0].to_vec(), bytes);
+    // As AF_XDP reads it: nothing is to be done.
+    let (pieces, charged) = Pool::into_umem_pieces(out.remove(0)).unwrap();
+    let pieces: Vec<(u64, usize)> = pieces.collect();
+    let mut received = pieces.iter().map(|&(address, length)| {
+        // SAFETY: taken out just now, each once.
+        unsafe { Pool::new(pool.memory()).from_umem(address, length, charged) }
+    });
+    let mut whole = received.next().unwrap();
+    received.for_each(|piece| whole.append(piece));
+    fit(whole, &JUMBO, &mut pool, &mut out).unwrap();
+    assert_eq!(out[0].to_vec(), bytes);
+    let (again, _) = Pool::into_umem_pieces(out.remove(0)).unwrap();
+    assert_eq!(again.collect::<Vec<_>>(), pieces, "it was not copied");
+    // SAFETY: taken out just now, each once.
+    pieces.iter().for_each(|&(address, _)| unsafe { pool.free_umem(address, charged) });
+    // More pieces than a ring's packet may have: copied to fewer.
+    let mut small = pool.frame(port(), &bytes[..100]).unwrap();
+    (1..60).for_each(|piece| small.append(pool.frame(port(), &bytes[piece * 100..(piece + 1) * 100]).unwrap()));
+    fit(small, &JUMBO, &mut pool, &mut out).unwrap();
+    assert_eq!((out[0].to_vec(), out[0].umem_pieces()), (bytes[..6000].to_vec(), Some(2)));
     out.drain(..).for_each(|frame| pool.free(frame));
     assert_eq!(pool.outstanding(), 0);
 }

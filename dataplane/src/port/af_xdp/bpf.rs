@@ -102,8 +102,11 @@ struct Load {
     attach_type: u32,
 }
 
-/// Loads an XDP program; an error of the verifier carries its log.
-pub(super) fn load(instructions: &[Instruction]) -> Result<OwnedFd> {
+/// `BPF_F_XDP_HAS_FRAGS`, from Linux 5.18 on.
+const TAKES_FRAGMENTS: u32 = 1 << 5;
+
+/// Loads an XDP program; `several`: one that takes frames of several buffers. An error of the verifier carries its log.
+pub(super) fn load(instructions: &[Instruction], several: bool) -> Result<OwnedFd> {
     let mut name = [0; 16];
     name[..8].copy_from_slice(b"weft_xdp");
     let mut load = Load {
@@ -115,7 +118,7 @@ pub(super) fn load(instructions: &[Instruction]) -> Result<OwnedFd> {
         log_size: 0,
         log: 0,
         kernel_version: 0,
-        flags: 0,
+        flags: if several { TAKES_FRAGMENTS } else { 0 },
         name,
         interface: 0,
         attach_type: ATTACH_TYPE_XDP,

@@ -36,9 +36,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-/// The largest MTU of an interface, bytes: a frame, the kernel's 256 bytes before it and, in native
-/// mode, its 320 behind must fit a page.
-pub const LARGEST_MTU: u32 = 3500;
+/// The largest MTU of an interface whose frames lie in one buffer each, bytes: a frame, the kernel's 256 bytes before
+/// it and, in native mode, its 320 behind must fit a page.
+pub const LARGEST_MTU_OF_ONE: u32 = 3500;
+
+/// The largest MTU of an interface, bytes, where the kernel knows frames of several buffers (6.6 and later).
+pub const LARGEST_MTU: u32 = 9600;
 
 /// Ethernet header and one VLAN tag: what a link carries beyond its MTU, as in the kernel.
 const LINK_HEADER: usize = 18;
@@ -84,16 +87,19 @@ pub enum AfXdpError {
     /// It is a loopback, a tunnel or the like.
     #[error("{0:?} is not an Ethernet interface. Use the one below it.")]
     NotEthernet(String),
-    /// Frames would not fit a chunk.
+    /// Frames would be too large.
     #[error(
-        "the MTU of {interface:?} (or of its veth peer) is too large: {mtu}. Frames of several buffers are not \
-         supported yet: set it to {LARGEST_MTU} or less (ip link set {interface} mtu {LARGEST_MTU})."
+        "the MTU of {interface:?} (or of its veth peer) is too large: {mtu}{}. Set it to {most} or less (ip link set \
+         {interface} mtu {most}).",
+        if *most == LARGEST_MTU { "" } else { " for this kernel or driver, which has no frames of several buffers" }
     )]
     MtuTooLarge {
         /// The interface.
         interface: String,
         /// Its MTU, bytes.
         mtu: u32,
+        /// What it may be here.
+        most: u32,
     },
     /// It has not that many queues.
     #[error(
@@ -175,15 +181,40 @@ pub struct AfXdp {
     /// Hold the program on the interface and the interface promiscuous.
     link: OwnedFd,
     promiscuous: Mutex<Option<OwnedFd>>,
-    /// The interface, if it took VLAN tags off before.
-    took_tags_off: Option<Interface>,
+    /// It took VLAN tags off before.
+    took_tags_off: bool,
+    /// The interface itself.
+    device: Arc<Interface>,
+}
+
+/// Tells whether the interface of a port is still there.
+#[derive(Clone)]
+pub struct AfXdpWatch {
+    device: Arc<Interface>,
+    index: u32,
+}
+
+/// The interface that a port was opened on is not there any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "interface {0:?} was deleted, or moved to another network namespace. Make it again, and the port is opened on it; or \
+     remove the port."
+)]
+pub struct AfXdpLoss(String);
+
+impl AfXdpWatch {
+    /// What has become of it; `None`: it is there.
+    #[must_use]
+    pub fn loss(&self) -> Option<AfXdpLoss> {
+        (!self.device.has_index(self.index)).then(|| AfXdpLoss(self.device.name().to_owned()))
+    }
 }
 
 impl Drop for AfXdp {
     fn drop(&mut self) {
-        if let Some(interface) = &self.took_tags_off {
+        if self.took_tags_off {
             // It fails only if the interface is gone.
-            let _ = interface.take_tags_off(true);
+            let _ = self.device.take_tags_off(true);
         }
         // It fails only if the interface is gone, and the program with it.
         let _ = bpf::detach(&self.link);
@@ -240,8 +271,9 @@ impl AfXdp {
         let index = interface.index().map_err(missing)?;
         let mac = interface.mac().map_err(missing)?.ok_or_else(|| AfXdpError::NotEthernet(name.clone()))?;
         let mtu = interface.mtu().map_err(missing)?;
-        if mtu > LARGEST_MTU {
-            return Err(AfXdpError::MtuTooLarge { interface: name.clone(), mtu });
+        let most = if socket::knows_several() { LARGEST_MTU } else { LARGEST_MTU_OF_ONE };
+        if mtu > most {
+            return Err(AfXdpError::MtuTooLarge { interface: name.clone(), mtu, most });
         }
         let (receive, transmit) = interface.queues();
         let wanted = if settings.queues == 0 { receive } else { settings.queues };
@@ -268,8 +300,21 @@ impl AfXdp {
             let program = program::take_ours(&sockets, &endpoints.map, &addresses.map);
             (program, Some(Mutex::new(Ours { endpoints, addresses })))
         };
-        let loaded = bpf::load(&instructions).map_err(failed("loading the XDP program", kernel))?;
-        let (link, native) = attach(name, index, mtu, settings.mode, &loaded)?;
+        let put = |several| {
+            let loaded = bpf::load(&instructions, several).map_err(failed("loading the XDP program", kernel))?;
+            attach(name, index, mtu, settings.mode, &loaded)
+        };
+        let mut several = mtu > LARGEST_MTU_OF_ONE;
+        let mut attached = put(several);
+        if let Err(AfXdpError::MtuTooLarge { .. }) = attached
+            && !several
+            && most == LARGEST_MTU
+        {
+            // A veth's peer may send frames that are longer than the interface's own.
+            several = true;
+            attached = put(several);
+        }
+        let (link, native) = attached?;
 
         let copying = if native { Copying::Avoid } else { Copying::Always };
         let share = (BUFFERS_PER_PORT / 2).min(memory.total(Class::Chunk) as u32 / 4) / wanted;
@@ -277,11 +322,12 @@ impl AfXdp {
         let mut watched = Vec::with_capacity(wanted as usize);
         let mut zero_copy = true;
         for queue in 0..wanted {
-            let socket = Socket::bind(memory, index, queue, copying).map_err(|error| match error.raw_os_error() {
-                Some(libc::EBUSY) => AfXdpError::QueueInUse { interface: name.clone(), queue },
-                Some(libc::ENOBUFS) => AfXdpError::MemoryLocked,
-                _ => failed("binding an AF_XDP socket", kernel)(error),
-            })?;
+            let socket =
+                Socket::bind(memory, index, queue, copying, several).map_err(|error| match error.raw_os_error() {
+                    Some(libc::EBUSY) => AfXdpError::QueueInUse { interface: name.clone(), queue },
+                    Some(libc::ENOBUFS) => AfXdpError::MemoryLocked,
+                    _ => failed("binding an AF_XDP socket", kernel)(error),
+                })?;
             bpf::set(&sockets, queue.to_ne_bytes(), bpf::descriptor_number(socket.descriptor()))
                 .map_err(failed("registering an AF_XDP socket", kernel))?;
             zero_copy &= socket.zero_copy;
@@ -315,9 +361,16 @@ impl AfXdp {
             watched,
             link,
             promiscuous: Mutex::new(promiscuous),
-            took_tags_off: took_tags_off.then_some(interface),
+            took_tags_off,
+            device: Arc::new(interface),
         };
         Ok((port, queues))
+    }
+
+    /// Asked from time to time, see [`AfXdpWatch`].
+    #[must_use]
+    pub fn watch(&self) -> AfXdpWatch {
+        AfXdpWatch { device: Arc::clone(&self.device), index: self.index }
     }
 
     /// Frames that the kernel dropped because the worker did not keep up or the port had no buffers
@@ -377,7 +430,7 @@ fn attach(name: &str, index: u32, mtu: u32, mode: Mode, loaded: &OwnedFd) -> Res
     let fail = |source: IoError, native: bool| match source.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST) => AfXdpError::OtherProgram(name.to_owned()),
         Some(libc::EPERM | libc::EACCES) => AfXdpError::NotPermitted { doing },
-        Some(libc::ERANGE) => AfXdpError::MtuTooLarge { interface: name.to_owned(), mtu },
+        Some(libc::ERANGE) => AfXdpError::MtuTooLarge { interface: name.to_owned(), mtu, most: LARGEST_MTU_OF_ONE },
         Some(libc::ENODEV) => AfXdpError::NoInterface(name.to_owned()),
         _ => AfXdpError::System {
             doing,

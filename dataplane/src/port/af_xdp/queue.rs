@@ -5,7 +5,7 @@
 
 use super::socket::{RING, Socket};
 use crate::drop::{DropCounters, DropReason};
-use crate::limits::CHUNK_BYTES;
+use crate::limits::{CHUNK_BYTES, RING_PIECES};
 use crate::packet::frame::Frame;
 use crate::packet::memory::{Class, Memory};
 use crate::packet::pool::Pool;
@@ -27,6 +27,18 @@ const KICKS: u32 = RING / 32 + 2;
 
 const ETHERNET: usize = 14;
 
+/// What has come of a frame of several buffers.
+#[derive(Default)]
+enum Begun {
+    /// Nothing: the next piece begins one.
+    #[default]
+    Nothing,
+    /// So much.
+    Frame(Frame),
+    /// It is given up, whatever follows.
+    Unwanted,
+}
+
 /// See the module comment.
 pub struct AfXdpQueue {
     slot: PortSlot,
@@ -37,6 +49,8 @@ pub struct AfXdpQueue {
     memory: &'static Memory,
     /// By chunk: one of the above.
     given: Box<[u16]>,
+    /// The frame of several buffers that is coming.
+    begun: Begun,
     /// Chunks that are [`FILLED`], and how many should be.
     filled: u32,
     target: u32,
@@ -57,7 +71,19 @@ impl AfXdpQueue {
     ) -> Self {
         let given = vec![OURS; memory.total(Class::Chunk)].into_boxed_slice();
         let counters = QueueCounters::default();
-        Self { slot, socket: Some(socket), sockets, memory, given, filled: 0, target, down: false, max_frame, counters }
+        Self {
+            slot,
+            socket: Some(socket),
+            sockets,
+            memory,
+            given,
+            begun: Begun::Nothing,
+            filled: 0,
+            target,
+            down: false,
+            max_frame,
+            counters,
+        }
     }
 
     fn chunk(&mut self, address: u64) -> Option<&mut u16> {
@@ -108,6 +134,7 @@ impl AfXdpQueue {
     fn kick(&mut self, pool: &mut Pool) {
         for _ in 0..KICKS {
             let Some(socket) = &self.socket else { return };
+            socket.transmit.publish();
             if socket.transmit.pending() == 0 {
                 self.down = false;
                 return;
@@ -138,38 +165,103 @@ impl AfXdpQueue {
         if frame.len() > self.max_frame || frame.gso.is_some() {
             return Err((frame, DropReason::TooBig));
         }
-        if self.socket.as_ref().is_none_or(|socket| socket.transmit.room() == 0) {
+        let (mut frame, mut pieces) = (frame, 1);
+        if frame.umem_address().is_none() {
+            let several = self.socket.as_ref().is_some_and(|socket| socket.several);
+            match frame.umem_pieces().filter(|&pieces| several && pieces <= RING_PIECES) {
+                Some(count) => pieces = count,
+                // Our offloads say that we take neither runs nor longer chains, but this one costs only a copy.
+                None => {
+                    let Some(copy) = pool.copy_to_chunks(&frame) else { return Err((frame, DropReason::NoBuffer)) };
+                    pool.free(std::mem::replace(&mut frame, copy));
+                    pieces = frame.umem_pieces().unwrap_or(1);
+                    if pieces > 1 && !several {
+                        return Err((frame, DropReason::TooBig));
+                    }
+                }
+            }
+        }
+        if self.socket.as_mut().is_none_or(|socket| !socket.transmit.has_room(pieces as u32)) {
             self.kick(pool);
         }
-        match &self.socket {
-            None => return Err((frame, DropReason::PortDown)),
-            Some(_) if self.down => return Err((frame, DropReason::PortDown)),
-            Some(socket) if socket.transmit.room() == 0 => return Err((frame, DropReason::TransmitFull)),
-            Some(_) => {}
+        let Self { socket, given, .. } = self;
+        let Some(socket) = socket.as_mut().filter(|_| !self.down) else { return Err((frame, DropReason::PortDown)) };
+        if !socket.transmit.has_room(pieces as u32) {
+            return Err((frame, DropReason::TransmitFull));
         }
-        let (address, length, charged) = match Pool::into_umem(frame) {
-            Ok(whole) => whole,
-            // A chain or a run: our offloads say that we take neither, but this one costs only a copy.
-            Err(frame) => match pool.copy(&frame).map(Pool::into_umem) {
-                Some(Ok(whole)) => {
-                    pool.free(frame);
-                    whole
-                }
-                Some(Err(large)) => {
-                    pool.free(large);
-                    return Err((frame, DropReason::TooBig));
-                }
-                None => return Err((frame, DropReason::NoBuffer)),
-            },
-        };
-        self.given[address as usize / CHUNK_BYTES] = SENT + charged.index() as u16;
+        let length = frame.len();
+        let (addresses, charged) = Pool::into_umem_pieces(frame).map_err(|frame| (frame, DropReason::Malformed))?;
+        // No chunk of it comes home before the last is in the ring, so its chain is still there to be read.
+        for (index, (address, bytes)) in addresses.enumerate() {
+            given[address as usize / CHUNK_BYTES] = SENT + charged.index() as u16;
+            let mut options = XdpDescOptions::empty();
+            options.set(XdpDescOptions::XDP_PKT_CONTD, index + 1 < pieces);
+            socket.transmit.push(XdpDesc { addr: address, len: bytes as u32, options });
+        }
         self.counters.sent_packets += 1;
         self.counters.sent_bytes += length as u64;
-        if let Some(socket) = &mut self.socket {
-            socket.transmit.push(XdpDesc { addr: address, len: length as u32, options: XdpDescOptions::empty() });
-            socket.transmit.publish();
-        }
         Ok(())
+    }
+
+    /// Takes back the chunk of a received piece, behind all that has come of its frame before. Gives the whole frame,
+    /// or why there will be none.
+    fn receive_piece(&mut self, pool: &mut Pool, piece: XdpDesc) -> Option<Result<Frame, DropReason>> {
+        let XdpDesc { addr: address, len, options } = piece;
+        let length = len as usize;
+        let last = !options.contains(XdpDescOptions::XDP_PKT_CONTD);
+        let slot = self.slot;
+        let begun = std::mem::take(&mut self.begun);
+        let Some(given) = self.chunk(address).filter(|given| **given == FILLED) else {
+            // Not a chunk that the kernel was given: nothing to take back.
+            return self.refuse(pool, begun, last, DropReason::Malformed);
+        };
+        *given = OURS;
+        self.filled -= 1;
+        if address as usize % CHUNK_BYTES + length > CHUNK_BYTES {
+            // SAFETY: it was in the fill ring, by our own note, and is so no more.
+            unsafe { pool.free_umem(address, slot) };
+            return self.refuse(pool, begun, last, DropReason::Malformed);
+        }
+        // SAFETY: as above; and it lies in its chunk.
+        let piece = unsafe { pool.from_umem(address, length, slot) };
+        let whole = match begun {
+            Begun::Nothing => piece,
+            Begun::Frame(mut whole) if length > 0 && whole.umem_pieces().is_some_and(|pieces| pieces < RING_PIECES) => {
+                whole.append(piece);
+                whole
+            }
+            unwanted => {
+                pool.free(piece);
+                return self.refuse(pool, unwanted, last, DropReason::Malformed);
+            }
+        };
+        if !last {
+            self.begun = Begun::Frame(whole);
+            return None;
+        }
+        if whole.head().len() < ETHERNET {
+            pool.free(whole);
+            return Some(Err(DropReason::Truncated));
+        }
+        Some(Ok(whole))
+    }
+
+    /// Gives up a frame, whose pieces so far are `begun`: told once.
+    fn refuse<T>(
+        &mut self,
+        pool: &mut Pool,
+        begun: Begun,
+        last: bool,
+        reason: DropReason,
+    ) -> Option<Result<T, DropReason>> {
+        let told = matches!(begun, Begun::Unwanted);
+        if let Begun::Frame(frame) = begun {
+            pool.free(frame);
+        }
+        if !last {
+            self.begun = Begun::Unwanted;
+        }
+        (!told).then_some(Err(reason))
     }
 }
 
@@ -177,28 +269,20 @@ impl PortQueue for AfXdpQueue {
     fn receive(&mut self, pool: &mut Pool, frames: &mut Vec<Frame>, budget: usize, drops: &mut DropCounters) -> usize {
         let Some(mut socket) = self.socket.take() else { return 0 };
         let before = frames.len();
-        let waiting = (socket.receive.waiting() as usize).min(budget);
+        let waiting = socket.receive.waiting();
         for _ in 0..waiting {
-            let XdpDesc { addr: address, len, options } = socket.receive.pop();
-            let length = len as usize;
-            let Some(given) = self.chunk(address).filter(|given| **given == FILLED) else {
-                // Not a chunk that the kernel was given: nothing to take back.
-                drops.count(self.slot, DropReason::Malformed);
-                continue;
-            };
-            *given = OURS;
-            self.filled -= 1;
-            let fits = address as usize % CHUNK_BYTES + length <= CHUNK_BYTES;
-            if !fits || length < ETHERNET || options.contains(XdpDescOptions::XDP_PKT_CONTD) {
-                // SAFETY: it was in the fill ring, by our own note, and is so no more.
-                unsafe { pool.free_umem(address, self.slot) };
-                drops.count(self.slot, if fits { DropReason::Truncated } else { DropReason::Malformed });
-                continue;
+            if frames.len() - before >= budget {
+                break;
             }
-            self.counters.received_packets += 1;
-            self.counters.received_bytes += length as u64;
-            // SAFETY: as above; and it lies in its chunk.
-            frames.push(unsafe { pool.from_umem(address, length, self.slot) });
+            match self.receive_piece(pool, socket.receive.pop()) {
+                None => {}
+                Some(Ok(frame)) => {
+                    self.counters.received_packets += 1;
+                    self.counters.received_bytes += frame.len() as u64;
+                    frames.push(frame);
+                }
+                Some(Err(reason)) => drops.count(self.slot, reason),
+            }
         }
         if waiting > 0 {
             socket.receive.release();
@@ -250,6 +334,9 @@ impl PortQueue for AfXdpQueue {
 
     fn close(&mut self, pool: &mut Pool) {
         let Some(socket) = self.socket.take() else { return };
+        if let Begun::Frame(begun) = std::mem::take(&mut self.begun) {
+            pool.free(begun);
+        }
         if !socket.close(&self.sockets, self.memory) {
             // The kernel may still write into them: better lost than shared.
             return;

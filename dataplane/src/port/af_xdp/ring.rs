@@ -79,11 +79,13 @@ impl<T> Drop for Ring<T> {
 pub(super) struct Producer<T> {
     ring: Ring<T>,
     next: u32,
+    /// Places that were free when the kernel's index was last looked at, less those used since.
+    free: u32,
 }
 
 impl<T: Copy> Producer<T> {
     pub fn map(socket: &OwnedFd, page_offset: u64, offsets: &XdpRingOffset, size: u32) -> std::io::Result<Self> {
-        Ok(Self { ring: Ring::map(socket, page_offset, offsets, size)?, next: 0 })
+        Ok(Self { ring: Ring::map(socket, page_offset, offsets, size)?, next: 0, free: 0 })
     }
 
     /// Entries that the kernel has not consumed yet, the unpublished included.
@@ -97,11 +99,21 @@ impl<T: Copy> Producer<T> {
         self.ring.size - self.pending()
     }
 
+    /// Whether there is room for so many. The kernel's index, which it writes from another core, is looked at only if
+    /// what is known does not suffice.
+    pub fn has_room(&mut self, entries: u32) -> bool {
+        if self.free < entries {
+            self.free = self.room();
+        }
+        self.free >= entries
+    }
+
     /// Writes an entry, which the kernel sees at [`Producer::publish`]. Only with [`Producer::room`].
     pub fn push(&mut self, entry: T) {
         // SAFETY: the place is in the mapping (see `entry`), and ours until published.
         unsafe { self.ring.entry(self.next).write_volatile(entry) };
         self.next = self.next.wrapping_add(1);
+        self.free = self.free.saturating_sub(1);
     }
 
     /// Hands everything written to the kernel.

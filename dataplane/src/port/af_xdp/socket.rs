@@ -2,7 +2,8 @@
 //!
 //! The first socket registers the packet memory as UMEM; later ones, of any queue of any interface,
 //! share it with one that lives (`XDP_SHARED_UMEM`, whose flags come from the first). Sockets that copy
-//! and sockets that do not cannot share: each kind has its own registration of the same memory.
+//! and sockets that do not cannot share, nor can those for frames of one buffer and of several: each kind has its own
+//! registration of the same memory.
 
 use super::bpf;
 use super::ring::{Consumer, Producer};
@@ -31,7 +32,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(50);
 /// A socket that others can share the UMEM of, while it lives.
 struct Registration {
     memory: *const Memory,
-    zero_copy: bool,
+    kind: Kind,
     socket: Weak<OwnedFd>,
 }
 
@@ -54,6 +55,21 @@ pub(super) enum Copying {
     Always,
 }
 
+/// What sockets that share a registration have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kind {
+    zero_copy: bool,
+    /// Frames of several buffers pass.
+    several: bool,
+}
+
+/// Whether the kernel knows frames of several buffers (`XDP_USE_SG`), as it does from 6.6 on: it says so before it
+/// misses the interface.
+pub(super) fn knows_several() -> bool {
+    let Ok(socket) = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None) else { return false };
+    bind(&socket, &SocketAddrXdp::new(SocketAddrXdpFlags::XDP_USE_SG, 0, 0)) == Err(Errno::NODEV)
+}
+
 /// See the module comment.
 pub(super) struct Socket {
     descriptor: Arc<OwnedFd>,
@@ -64,13 +80,15 @@ pub(super) struct Socket {
     pub fill: Producer<u64>,
     pub completion: Consumer<u64>,
     pub zero_copy: bool,
+    /// Frames of several buffers pass.
+    pub several: bool,
 }
 
 impl Socket {
-    /// Binds to one queue of an interface.
-    pub fn bind(memory: &'static Memory, interface: u32, queue: u32, copying: Copying) -> Result<Self> {
+    /// Binds to one queue of an interface; `several`: frames of several buffers are to pass, see [`knows_several`].
+    pub fn bind(memory: &'static Memory, interface: u32, queue: u32, copying: Copying, several: bool) -> Result<Self> {
         for attempt in 1.. {
-            match Self::try_bind(memory, interface, queue, copying) {
+            match Self::try_bind(memory, interface, queue, copying, several) {
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) && attempt < BUSY_TRIES => {
                     std::thread::sleep(BUSY_WAIT);
                 }
@@ -80,26 +98,26 @@ impl Socket {
         unreachable!("the last attempt returns")
     }
 
-    fn try_bind(memory: &'static Memory, interface: u32, queue: u32, copying: Copying) -> Result<Self> {
+    fn try_bind(memory: &'static Memory, interface: u32, queue: u32, copying: Copying, several: bool) -> Result<Self> {
         if copying == Copying::Avoid {
-            match Self::bind_as(memory, interface, queue, true) {
+            match Self::bind_as(memory, interface, queue, Kind { zero_copy: true, several }) {
                 // The driver cannot (EOPNOTSUPP, on some EINVAL), or cannot now.
                 Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {}
                 result => return result,
             }
         }
-        Self::bind_as(memory, interface, queue, false)
+        Self::bind_as(memory, interface, queue, Kind { zero_copy: false, several })
     }
 
-    fn bind_as(memory: &'static Memory, interface: u32, queue: u32, zero_copy: bool) -> Result<Self> {
+    fn bind_as(memory: &'static Memory, interface: u32, queue: u32, kind: Kind) -> Result<Self> {
         let mut registrations = registrations();
         registrations.retain(|registration| registration.socket.strong_count() > 0);
         let shared = registrations
             .iter()
-            .filter(|registration| std::ptr::eq(registration.memory, memory) && registration.zero_copy == zero_copy)
+            .filter(|registration| std::ptr::eq(registration.memory, memory) && registration.kind == kind)
             .find_map(|registration| registration.socket.upgrade());
-        let socket = Self::new(memory, interface, queue, zero_copy, shared)?;
-        registrations.push(Registration { memory, zero_copy, socket: Arc::downgrade(&socket.descriptor) });
+        let socket = Self::new(memory, interface, queue, kind, shared)?;
+        registrations.push(Registration { memory, kind, socket: Arc::downgrade(&socket.descriptor) });
         Ok(socket)
     }
 
@@ -107,7 +125,7 @@ impl Socket {
         memory: &'static Memory,
         interface: u32,
         queue: u32,
-        zero_copy: bool,
+        kind: Kind,
         shared: Option<Arc<OwnedFd>>,
     ) -> Result<Self> {
         let socket = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
@@ -138,12 +156,14 @@ impl Socket {
                 bind(&socket, &SocketAddrXdpWithSharedUmem { addr, shared_umem_fd: (*shared).as_fd() })?;
             }
             None => {
-                let mode = if zero_copy { SocketAddrXdpFlags::XDP_ZEROCOPY } else { SocketAddrXdpFlags::XDP_COPY };
-                let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | mode;
+                let mut flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
+                flags |= if kind.zero_copy { SocketAddrXdpFlags::XDP_ZEROCOPY } else { SocketAddrXdpFlags::XDP_COPY };
+                flags.set(SocketAddrXdpFlags::XDP_USE_SG, kind.several);
                 bind(&socket, &SocketAddrXdp::new(flags, interface, queue))?;
             }
         }
-        Ok(Self { descriptor: Arc::new(socket), interface, queue, receive, transmit, fill, completion, zero_copy })
+        let (descriptor, Kind { zero_copy, several }) = (Arc::new(socket), kind);
+        Ok(Self { descriptor, interface, queue, receive, transmit, fill, completion, zero_copy, several })
     }
 
     /// For [`missed`].
@@ -185,7 +205,7 @@ impl Socket {
         }
         // Drivers let go of their queue later. Only then can it be bound to again, or the interface is
         // gone.
-        match Self::bind(memory, interface, queue, Copying::Always) {
+        match Self::bind(memory, interface, queue, Copying::Always, false) {
             Ok(_) => true,
             Err(error) => error.raw_os_error() != Some(libc::EBUSY),
         }

@@ -42,7 +42,7 @@ fn announcement(message: &v1::Announcement, state: &State, plan: &Plan) -> Resul
             let fault = Fault::invalid("no_such_port", "port", problem, "Add the port in the same bundle or before.");
             return Err(fault.with_status(Code::NotFound));
         }
-        Some(Some(Kind::Tap(_) | Kind::AfXdp(_) | Kind::Pcap(_))) => {}
+        Some(Some(Kind::Tap(_) | Kind::AfXdp(_) | Kind::Pcap(_) | Kind::VhostUser(_))) => {}
         Some(_) => {
             return Err(Fault::invalid(
                 "bad_port",

@@ -8,10 +8,13 @@ use crate::flow::action::host;
 use crate::flow::message;
 use crate::flow::rule::Owner;
 use crate::limits::PORTS;
+use crate::limits::vhost_user::PAIRS;
 use crate::packet::tunnel::Encapsulation;
-use crate::port::af_xdp;
+use crate::port::tap::LARGEST_MTU;
+use crate::port::{af_xdp, vhost_user};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::path::Path;
 use tonic::Code;
 use weft_proto::fault::Fault;
 use weft_proto::v1::{self, port_spec::Kind};
@@ -195,8 +198,8 @@ type After<'a> = BTreeMap<u32, &'a v1::PortSpec>;
 
 /// Where a tunnel's packets arrive.
 struct End {
-    /// `None`: the underlay has no address yet.
-    address: Option<Ipv4Addr>,
+    /// Empty: the underlay has no address yet.
+    addresses: Vec<Ipv4Addr>,
     /// Port number of the interface below.
     below: u32,
     encapsulation: Encapsulation,
@@ -205,9 +208,9 @@ struct End {
 impl End {
     /// Whether one packet could be for both.
     fn meets(&self, other: &Self) -> bool {
-        let same = match (self.address, other.address) {
-            (None, None) => self.below == other.below,
-            (one, other) => one == other,
+        let same = match (self.addresses.as_slice(), other.addresses.as_slice()) {
+            ([], []) => self.below == other.below,
+            (one, other) => one.iter().any(|address| other.contains(address)),
         };
         same && self.encapsulation == other.encapsulation
     }
@@ -220,15 +223,15 @@ fn end(spec: &v1::PortSpec, after: &After<'_>, state: &State) -> Option<End> {
         0 => after.values().find(|below| matches!(below.kind, Some(Kind::AfXdp(_))))?,
         number => after.get(&number)?,
     };
-    let of_interface = || {
-        let name = match &below.kind {
-            Some(Kind::AfXdp(port)) => port.interface.as_str(),
-            _ => state.ports.get(below.number)?.underlay_interface()?,
-        };
-        state.underlay.interface(name)?.addresses.first().copied()
-    };
-    let encapsulation = tunnel.encapsulation;
-    Some(End { address: tunnel.local.or_else(of_interface), below: below.number, encapsulation })
+    let mut addresses = state.ports.local_addresses(&tunnel, &state.underlay);
+    // The interface may be in this bundle.
+    if let Some(Kind::AfXdp(port)) = &below.kind
+        && addresses.is_empty()
+    {
+        let interface = state.underlay.interface(&port.interface);
+        addresses.extend(interface.and_then(|interface| interface.addresses.first().copied()));
+    }
+    Some(End { addresses, below: below.number, encapsulation: tunnel.encapsulation })
 }
 
 /// Of the new ports the first whose interface the kernel does not have: of all complaints that it would
@@ -263,7 +266,11 @@ fn check_underlay(spec: &v1::PortSpec, tunnel: &TunnelSettings, after: &After<'_
             Some(_) => Ok(()),
         };
     }
-    match after.values().filter(|below| matches!(below.kind, Some(Kind::AfXdp(_)))).count() {
+    let interface = |below: &&v1::PortSpec| match &below.kind {
+        Some(Kind::AfXdp(port)) => Some(port.interface.clone()),
+        _ => None,
+    };
+    match after.values().filter_map(interface).collect::<HashSet<String>>().len() {
         1 => Ok(()),
         0 => refuse(
             "the switch has no af_xdp port that the tunnel could run over".to_owned(),
@@ -308,6 +315,21 @@ pub(in crate::switch) fn check_spec(spec: &v1::PortSpec) -> Result<(), Fault> {
         let problem = format!("an address of {} bytes", bytes.len());
         invalid(field, problem, "Give 4 bytes, or none for the underlay's own address.")
     };
+    let link = |kind: &str, mac: &[u8], mtu: u32| {
+        let unicast = mac.len() == 6 && mac[0] & 1 == 0 && mac.iter().any(|&byte| byte != 0);
+        if !mac.is_empty() && !unicast {
+            let problem = "the MAC address is not that of one interface".to_owned();
+            return invalid(&format!("{kind}.mac"), problem, "Give the 6 bytes of a unicast address, or leave it out.");
+        }
+        if mtu != 0 && !(68..=LARGEST_MTU).contains(&mtu) {
+            return invalid(
+                &format!("{kind}.mtu"),
+                format!("an MTU of {mtu} bytes"),
+                "Use 68 to 65521, or 0 for 1500.",
+            );
+        }
+        Ok(())
+    };
     match &spec.kind {
         Some(Kind::Tap(tap)) => {
             if !tap.interface.is_empty() {
@@ -317,15 +339,30 @@ pub(in crate::switch) fn check_spec(spec: &v1::PortSpec) -> Result<(), Fault> {
                 let problem = format!("\"{}\" cannot be a network namespace's name", tap.netns.escape_debug());
                 return invalid("tap.netns", problem, "Use a name that `ip netns` shows.");
             }
-            let unicast = tap.mac.len() == 6 && tap.mac[0] & 1 == 0 && tap.mac.iter().any(|&byte| byte != 0);
-            if !tap.mac.is_empty() && !unicast {
-                let problem = "the MAC address is not that of one interface".to_owned();
-                return invalid("tap.mac", problem, "Give the 6 bytes of a unicast address, or leave it out.");
+            link("tap", &tap.mac, tap.mtu)
+        }
+        Some(Kind::VhostUser(port)) => {
+            let path = Path::new(&port.socket);
+            if !port.socket.is_empty()
+                && (!path.is_absolute() || port.socket.contains('\0') || port.socket.ends_with('/'))
+            {
+                let problem = format!("\"{}\" is no path of a socket", port.socket.escape_debug());
+                return invalid("vhost_user.socket", problem, "Give a path from the root, or none to have one chosen.");
             }
-            if tap.mtu != 0 && !(68..=65_521).contains(&tap.mtu) {
-                return invalid("tap.mtu", format!("an MTU of {} bytes", tap.mtu), "Use 68 to 65521, or 0 for 1500.");
+            if port.socket.len() > vhost_user::LONGEST_PATH {
+                let problem = format!("a path of {} bytes", port.socket.len());
+                let remedy = format!("A socket's path has at most {}.", vhost_user::LONGEST_PATH);
+                return invalid("vhost_user.socket", problem, &remedy);
             }
-            Ok(())
+            if port.queues as usize > PAIRS {
+                let problem = format!("{} queue pairs", port.queues);
+                return invalid(
+                    "vhost_user.queues",
+                    problem,
+                    &format!("Use 1 to {PAIRS}, or 0 for one for each worker."),
+                );
+            }
+            link("vhost_user", &port.mac, port.mtu)
         }
         Some(Kind::AfXdp(port)) => {
             interface("af_xdp.interface", &port.interface)?;
@@ -369,7 +406,7 @@ pub(in crate::switch) fn check_spec(spec: &v1::PortSpec) -> Result<(), Fault> {
         None => invalid(
             "kind",
             "the port's kind is missing or not known".to_owned(),
-            "Say tap, af_xdp, vxlan, gre or pcap.",
+            "Say tap, vhost_user, af_xdp, vxlan, gre or pcap.",
         ),
     }
 }

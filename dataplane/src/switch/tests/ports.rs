@@ -29,7 +29,11 @@ fn a_port_of_the_same_number_is_replaced_and_the_old_one_comes_back_if_that_fail
     bench.manual(two_ports()).unwrap();
     // The same interface, another specification: the old one must be closed first.
     let mut other = port(2);
-    other.kind = Some(Kind::Pcap(v1::PcapPort { receive_file: "x".to_owned(), transmit_file: "mem2".to_owned() }));
+    other.kind = Some(Kind::Pcap(v1::PcapPort {
+        receive_file: "x".to_owned(),
+        transmit_file: "mem2".to_owned(),
+        ..Default::default()
+    }));
     bench.manual(v1::Bundle { add_ports: vec![other.clone()], ..Default::default() }).unwrap();
     bench.peer(1).send(frame(7)).unwrap();
     assert!(bench.peer(2).wait(PATIENCE).is_some());
@@ -196,6 +200,7 @@ fn the_host_does_not_lose_its_own_address() {
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         up: true,
+        carrier: true,
         addresses: addresses.to_vec(),
     };
     let set = |addresses: &[Ipv4Addr]| {
