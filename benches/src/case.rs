@@ -9,9 +9,12 @@ use crate::frames::{Flow, in_vxlan, shuffled};
 pub struct Case {
     /// Its name, as on the command line.
     pub name: &'static str,
-    /// Makes its rules and its frames.
-    pub make: fn() -> (Vec<String>, Vec<Vec<u8>>),
+    /// Makes them.
+    pub make: fn() -> Matter,
 }
+
+/// Rules in the text syntax, and frames.
+pub type Matter = (Vec<String>, Vec<Vec<u8>>);
 
 /// All of them.
 pub const CASES: &[Case] = &[

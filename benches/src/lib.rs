@@ -6,6 +6,7 @@
 //! - [`changes`]: what changes of rules cost packets.
 //! - [`replay`]: the ports.
 //! - [`rig`]: the worker between them, and its time on the CPU.
+//! - [`parts`]: the parts of a packet's way, one by one.
 //!
 //! The rig is for iterating on the code. What is compared with other switches is measured by `weft bench`, between
 //! processes, through each switch's own API.
@@ -13,5 +14,6 @@
 pub mod case;
 pub mod changes;
 pub mod frames;
+pub mod parts;
 pub mod replay;
 pub mod rig;

@@ -1,13 +1,17 @@
-//! `weft-benches [--milliseconds N] [--packets N] [--rules FILE] [CASE…]`: what a packet costs, by case.
+//! `weft-benches [--milliseconds N] [--rules FILE] [CASE…]`: what a packet costs, by case.
 //!
-//! With `--packets` so many are forwarded and nothing is timed: for callgrind, whose difference between two such runs
-//! is what a packet costs in instructions. With `--rules` the rules of a file take the place of the case's. The cases
-//! of changes (`changes.rs`) are run if they are named.
+//! `weft-benches --part NAME` does a part of the way again and again, for callgrind:
+//! `valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*weft_benches_repeat*' …` tells the instructions of
+//! [`REPEATED`](weft_benches::parts::REPEATED) times.
+//!
+//! With `--rules` the rules of a file take the place of the case's. The cases of changes (`changes.rs`) are run if they
+//! are named.
 
 use std::process::ExitCode;
 use std::time::Duration;
 use weft_benches::case::{CASES, Case};
 use weft_benches::changes;
+use weft_benches::parts::PARTS;
 use weft_benches::rig::{Rig, input_and_output};
 
 /// How long packets may miss the cache before they are measured all the same.
@@ -16,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Arguments {
     milliseconds: Option<u64>,
-    packets: Option<u64>,
     rules: Option<Vec<String>>,
+    part: Option<String>,
     cases: Vec<String>,
 }
 
@@ -39,14 +43,13 @@ fn arguments() -> Result<Arguments, String> {
         let number = |value: String| value.parse().map_err(|_| format!("{value} is no number"));
         match word.as_str() {
             "--milliseconds" => arguments.milliseconds = Some(number(value()?)?),
-            "--packets" => arguments.packets = Some(number(value()?)?),
             "--rules" => {
                 let file = value()?;
                 let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
                 let is_rule = |line: &&str| !line.trim().is_empty() && !line.starts_with('#');
                 arguments.rules = Some(text.lines().filter(is_rule).map(ToOwned::to_owned).collect());
             }
-            "--bench" => {}
+            "--part" => arguments.part = Some(value()?),
             _ if names().any(|name| name == word) => arguments.cases.push(word),
             _ => {
                 let names: Vec<&str> = names().collect();
@@ -80,6 +83,11 @@ fn run_changes(arguments: &Arguments) -> Result<(), String> {
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
+    if let Some(name) = &arguments.part {
+        let part = PARTS.iter().find(|part| part.name == name).ok_or(format!("there is no part {name}"))?;
+        part.repeat();
+        return Ok(());
+    }
     let chosen = |case: &&Case| arguments.cases.is_empty() || arguments.cases.iter().any(|name| name == case.name);
     let window = Duration::from_millis(arguments.milliseconds.unwrap_or(400));
     run_changes(arguments)?;
@@ -96,14 +104,11 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         if let Some(own) = &arguments.rules {
             rules.clone_from(own);
         }
-        if let Some(packets) = arguments.packets {
-            let report = Rig::start(&rules, &frames, packets, false)?.finish(packets);
-            println!("{:18} {} packets, {} hits", case.name, report.packets, report.cache_hits);
-            continue;
-        }
         let io = input_and_output(&frames, window / 2)?;
         let rig = Rig::start(&rules, &frames, u64::MAX, true)?;
         rig.warm(PATIENCE);
+        // A report brings all counts to the rules: of many flows, that is work that a switch does not do so often.
+        let window = if frames.len() > 50_000 { window * 5 } else { window };
         let mut windows: Vec<_> = (0..5).map(|_| rig.measure(window / 5)).collect();
         rig.stop();
         windows.sort_by(|one, other| one.nanoseconds.total_cmp(&other.nanoseconds));

@@ -28,7 +28,7 @@ const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const MEMORY: (usize, usize) = (8192, 64);
 
 /// Nobody listens for punted packets.
-struct Nobody;
+pub struct Nobody;
 
 impl PuntSink for Nobody {
     fn punt(&self, _packet: v1::PacketIn) -> Result<(), DropReason> {
@@ -75,7 +75,8 @@ impl Rig {
             let (frames, packets) = if number == 1 { (frames, packets) } else { (&[][..], 0) };
             rig.worker.add_queue(slot, Box::new(Replay::new(slot, frames, packets).map_err(failed)?));
         }
-        rig.tables.set_topology(topology());
+        let tunnelled = rules.iter().any(|rule| rule.contains("in_port=22"));
+        rig.tables.set_topology(topology(tunnelled));
         Ok(rig)
     }
 
@@ -122,27 +123,17 @@ impl Rig {
         between(&before, &after)
     }
 
-    /// Waits until all frames have come, and gives the last report.
-    #[must_use]
-    pub fn finish(self, packets: u64) -> WorkerReport {
-        let report = loop {
-            let report = self.worker.report();
-            if report.packets >= packets {
-                break report;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        self.worker.stop();
-        report
-    }
-
     /// Ends it.
     pub fn stop(self) {
         self.worker.stop();
     }
 }
 
-fn rule(line: &str) -> Result<Rule, String> {
+/// A rule in the text syntax.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn rule(line: &str) -> Result<Rule, String> {
     let mut parsed = text::parse_rule(line).map_err(|fault| format!("{line}: {fault}"))?;
     parsed.owner = v1::Owner::Manual.into();
     message::rule_from_message(&parsed, 0).map_err(|fault| format!("{line}: {fault}"))
@@ -160,7 +151,9 @@ fn between(before: &WorkerReport, after: &WorkerReport) -> Measured {
     }
 }
 
-fn topology() -> Topology {
+/// `tunnelled`: port 22 has an address, so that what comes in by port 1 is looked at for tunnel packets.
+#[must_use]
+pub fn topology(tunnelled: bool) -> Topology {
     let mut topology = Topology::default();
     for number in 1..=DEVICES {
         let kind = PortKind::Device { slot: PortSlot::new(number), up: true };
@@ -170,8 +163,7 @@ fn topology() -> Topology {
         [(20, Encapsulation::Vxlan(4789), 2), (21, Encapsulation::Gre, 2), (22, Encapsulation::Vxlan(4789), 1)]
     {
         let (slot, underlay) = (PortSlot::new(number), PortSlot::new(underlay));
-        // Two tunnels of a kind at one address would be one too many: the first has none of its own.
-        let locals = if number == 20 { Vec::new() } else { vec![LOCAL] };
+        let locals = if number == 22 && tunnelled { vec![LOCAL] } else { Vec::new() };
         let kind = PortKind::Tunnel { slot, locals, encapsulation, underlays: vec![underlay] };
         topology.ports.insert(number as u32, PortInfo { name: format!("tunnel{number}").into(), kind });
     }

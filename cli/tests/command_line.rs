@@ -392,6 +392,10 @@ fn routers_are_joined_and_shown() {
     let set = words("router gateway set main internet --address 203.0.113.9 --no-snat");
     let asked = "main internet 203.0.113.9 Some(false)";
     assert_eq!(set, format!("Router {asked} leads to network internet as 203.0.113.5, with SNAT.\n"));
+    // What is not said stays as it is.
+    let set = words("router gateway set main internet --address 203.0.113.9");
+    assert!(set.starts_with("Router main internet 203.0.113.9 None leads"), "{set}");
+    assert!(words("router gateway set main internet --snat").contains("Some(true) leads"));
     assert_eq!(words("router gateway clear main"), "Router main leads to no external network.\n");
     assert!(list.contains("203.0.113.5") && shown.contains("203.0.113.5 of network"), "{list}{shown}");
 }

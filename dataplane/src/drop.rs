@@ -82,7 +82,7 @@ reasons! {
     RingOverrun = "ring_overrun",
     /// Packet memory or the ingress port's share of it is used up.
     NoBuffer = "no_buffer",
-    /// The worker had too many packets of new flows at once.
+    /// Packets of new flows took more than their port's share of the worker's time while others had to wait.
     MissBudget = "miss_budget",
     /// It exceeds the rate of a meter.
     Meter = "meter",

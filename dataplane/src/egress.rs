@@ -8,7 +8,7 @@ use crate::flow::key::FlowKey;
 use crate::flow::program::Egress;
 use crate::handover::{FromTunnel, Links, Message, Parcel, PortName};
 use crate::limits::neighbour::LEARNT_PER_BATCH;
-use crate::limits::{HAND_OVERS_PER_FRAME, PORTS, REPLIES_PER_BATCH};
+use crate::limits::{BATCH, HAND_OVERS_PER_FRAME, PORTS, REPLIES_PER_BATCH};
 use crate::meter::Meters;
 use crate::neighbours::Hop;
 use crate::outcome::Outcomes;
@@ -39,10 +39,12 @@ pub struct Outgoing {
     pub outcomes: Outcomes,
     /// Who looks on.
     pub captures: Captures,
-    /// Frames that wait for the end of the batch, by slot; a slot with a queue has an entry.
-    ports: BTreeMap<PortSlot, Port>,
-    /// Slots that frames wait for, in the order of their first frame.
-    waiting: Vec<PortSlot>,
+    /// The queues, and the frames that wait for the end of the batch; ordered by slot.
+    ports: Vec<Port>,
+    /// By slot: its place in `ports`; [`NOWHERE`]: there is no queue.
+    places: Box<[u16]>,
+    /// Places that frames wait for, in the order of their first frame.
+    waiting: Vec<u16>,
     /// The ways to other workers.
     pub links: Links,
     /// This worker's parts of the meters.
@@ -67,7 +69,11 @@ pub struct Outgoing {
     replies: usize,
 }
 
+/// No place.
+const NOWHERE: u16 = u16::MAX;
+
 struct Port {
+    slot: PortSlot,
     queue: Box<dyn PortQueue>,
     frames: Vec<Frame>,
 }
@@ -80,7 +86,8 @@ impl Outgoing {
             pool,
             outcomes: Outcomes::default(),
             captures: Captures::default(),
-            ports: BTreeMap::new(),
+            ports: Vec::new(),
+            places: vec![NOWHERE; PORTS].into(),
             waiting: Vec::new(),
             links,
             meters: Meters::default(),
@@ -110,6 +117,7 @@ impl Outgoing {
     }
 
     /// Likewise, and it was handed over so many times.
+    #[inline]
     pub fn enter_again(&mut self, slot: PortSlot, hops: u8) {
         self.outcomes.enter(slot);
         self.hops = hops;
@@ -192,44 +200,60 @@ impl Outgoing {
     /// Takes a queue over.
     pub fn add(&mut self, slot: PortSlot, queue: Box<dyn PortQueue>) {
         self.remove(slot);
-        self.ports.insert(slot, Port { queue, frames: Vec::new() });
+        let at = self.ports.partition_point(|port| port.slot < slot);
+        self.ports.insert(at, Port { slot, queue, frames: Vec::with_capacity(2 * BATCH) });
+        self.number_places();
     }
 
     /// Closes a queue. What it dropped is counted under no port from then on, so that its slot can be used
     /// again.
     pub fn remove(&mut self, slot: PortSlot) {
-        if let Some(mut port) = self.ports.remove(&slot) {
+        if self.port(slot).is_some() {
+            let mut port = self.ports.remove(self.places[slot.index()].into());
             port.queue.close(&mut self.pool);
+            self.number_places();
         }
         self.routes.remove(&slot);
         self.outcomes.forget(slot);
     }
 
+    fn number_places(&mut self) {
+        self.places.fill(NOWHERE);
+        for (place, port) in self.ports.iter().enumerate() {
+            self.places[port.slot.index()] = place as u16;
+        }
+    }
+
+    #[inline]
+    fn port(&mut self, slot: PortSlot) -> Option<&mut Port> {
+        self.ports.get_mut(usize::from(self.places[slot.index()]))
+    }
+
     /// Closes all queues.
     pub fn close(&mut self) {
-        let slots: Vec<PortSlot> = self.ports.keys().copied().collect();
+        let slots: Vec<PortSlot> = self.slots().collect();
         slots.into_iter().for_each(|slot| self.remove(slot));
     }
 
     /// The slots that have a queue.
     pub fn slots(&self) -> impl Iterator<Item = PortSlot> + '_ {
-        self.ports.keys().copied()
+        self.ports.iter().map(|port| port.slot)
     }
 
     /// Takes up to `budget` frames from a queue.
     pub fn receive(&mut self, slot: PortSlot, frames: &mut Vec<Frame>, budget: usize) -> usize {
-        let Some(port) = self.ports.get_mut(&slot) else { return 0 };
+        let Some(port) = self.ports.get_mut(usize::from(self.places[slot.index()])) else { return 0 };
         port.queue.receive(&mut self.pool, frames, budget, &mut self.outcomes.drops)
     }
 
     /// Lets every queue do what is left over.
     pub fn service(&mut self) {
-        self.ports.values_mut().for_each(|port| port.queue.service(&mut self.pool));
+        self.ports.iter_mut().for_each(|port| port.queue.service(&mut self.pool));
     }
 
     /// What to sleep on; `None` in it: the queue has to be asked.
     pub fn descriptors(&self) -> impl Iterator<Item = (PortSlot, Option<std::os::fd::BorrowedFd<'_>>)> {
-        self.ports.iter().map(|(&slot, port)| (slot, port.queue.descriptor()))
+        self.ports.iter().map(|port| (port.slot, port.queue.descriptor()))
     }
 
     /// Counts what a tunnel port took out of its tunnel.
@@ -242,7 +266,7 @@ impl Outgoing {
     /// Packets and bytes of every port.
     #[must_use]
     pub fn counters(&self) -> Vec<(PortSlot, QueueCounters)> {
-        let devices = self.ports.iter().map(|(slot, port)| (*slot, port.queue.counters()));
+        let devices = self.ports.iter().map(|port| (port.slot, port.queue.counters()));
         devices.chain(self.outcomes.tunnels.iter().map(|(slot, counters)| (*slot, *counters))).collect()
     }
 
@@ -250,26 +274,33 @@ impl Outgoing {
     /// batch.
     pub fn flush(&mut self) {
         self.links.wake_readers();
-        for slot in self.waiting.drain(..) {
-            let Some(port) = self.ports.get_mut(&slot) else { continue };
-            let offloads = port.queue.offloads();
-            for frame in port.frames.drain(..) {
-                let departure = frame.departure;
-                if let Err(reason) = segment::fit(frame, &offloads, &mut self.pool, &mut self.fitted) {
-                    self.outcomes.refused(slot, departure, reason);
+        for place in self.waiting.drain(..) {
+            let Some(Port { slot, queue, frames }) = self.ports.get_mut(usize::from(place)) else { continue };
+            let (slot, offloads) = (*slot, queue.offloads());
+            // Most often the port takes all of them as they are.
+            if !frames.iter().all(|frame| segment::fits(frame, &offloads)) {
+                for frame in frames.drain(..) {
+                    let departure = frame.departure;
+                    if let Err(reason) = segment::fit(frame, &offloads, &mut self.pool, &mut self.fitted) {
+                        self.outcomes.refused(slot, departure, reason);
+                    }
                 }
+                std::mem::swap(frames, &mut self.fitted);
             }
-            self.fitted.iter().for_each(|frame| self.outcomes.sent(frame));
+            self.outcomes.sent(frames);
             if self.captures.is_on() {
-                capture_sent(&mut self.captures, &self.fitted, slot, &self.numbers, &self.outcomes);
+                capture_sent(&mut self.captures, frames, slot, &self.numbers, &self.outcomes);
             }
             if Merger::is_for(&offloads) {
                 self.merger.begin();
-                self.merger.merge(&mut self.fitted);
+                self.merger.merge(frames);
             }
-            port.queue.transmit(&mut self.pool, &mut self.fitted, &mut self.refused);
+            queue.transmit(&mut self.pool, frames, &mut self.refused);
+            if frames.is_empty() && self.refused.is_empty() {
+                continue;
+            }
             // A queue takes all; should one break that rule, nothing may leave by another port.
-            let left = self.fitted.drain(..).map(|frame| (frame, DropReason::TransmitFull));
+            let left = frames.drain(..).map(|frame| (frame, DropReason::TransmitFull));
             for (frame, reason) in self.refused.drain(..).chain(left) {
                 self.outcomes.take_back(&frame);
                 self.captures.refused(&frame, reason);
@@ -288,20 +319,30 @@ impl Outgoing {
         self.outcomes.settle();
     }
 
+    #[inline(always)]
     fn wait(&mut self, slot: PortSlot, tunnel: PortSlot, mut frame: Frame) {
-        if frame.departure.received == Departure::OWN {
-            frame.departure.tunnel = tunnel;
+        let departure = if frame.departure.received == Departure::OWN {
+            Departure { tunnel, ..frame.departure }
         } else {
-            frame.departure = self.outcomes.departure(tunnel);
-        }
-        let Some(port) = self.ports.get_mut(&slot) else { return self.wait_elsewhere(slot, frame) };
+            self.outcomes.departure(tunnel)
+        };
+        let place = self.places[slot.index()];
+        let Some(port) = self.ports.get_mut(usize::from(place)) else {
+            frame.departure = departure;
+            return self.wait_elsewhere(slot, frame);
+        };
         if port.frames.is_empty() {
-            self.waiting.push(slot);
+            self.waiting.push(place);
         }
+        // Noted last: a frame that is moved right after a part of it was written has to wait for that.
         port.frames.push(frame);
+        if let Some(frame) = port.frames.last_mut() {
+            frame.departure = departure;
+        }
     }
 
     /// It is the worker's that has a queue of this port.
+    #[cold]
     fn wait_elsewhere(&mut self, slot: PortSlot, frame: Frame) {
         let Some(&worker) = self.routes.get(&slot) else { return self.discard(frame, DropReason::PortDown) };
         let port = PortName { slot, number: self.numbers[slot.index()] };
@@ -313,6 +354,7 @@ impl Outgoing {
 }
 
 impl Egress for Outgoing {
+    #[inline(always)]
     fn send(&mut self, slot: PortSlot, frame: Frame) {
         self.wait(slot, PortSlot::NONE, frame);
     }

@@ -85,6 +85,7 @@
 use crate::connection::Directory;
 use crate::flow::key::FlowKey;
 use crate::limits::{self, HAND_OVER_RING};
+use crate::line::Line;
 use crate::neighbours::Hop;
 use crate::packet::frame::Frame;
 use crate::packet::pool::Pool;
@@ -174,7 +175,7 @@ pub enum Message {
 /// How a sleeping worker is woken.
 struct Bell {
     /// It sleeps, or is about to.
-    parked: AtomicBool,
+    parked: Line<AtomicBool>,
     wake: Arc<OwnedFd>,
 }
 
@@ -206,7 +207,7 @@ impl Links {
     pub fn of(workers: usize) -> std::io::Result<Vec<Self>> {
         let bell = |_| {
             let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-            Ok(Bell { parked: AtomicBool::new(false), wake })
+            Ok(Bell { parked: Line::new(AtomicBool::new(false)), wake })
         };
         let bells: Arc<[Bell]> = (0..workers).map(bell).collect::<std::io::Result<_>>()?;
         let entries = workers * limits::connection::DEFAULT_RECORDS * 3;

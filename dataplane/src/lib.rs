@@ -12,6 +12,7 @@ pub mod egress;
 pub mod flow;
 pub mod handover;
 pub mod limits;
+pub mod line;
 pub mod meter;
 pub mod metrics;
 pub mod neighbours;

@@ -76,7 +76,7 @@ pub const PLACES: usize = 4_000_000;
 /// Actions of one rule, apply and write together, and those within `clone`.
 pub const ACTIONS_PER_RULE: usize = 2048;
 
-/// Branches (`clone`, buckets of groups) of one walk. Each is charged as a walk. The way that would fork once more
+/// Branches (`clone`, buckets of groups) of one walk. The way that would fork once more
 /// drops under `BranchLimit`.
 pub const BRANCHES_PER_WALK: usize = 512;
 
@@ -102,16 +102,19 @@ pub const CHANGES_PER_PARTITION: usize = 32;
 /// Entries of one worker's flow cache.
 pub const CACHE_ENTRIES: usize = 262_144;
 
-/// Bytes of one entry: 36 MiB for all of a worker's, and at most 4 MiB for each of the 17 tables that find them.
-/// What entries have in common (masks, rules passed, programs) is kept once. What an entry may have alone comes
-/// on top: the program of a connection, some 200 bytes; 128 bytes for values of more than 64, as IPv6 has them.
-pub const CACHE_ENTRY_BYTES: usize = 144;
+/// Bytes of one entry, two cache lines: 32 MiB for all of a worker's, and at most 4 MiB for each of the 17 tables that
+/// find them. What entries have in common (masks, rules passed, programs) is kept once. What an entry may have alone
+/// comes on top: the program of a connection, some 200 bytes; 128 bytes for values of more than 64, as IPv6 has them.
+pub const CACHE_ENTRY_BYTES: usize = 128;
 
 /// A cache with this many times more places than entries gives memory back.
 pub const CACHE_SPARE: usize = 8;
 
-/// Masks of one worker's flow cache, each a probe in the worst case.
+/// Masks of one worker's flow cache that have a table, each a probe in the worst case.
 pub const CACHE_MASKS: usize = 16;
+
+/// Masks of its entries in all, those without a table included; one more, and all entries without a table go.
+pub const CACHE_ALL_MASKS: usize = 16_384;
 
 /// Walks of the flow tables that a port may cause at once if it caused none before: a batch. Otherwise ports share the
 /// time that walks may take; what exceeds it drops under `MissBudget`.

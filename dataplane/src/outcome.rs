@@ -34,6 +34,7 @@ struct Outcome {
 
 impl Outcomes {
     /// The next frame entered by this slot; what follows is about it.
+    #[inline]
     pub fn enter(&mut self, ingress: PortSlot) {
         self.batch.push(Outcome { ingress, taken: 0, reason: None });
     }
@@ -46,6 +47,7 @@ impl Outcomes {
 
     /// Which frame of the batch entered last.
     #[must_use]
+    #[inline]
     pub fn current(&self) -> u32 {
         self.batch.len().saturating_sub(1) as u32
     }
@@ -65,6 +67,7 @@ impl Outcomes {
 
     /// What a frame carries that leaves on behalf of the frame that entered last.
     #[must_use]
+    #[inline]
     pub fn departure(&self, tunnel: PortSlot) -> Departure {
         Departure { received: self.current(), tunnel, merged: 0 }
     }
@@ -76,15 +79,29 @@ impl Outcomes {
         }
     }
 
-    /// An output took a frame.
-    pub fn sent(&mut self, frame: &Frame) {
-        if let Some(outcome) = self.batch.get_mut(frame.departure.received as usize) {
-            outcome.taken += 1;
+    /// An output took these frames.
+    pub fn sent(&mut self, frames: &[Frame]) {
+        // Of frames in tunnels, those that follow one another in one.
+        let (mut tunnel, mut packets, mut bytes) = (PortSlot::NONE, 0, 0);
+        for frame in frames {
+            if let Some(outcome) = self.batch.get_mut(frame.departure.received as usize) {
+                outcome.taken += 1;
+            }
+            if frame.departure.tunnel != tunnel {
+                self.count_encapsulated(tunnel, packets, bytes);
+                (tunnel, packets, bytes) = (frame.departure.tunnel, 0, 0);
+            }
+            packets += 1;
+            bytes += frame.len() as u64;
         }
-        if frame.departure.tunnel != PortSlot::NONE {
-            let counters = self.tunnels.entry(frame.departure.tunnel).or_default();
-            counters.sent_packets += 1;
-            counters.sent_bytes += frame.len() as u64;
+        self.count_encapsulated(tunnel, packets, bytes);
+    }
+
+    fn count_encapsulated(&mut self, tunnel: PortSlot, packets: u64, bytes: u64) {
+        if tunnel != PortSlot::NONE {
+            let counters = self.tunnels.entry(tunnel).or_default();
+            counters.sent_packets += packets;
+            counters.sent_bytes += bytes;
         }
     }
 

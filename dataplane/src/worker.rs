@@ -5,8 +5,8 @@
 //!    ring of another worker (`handover.rs`).
 //! 2. **Parse** (`Worker::parse`): a tunnel packet for us is taken out of its tunnel first and enters by
 //!    the tunnel port; then each frame is parsed once, to a flow key.
-//! 3. **Flow cache** (`Worker::batch`): a hit's program runs at once, if the connections it was compiled for
-//!    are still as it saw them; the rest is set aside.
+//! 3. **Flow cache** (`Worker::stages`): the batch is looked up as a whole, stage by stage; then, in order, each hit's
+//!    program runs, if the connections it was compiled for are still as it saw them; the rest is set aside.
 //! 4. **Miss** (`Worker::miss`): what an older version of the tables says is held against what changed
 //!    since; if that concerns it, or nothing is known, the tables are walked (`flow/resolve.rs`) within the
 //!    port's budget, and the result is compiled to a program and cached. If another worker has a connection of
@@ -29,7 +29,7 @@ use crate::connection::fragments::{Seen, Waiting};
 use crate::connection::{Connections, Contents, EndReason, Passing, Refused};
 use crate::drop::DropReason;
 use crate::egress::Outgoing;
-use crate::flow::cache::{Cache, EntryNumber, Found};
+use crate::flow::cache::{Cache, EntryNumber, Found, NO_ENTRY};
 use crate::flow::key::FlowKey;
 use crate::flow::log::{Recent, Work};
 use crate::flow::program::{Egress, Program};
@@ -39,7 +39,7 @@ use crate::handover::{FromTunnel, Message, PortName};
 use crate::limits::{BATCH, HAND_OVERS_PER_FRAME};
 use crate::neighbours::Hop;
 use crate::packet::frame::Frame;
-use crate::packet::parse::{Layout, parse};
+use crate::packet::parse::{Layout, parse, parse_over};
 use crate::packet::tunnel::{self, Encapsulation};
 use crate::port::PortSlot;
 use crate::topology::{PortKind, Topology};
@@ -47,6 +47,7 @@ use announcements::Announcements;
 use control::Command;
 use credit::Credits;
 use neighbours::WaitingForHops;
+use stages::Staged;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
@@ -59,6 +60,7 @@ mod credit;
 mod idle;
 mod inject;
 mod neighbours;
+mod stages;
 
 pub use announcements::Announcement;
 pub use control::{Listed, Traced, WorkerHandle, WorkerReport, WorkerSettings};
@@ -100,7 +102,9 @@ pub struct Worker {
     recent: Recent,
     topology: Arc<Topology>,
     /// Our tunnel ends: address and kind to the tunnel port.
-    tunnels: HashMap<(Ipv4Addr, Encapsulation), (u32, PortSlot)>,
+    tunnels: HashMap<(Ipv4Addr, Encapsulation), (u32, PortSlot), foldhash::fast::RandomState>,
+    /// The devices that tunnels run over, each with the tunnel port.
+    underlays: Vec<(PortSlot, PortSlot)>,
 
     cache: Cache,
     connections: Connections,
@@ -114,6 +118,8 @@ pub struct Worker {
     outgoing: Outgoing,
     slots: Vec<PortSlot>,
     frames: Vec<Frame>,
+    /// Of the batch, as far as it has come.
+    staged: Option<Box<Staged>>,
     missed: Vec<Missed>,
     credits: Credits,
     now: u64,
@@ -208,11 +214,15 @@ impl Worker {
         self.topology = topology;
         self.outgoing.numbers.fill(0);
         self.tunnels.clear();
+        self.underlays.clear();
         for (&number, info) in &self.topology.ports {
             self.outgoing.numbers[info.kind.slot().index()] = number;
-            if let PortKind::Tunnel { slot, locals, encapsulation, .. } = &info.kind {
+            if let PortKind::Tunnel { slot, locals, encapsulation, underlays } = &info.kind {
                 let ends = locals.iter().map(|&local| ((local, *encapsulation), (number, *slot)));
                 self.tunnels.extend(ends);
+                if !locals.is_empty() {
+                    self.underlays.extend(underlays.iter().map(|&underlay| (underlay, *slot)));
+                }
             }
         }
     }
@@ -221,41 +231,11 @@ impl Worker {
     fn batch(&mut self, slot: PortSlot, frames: &mut Vec<Frame>) {
         self.outgoing.begin(self.active);
         if self.outgoing.captures.is_on() {
-            frames.drain(..).for_each(|frame| self.enter::<true>(slot, frame));
+            frames.drain(..).for_each(|frame| self.enter_captured(slot, frame));
         } else {
-            frames.drain(..).for_each(|frame| self.enter::<false>(slot, frame));
+            self.stages(slot, frames);
         }
         self.finish_batch();
-    }
-
-    /// Handles a frame that a port received; `CAPTURED`: somebody may want to see it.
-    #[inline]
-    fn enter<const CAPTURED: bool>(&mut self, slot: PortSlot, mut frame: Frame) {
-        let (mut key, bytes, headroom) = (FlowKey::ZERO, frame.len(), frame.headroom());
-        match self.parse(slot, &mut frame, &mut key) {
-            Ok((layout, ingress)) => {
-                if ingress != slot {
-                    self.outgoing.count_decapsulated(ingress, bytes);
-                    if CAPTURED {
-                        // What was before the frame within still is.
-                        let outer = frame.headroom() - headroom;
-                        if frame.push_front(outer).is_some() {
-                            self.outgoing.capture_tunnelled(slot, &frame);
-                            frame.pull_front(outer);
-                        }
-                    }
-                }
-                self.look_up::<CAPTURED>(frame, &key, layout, Origin { ingress, from: None, hops: 0 });
-            }
-            Err(reason) => {
-                self.outgoing.enter(slot);
-                if CAPTURED {
-                    frame.push_front(frame.headroom() - headroom);
-                    self.outgoing.capture(&frame, None);
-                }
-                self.outgoing.discard(frame, reason);
-            }
-        }
     }
 
     /// Handles what another worker has sent by now.
@@ -300,44 +280,15 @@ impl Worker {
             Ok(layout) => {
                 (key.tun_id, key.tun_src, key.tun_dst) = (tunnel.id, tunnel.source, tunnel.destination);
                 if self.outgoing.captures.is_on() {
-                    self.look_up::<true>(frame, &key, layout, origin);
+                    self.look_up::<true>(frame, &key, layout, origin, NO_ENTRY);
                 } else {
-                    self.look_up::<false>(frame, &key, layout, origin);
+                    self.look_up::<false>(frame, &key, layout, origin, NO_ENTRY);
                 }
             }
             Err(reason) => {
                 self.outgoing.enter_again(ingress.slot, origin.hops);
                 self.outgoing.capture(&frame, None);
                 self.outgoing.discard(frame, reason);
-            }
-        }
-    }
-
-    /// Runs the program that the cache has for a frame, or sets the frame aside.
-    #[inline]
-    fn look_up<const CAPTURED: bool>(&mut self, frame: Frame, key: &FlowKey, layout: Layout, origin: Origin) {
-        let found = match self.cache.lookup(key, self.version) {
-            // What has changed since mostly lies elsewhere.
-            Found::Stale(entry) if self.cache.renew(entry, key, &self.recent, &mut Work::AT_ONCE.clone()) => {
-                Found::Hit(entry)
-            }
-            found => found,
-        };
-        match found {
-            Found::Hit(entry)
-                if holds(self.cache.program(entry), origin)
-                    && self.cache.program(entry).admits(&frame, key, &layout, &mut self.connections, self.now) =>
-            {
-                self.cache.counters.hits += 1;
-                self.outgoing.enter_again(origin.ingress, origin.hops);
-                if CAPTURED {
-                    self.outgoing.capture(&frame, Some(key));
-                    self.outgoing.capture_walk(|| self.cache.walk(entry, true));
-                }
-                self.cache.take(entry, frame.len(), self.now).run(frame, key, layout, &mut self.outgoing);
-            }
-            Found::Hit(_) | Found::Stale(_) | Found::Miss => {
-                self.missed.push(Missed { frame, key: *key, layout, origin });
             }
         }
     }
@@ -362,33 +313,49 @@ impl Worker {
         }
     }
 
-    /// Out of the tunnel, if it is in one of ours, and to a key.
+    /// Out of the tunnel, if it is in one of ours, and to a key, which is one for [`parse_over`]; gives the port that it
+    /// enters by.
+    #[inline(always)]
     fn parse(
         &mut self,
         slot: PortSlot,
         frame: &mut Frame,
         key: &mut FlowKey,
-    ) -> Result<(Layout, PortSlot), DropReason> {
-        if !self.tunnels.is_empty()
-            && let Some(outer) = tunnel::outer(frame.head())
-            && let Some(&(number, slot_of_tunnel)) = self.tunnels.get(&(outer.destination, outer.encapsulation))
-            && self.is_underlay(slot_of_tunnel, number, slot)
+        layout: &mut Layout,
+    ) -> Result<PortSlot, DropReason> {
+        if self.underlays.iter().any(|&(underlay, _)| underlay == slot)
+            && let Some(entered) = self.parse_within(slot, frame, key, layout)
         {
+            return entered;
+        }
+        parse_over(frame, self.outgoing.numbers[slot.index()], key, layout)?;
+        Ok(slot)
+    }
+
+    /// Out of the tunnel and to a key; `None`: it is in none of ours. Only the devices a tunnel runs over may bring its
+    /// packets: an instance must not speak as a VTEP.
+    #[inline(never)]
+    fn parse_within(
+        &mut self,
+        slot: PortSlot,
+        frame: &mut Frame,
+        key: &mut FlowKey,
+        layout: &mut Layout,
+    ) -> Option<Result<PortSlot, DropReason>> {
+        let outer = tunnel::outer(frame.head())?;
+        let &(number, slot_of_tunnel) = self.tunnels.get(&(outer.destination, outer.encapsulation))?;
+        if !self.underlays.contains(&(slot, slot_of_tunnel)) {
+            return None;
+        }
+        let mut enter = || {
             let from = tunnel::pop(frame, outer.encapsulation)?;
-            let layout = parse(frame, number, key)?;
+            parse_over(frame, number, key, layout)?;
             key.tun_id = from.id.to_be_bytes();
             key.tun_src = from.source.octets();
             key.tun_dst = from.destination.octets();
-            return Ok((layout, slot_of_tunnel));
-        }
-        Ok((parse(frame, self.outgoing.numbers[slot.index()], key)?, slot))
-    }
-
-    /// Only the devices a tunnel runs over may bring its packets: an instance must not speak as a VTEP.
-    fn is_underlay(&self, tunnel: PortSlot, number: u32, slot: PortSlot) -> bool {
-        self.topology.ports.get(&number).is_some_and(|info| {
-            matches!(&info.kind, PortKind::Tunnel { slot: own, underlays, .. } if *own == tunnel && underlays.contains(&slot))
-        })
+            Ok(slot_of_tunnel)
+        };
+        Some(enter())
     }
 
     /// The slow path of one packet.
@@ -401,27 +368,23 @@ impl Worker {
         // An earlier packet of the batch may have made the entry.
         let found = self.cache.lookup(&key, self.version);
         let missed = Missed { frame, key, layout, origin };
-        let missed = if let Found::Hit(entry) = found {
-            match self.run_if_good(entry, missed) {
-                Ok(()) => return self.cache.counters.hits += 1,
-                Err(missed) => missed,
-            }
-        } else {
-            missed
-        };
+        if let Found::Hit(entry) = found
+            && self.is_good(entry, &missed)
+        {
+            self.cache.counters.hits += 1;
+            return self.run_entry(entry, missed);
+        }
         self.cache.counters.misses += 1;
         if !self.credits.is_left(origin.ingress) {
             return self.outgoing.discard(missed.frame, DropReason::MissBudget);
         }
-        let mut missed = missed;
         if let Found::Stale(entry) = found {
             let mut work = Work::ONE_WALK;
             let good = self.cache.renew(entry, &missed.key, &self.recent, &mut work);
             if good {
                 self.credits.charge_comparisons(origin.ingress, work.done());
-                match self.run_if_good(entry, missed) {
-                    Ok(()) => return,
-                    Err(not) => missed = not,
+                if self.is_good(entry, &missed) {
+                    return self.run_entry(entry, missed);
                 }
             }
         }
@@ -430,18 +393,18 @@ impl Worker {
         self.credits.charge(origin.ingress, clock::nanoseconds().saturating_sub(started));
     }
 
-    /// Runs the program of an entry, if it may be believed as far as connections go; otherwise gives the frame back.
-    fn run_if_good(&mut self, entry: EntryNumber, missed: Missed) -> Result<(), Missed> {
-        let Missed { frame, key, layout, origin } = &missed;
-        if !holds(self.cache.program(entry), *origin)
-            || !self.cache.program(entry).admits(frame, key, layout, &mut self.connections, self.now)
-        {
-            return Err(missed);
-        }
+    /// Whether an entry may be believed as far as connections go, for which a packet that it is good for is counted.
+    fn is_good(&mut self, entry: EntryNumber, missed: &Missed) -> bool {
+        let Missed { frame, key, layout, origin } = missed;
+        let program = self.cache.program(entry);
+        holds(program, *origin) && program.admits(frame, key, layout, &mut self.connections, self.now)
+    }
+
+    /// Runs the program of an entry that is good for the packet.
+    fn run_entry(&mut self, entry: EntryNumber, missed: Missed) {
         self.outgoing.capture_walk(|| self.cache.walk(entry, true));
         let Missed { frame, key, layout, .. } = missed;
         self.cache.take(entry, frame.len(), self.now).run(frame, &key, layout, &mut self.outgoing);
-        Ok(())
     }
 
     /// Walks the tables with a packet for which the cache has nothing good.

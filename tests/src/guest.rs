@@ -21,7 +21,7 @@ const INIT: &str = "#!/bin/busybox sh
 /bin/busybox mount -t sysfs sys /sys
 for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module; done
 /bin/busybox ip link set eth0 up
-until /bin/busybox udhcpc -i eth0 -f -n -q -t 3 -T 2 -A 1 -s /lease; do :; done
+until /bin/busybox udhcpc -i eth0 -f -n -q -t 3 -T 2 -A 1 -O mtu -s /lease; do :; done
 /bin/busybox nc -ll -p 7000 -e /echo
 ";
 

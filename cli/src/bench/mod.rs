@@ -19,6 +19,11 @@ mod ours;
 mod per_packet;
 mod place;
 mod process;
+mod real;
+mod real_flood;
+mod real_l2fwd;
+mod real_ovs;
+mod real_tap;
 mod statistics;
 mod traffic;
 mod unix_control;
@@ -47,6 +52,10 @@ pub struct Arguments {
     /// List the cases.
     #[arg(long)]
     list: bool,
+    /// Forward between these two interfaces of this machine what a generator sends to them, instead of the cases; the
+    /// host does not see their frames meanwhile.
+    #[arg(long, value_name = "IF1,IF2", value_delimiter = ',', conflicts_with = "cases")]
+    ports: Vec<String>,
     /// Only our own figures: needs nothing but what "make bench" builds.
     #[arg(long)]
     ours: bool,
@@ -136,6 +145,13 @@ fn run(arguments: &Arguments, json: bool) -> Result<bool> {
     };
     let mut figures = Vec::new();
     let mut failures = Vec::new();
+    if let [one, two] = &arguments.ports[..] {
+        figures.push(real::on_interfaces(&bench, [one, two])?);
+        report(&bench, &figures, &failures, json, file.as_deref())?;
+        return Ok(true);
+    } else if !arguments.ports.is_empty() {
+        bail!("--ports names two interfaces: --ports eth1,eth2.");
+    }
     for case in cases {
         let begin = Instant::now();
         match measure(&bench, case) {
@@ -166,6 +182,7 @@ fn measure(bench: &Bench, case: &Case) -> Result<Vec<Figure>> {
         Measure::Packet(scenario) => Ok(vec![per_packet::measure(bench, case, &scenario())?]),
         Measure::NewFlow(scenario) => Ok(vec![new_flows::measure(bench, case, &scenario())?]),
         Measure::Rules(rules) => many_rules::measure(bench, case, &rules()),
+        Measure::Real(measure) => measure(bench, case),
     }
 }
 

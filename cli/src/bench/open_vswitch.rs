@@ -330,7 +330,7 @@ impl Counters {
         let mut all = lines
             .take_while(|line| line.starts_with(' '))
             .filter_map(|line| line.trim().split_once(": "))
-            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+            .filter_map(|(name, value)| Some((name.to_owned(), value.split(' ').next()?.parse().ok()?)))
             .collect::<Vec<(String, u64)>>();
         let packets = all.iter().position(|(name, _)| name == "packets received")?;
         Some(Self { packets: all.remove(packets).1, others: all })
@@ -377,9 +377,10 @@ mod tests {
     fn counters_are_those_of_the_core() {
         let text = "pmd thread numa_id 0 core_id 0:\n  packets received: 9\npmd thread numa_id 0 core_id 1:\n  packets \
                     received: 1200\n  avg. datapath passes per packet: 1.00\n  simple match hits: 0\n  emc hits: 200\n  \
-                    megaflow hits: 1000\n  miss with success upcall: 3\nmain thread:\n  packets received: 5\n";
+                    megaflow hits: 1000\n  idle cycles: 77 ( 1.0%)\n  miss with success upcall: 3\nmain thread:\n  packets received: 5\n";
         let counters = Counters::read(text, 1).unwrap();
         assert_eq!((counters.packets, counters.misses(), counters.get("emc hits")), (1200, 3, 200));
+        assert_eq!(counters.get("idle cycles"), 77);
         assert_eq!(counters.hits_since(&Counters::default()), "emc 16 %, megaflow 83 %");
         assert!(Counters::read(text, 7).is_none());
     }

@@ -38,22 +38,34 @@ pub struct Ours {
 impl Ours {
     /// Starts a switch without ports or rules.
     pub fn start(place: &Place) -> Result<Self> {
-        let directory = place.directory("ours")?;
+        Self::start_in(place, &place.ours(), "ours", place.core, false)
+    }
+
+    /// Likewise in a namespace, with a directory of this name, on a core; `spin`: it never sleeps.
+    pub fn start_in(place: &Place, namespace: &str, name: &str, core: usize, spin: bool) -> Result<Self> {
+        Self::start_anywhere(place, Some(namespace), name, core, spin)
+    }
+
+    /// Likewise where the bench was started.
+    pub fn start_here(place: &Place, name: &str, core: usize) -> Result<Self> {
+        Self::start_anywhere(place, None, name, core, false)
+    }
+
+    fn start_anywhere(place: &Place, namespace: Option<&str>, name: &str, core: usize, spin: bool) -> Result<Self> {
+        let directory = place.directory(name)?;
         let socket = directory.join("switch.sock");
         let config = directory.join("switch.toml");
         let settings = format!(
-            "socket = {socket:?}\ncertificate_directory = {:?}\nlog = \"warn\"\n[workers]\ncount = 1\ncores = [{}]\n",
+            "socket = {socket:?}\ncertificate_directory = {:?}\nlog = \"warn\"\n[workers]\ncount = 1\ncores = [{core}]\nspin = {spin}\n",
             directory.join("certificates"),
-            place.core
         );
         std::fs::write(&config, settings)?;
-        let namespace = place.ours();
         let mut process = Process::start(Plan {
             name: "weft-switch",
             file: &sibling("weft-switch")?,
             arguments: vec!["--config".to_owned(), config.display().to_string()],
             environment: Vec::new(),
-            namespace: Some(&namespace),
+            namespace,
             directory: &directory,
             spoken_with: false,
         })?;
@@ -87,6 +99,38 @@ impl Ours {
         let add_ports = ports(scenario.tunnel, recording, scenario.repeat).0;
         self.apply(vec![Bundle { add_ports, ..Bundle::default() }])?;
         Ok(())
+    }
+
+    /// The thread that switches.
+    pub fn worker(&self) -> &Thread {
+        &self.thread
+    }
+
+    /// Stops it.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
+    fn ports(&self) -> Result<Vec<v1::PortStatus>> {
+        let reply = self.api.switch(|mut switch| async move { switch.list_ports(v1::ListPortsRequest {}).await });
+        Ok(reply?.ports)
+    }
+
+    /// Frames that a port has sent so far.
+    pub fn sent(&self, number: u32) -> Result<u64> {
+        let ports = self.ports()?;
+        let found = ports.iter().find(|port| port.spec.as_ref().is_some_and(|spec| spec.number == number));
+        Ok(found.context("the port is gone")?.sent_packets)
+    }
+
+    /// How its ports work.
+    pub fn details(&self) -> Result<String> {
+        Ok(self.ports()?.iter().map(|port| port.detail.clone()).collect::<Vec<_>>().join("; "))
     }
 
     /// Bytes of memory that are its own.

@@ -2,9 +2,10 @@
 
 use super::traffic;
 use anyhow::{Context, Result, bail};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use weft_proto::text::format_mac;
-use weft_up::namespace::ip;
+use weft_up::namespace::{self, ip};
 use weft_up::record::{self, Record};
 
 /// The interface that recordings stand in for, in our switch's namespace.
@@ -14,6 +15,7 @@ pub const UNDERLAY: &str = "underlay0";
 pub struct Place {
     directory: PathBuf,
     prefix: String,
+    record: RefCell<Record>,
     /// The core on which everything is measured.
     pub core: usize,
 }
@@ -31,11 +33,11 @@ impl Place {
         let core = core.unwrap_or(cores - 1);
         let name = format!("bench-{}", std::process::id());
         let directory = Path::new("/run/weft").join(&name);
-        let mut record = Record::begin(&directory.join("made")).context("run the bench as root")?;
+        let record = RefCell::new(Record::begin(&directory.join("made")).context("run the bench as root")?);
         // From here on `drop` removes what there is.
-        let place = Self { directory, prefix: format!("weft-{name}"), core };
-        record.namespace(&place.ours()).context("run the bench as root")?;
-        record.namespace(&place.theirs())?;
+        let place = Self { directory, prefix: format!("weft-{name}"), record, core };
+        place.namespace("ours").context("run the bench as root")?;
+        place.namespace("theirs")?;
         let (ours, own, remote) = (place.ours(), format_mac(&traffic::TUNNEL_MAC), format_mac(&traffic::REMOTE_MAC));
         ip(&format!("-n {ours} link add {UNDERLAY} address {own} type veth peer name underlay1"))?;
         ip(&format!("-n {ours} addr add {}/24 dev {UNDERLAY}", traffic::TUNNEL_ADDRESS))?;
@@ -60,6 +62,16 @@ impl Place {
     /// The other's namespace.
     pub fn theirs(&self) -> String {
         format!("{}-theirs", self.prefix)
+    }
+
+    /// A new namespace in it, of this name's own; what was there by that name is gone.
+    pub fn namespace(&self, tail: &str) -> Result<String> {
+        let name = format!("{}-{tail}", self.prefix);
+        if namespace::exists(&name) {
+            ip(&format!("netns del {name}"))?;
+        }
+        self.record.borrow_mut().namespace(&name)?;
+        Ok(name)
     }
 
     /// A new directory in it.

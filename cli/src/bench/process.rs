@@ -164,6 +164,11 @@ pub struct Thread {
 }
 
 impl Thread {
+    /// That of a number, of a process.
+    pub fn of(process: u32, thread: i32) -> Self {
+        Self { schedstat: PathBuf::from(format!("/proc/{process}/task/{thread}/schedstat")) }
+    }
+
     /// How long it has been on a CPU, nanoseconds.
     pub fn on_cpu(&self) -> Result<u64> {
         let text = std::fs::read_to_string(&self.schedstat)

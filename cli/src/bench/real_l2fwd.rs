@@ -28,6 +28,8 @@ const IDLE_ROUNDS: u32 = 16;
 pub struct Control {
     /// It is to end.
     pub stop: AtomicBool,
+    /// It is to leave the core to others.
+    pub paused: AtomicBool,
     /// Frames handed to the kernel so far.
     pub forwarded: AtomicU64,
 }
@@ -244,7 +246,7 @@ impl Side {
 ///
 /// # Errors
 /// If a socket or program cannot be had.
-pub fn run(interfaces: [&str; 2], spin: bool, control: &Control, ready: impl FnOnce()) -> Result<()> {
+pub fn run(interfaces: [&str; 2], spin: bool, control: &Control, ready: &dyn Fn()) -> Result<()> {
     // SAFETY: a fresh mapping.
     let umem = unsafe {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
@@ -263,6 +265,10 @@ pub fn run(interfaces: [&str; 2], spin: bool, control: &Control, ready: impl FnO
     ready();
     let mut idle = 0;
     while !control.stop.load(Ordering::Relaxed) {
+        if control.paused.load(Ordering::Relaxed) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            continue;
+        }
         let mut moved = 0;
         for from in 0..2 {
             let [one, two] = &mut sides;

@@ -163,8 +163,8 @@ impl Drop for RecordFile {
     }
 }
 
-/// Asks for huge pages in the part of our memory that they can cover: what is looked up at random should not miss the
-/// page tables as well.
+/// Asks for huge pages in the part of our memory that they can cover, and for all of them at once: what is looked up at
+/// random should not miss the page tables as well, and no packet should wait until a page is zeroed.
 pub(super) fn advise_huge(start: *mut u8, bytes: usize) {
     const HUGE: usize = 2 << 20;
     let before = start.align_offset(HUGE);
@@ -172,7 +172,10 @@ pub(super) fn advise_huge(start: *mut u8, bytes: usize) {
         let (start, bytes) = (start.wrapping_add(before), (bytes - before) / HUGE * HUGE);
         // SAFETY: the range lies within memory that the caller owns; what it holds stays. Without huge pages small
         // ones do.
-        let _ = unsafe { madvise(start.cast(), bytes, Advice::LinuxHugepage) };
+        let _ = unsafe {
+            madvise(start.cast(), bytes, Advice::LinuxHugepage)
+                .and_then(|()| madvise(start.cast(), bytes, Advice::LinuxPopulateWrite))
+        };
     }
 }
 

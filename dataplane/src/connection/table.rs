@@ -14,6 +14,7 @@ use super::state::CtState;
 use super::tuple::Tuple;
 use super::{ConnectionId, Direction};
 use crate::drop::DropReason;
+use crate::packet::frame::prefetch;
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
@@ -304,6 +305,15 @@ impl Connections {
             }
         }
         true
+    }
+
+    /// Has fetched what [`Self::pass`] reads and writes of a connection.
+    #[inline]
+    pub fn prefetch(&self, id: ConnectionId) {
+        if let Some(record) = self.file.records().get(id.index as usize) {
+            prefetch(record);
+            prefetch(&raw const record.counters);
+        }
     }
 
     /// [`Self::pass`] for one connection, which also tells why not.

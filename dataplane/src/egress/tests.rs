@@ -181,3 +181,38 @@ fn a_punt_that_nobody_takes_drops_the_frame_only_if_nothing_else_does() {
     assert_eq!(books(&outgoing), (vec![(IN, DropReason::NoListener, 1)], vec![(0, DropReason::NoListener, 2)]));
     assert_eq!(other.take_all().len(), 1);
 }
+
+/// Three segments of one flow leave as one frame by a port that takes it; if that has no room, three are not sent.
+#[test]
+fn merged_frames_are_settled_one_by_one() {
+    let (mut outgoing, ..) = bench();
+    let (queue, peer) = crate::port::memory::pair(slot(OUT)).unwrap();
+    outgoing.add(slot(OUT), Box::new(queue));
+    let segments = |outgoing: &mut Outgoing| {
+        let tcp = sample::tcp(true, 0x010, &[], &[5; 3000]);
+        let bytes = sample::ethernet(&[], 0x0800, &sample::ipv4(&[], 6, 0x4000, &tcp));
+        let mut large = outgoing.pool.frame(slot(IN), &bytes).unwrap();
+        large.gso = Some(Gso { kind: GsoKind::Tcp4, size: 1000, tunnel: 0 });
+        let wire =
+            Offloads { checksum: false, chains: false, tcp_segmentation: false, ..crate::port::memory::EVERYTHING };
+        let mut cut = Vec::new();
+        segment::fit(large, &wire, &mut outgoing.pool, &mut cut).unwrap();
+        cut
+    };
+    let send = |outgoing: &mut Outgoing| {
+        for frame in segments(outgoing) {
+            outgoing.enter(slot(IN));
+            outgoing.send(slot(OUT), frame);
+        }
+        outgoing.flush();
+    };
+    send(&mut outgoing);
+    let sent = peer.take_all();
+    assert_eq!((sent.len(), sent[0].gso.map(|gso| gso.size), sent[0].bytes.len()), (1, Some(1000), 3054));
+    assert_eq!(books(&outgoing), (vec![], vec![]));
+    fill(&mut outgoing, 0);
+    send(&mut outgoing);
+    let three = |port| vec![(port, DropReason::TransmitFull, 3)];
+    assert_eq!(books(&outgoing), (three(IN), three(OUT)));
+    assert_eq!(outgoing.pool.outstanding(), 0);
+}

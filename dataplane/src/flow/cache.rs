@@ -10,6 +10,12 @@
 //! - At most [`CACHE_MASKS`] masks have tables, the most used first. An entry of a further mask can only
 //!   be found through the exact table.
 //!
+//! The packets of a batch are looked up together, because most of the time would be spent waiting for memory:
+//! [`Cache::probe`] hashes all of them and fetches the buckets, then looks into these and fetches the entries; what it
+//! gives are guesses, each of which [`Cache::confirm`] verifies when its packet is due. Tables and entries lie in
+//! memory of huge pages (`region.rs`), a hit's part of an entry in one cache line (`cache/entry.rs`), and only the
+//! words of a key that a mask has are looked at (`cache/mask.rs`).
+//!
 //! An entry is used only if it was checked at the tables' current version ([`Cache::lookup`] says
 //! `Stale` otherwise). Entries are disposable: the oldest go when there is no room.
 //!
@@ -20,24 +26,34 @@
 //! worker asks ([`Cache::flush`]).
 
 use super::buckets::Buckets;
-use super::key::{FlowKey, WORDS};
-use super::log::{Passed, Recent, Work};
+use super::key::FlowKey;
+use super::log::{Recent, Work};
 use super::program::{Program, Steps};
+use super::region::Region;
 use super::resolve::Resolution;
-use super::rule::{Rule, RuleCounters};
 use super::shared::Shared;
 use super::statistics::TableStatistics;
 use crate::capture::Walk;
-use crate::limits::{CACHE_ENTRIES, CACHE_ENTRY_BYTES, CACHE_MASKS, CACHE_SPARE};
-use crate::neighbours::Used;
-use std::hash::{BuildHasher, Hasher};
+use crate::limits::{CACHE_ALL_MASKS, CACHE_ENTRIES, CACHE_MASKS, CACHE_SPARE};
+use crate::packet::frame::prefetch;
+use crate::port::PortSlot;
+use entry::{Entry, New, Way, program_hash};
+use mask::{Seeds, Words};
+use std::collections::HashMap;
 use std::sync::Arc;
+
+mod entry;
+mod mask;
+mod probe;
 
 /// Buckets of one table at most: each entry finds a place in a table half full.
 const BUCKETS: usize = (CACHE_ENTRIES / 4).next_power_of_two();
 
 /// The number of an entry; valid until the cache is next changed.
 pub type EntryNumber = u32;
+
+/// The number of no entry.
+pub const NO_ENTRY: EntryNumber = EntryNumber::MAX;
 
 /// What a lookup found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,101 +66,16 @@ pub enum Found {
     Miss,
 }
 
-/// What entries have in common whose packets walked the same way.
-struct Way {
+/// A mask that entries have.
+struct Mask {
     mask: FlowKey,
-    /// Indexes of the mask's words that are not zero, with the words.
-    words: Box<[(u8, u64)]>,
-    /// Bits that all packets of an entry share through the whole walk.
-    stable: FlowKey,
-    rules: Arc<[Arc<Rule>]>,
-    /// Next hops that its packets use.
-    hops: Box<[Arc<Used>]>,
-    /// Groups and buckets that count its packets.
-    counted: Box<[Arc<RuleCounters>]>,
-    missed: Box<[u8]>,
-    passed: Box<[Passed]>,
-}
-
-impl PartialEq for Way {
-    fn eq(&self, other: &Self) -> bool {
-        let same = |(one, other): (&Arc<Rule>, &Arc<Rule>)| Arc::ptr_eq(one, other);
-        self.mask == other.mask
-            && self.stable == other.stable
-            && self.missed == other.missed
-            && self.passed == other.passed
-            && self.rules.len() == other.rules.len()
-            && self.rules.iter().zip(other.rules.iter()).all(same)
-            && self.hops.len() == other.hops.len()
-            && self.hops.iter().zip(&other.hops).all(|(one, other)| Arc::ptr_eq(one, other))
-            && self.counted.iter().map(Arc::as_ptr).eq(other.counted.iter().map(Arc::as_ptr))
-    }
-}
-
-impl Way {
-    fn hash(&self, hasher: &impl BuildHasher) -> u64 {
-        let rules: Vec<*const Rule> = self.rules.iter().map(Arc::as_ptr).collect();
-        hasher.hash_one((self.mask.words(), self.stable.words(), rules, &self.passed))
-    }
-}
-
-/// The hash of an entry's program, if others may have the same.
-fn program_hash(program: &Program, way: &Arc<Way>, hasher: &impl BuildHasher) -> Option<u64> {
-    Some(hasher.hash_one((program.fingerprint()?, Arc::as_ptr(way))))
-}
-
-/// Words of an entry's values that lie in the entry.
-const WORDS_WITHIN: usize = 8;
-
-struct Entry {
-    /// The values under the words of the way's mask, in order.
-    values: [u64; WORDS_WITHIN],
-    /// Those that do not fit.
-    more: Option<Box<[u64; WORDS - WORDS_WITHIN]>>,
-    way: Arc<Way>,
-    program: Arc<Program>,
-    /// The version it was last known good at.
-    version: u64,
-    /// Since the last flush.
-    packets: u64,
-    bytes: u64,
-    /// Since it was made.
-    packets_before: u64,
-    bytes_before: u64,
-    used: u64,
-    /// Whether it is listed in `dirty`.
-    dirty: bool,
-    /// Whether it stands in the table of its mask, which may have come later than the entry.
-    tabled: bool,
-}
-
-const _: () = assert!(size_of::<Option<Entry>>() <= CACHE_ENTRY_BYTES);
-
-impl Entry {
-    fn words(&self) -> impl Iterator<Item = (usize, u64, u64)> {
-        let values = self.values.iter().chain(self.more.iter().flat_map(|more| more.iter()));
-        self.way.words.iter().zip(values).map(|(&(index, mask), &value)| (index as usize, mask, value))
-    }
-
-    fn matches(&self, key: &FlowKey) -> bool {
-        self.words().all(|(index, mask, value)| key.words()[index] & mask == value)
-    }
-
-    fn value(&self) -> FlowKey {
-        let mut key = FlowKey::ZERO;
-        for (index, _, value) in self.words() {
-            key.words_mut()[index] = value;
-        }
-        key
-    }
-}
-
-struct MaskTable {
-    mask: FlowKey,
-    words: usize,
-    hits: u64,
-    table: Buckets,
+    words: Words,
+    /// Of all its entries; none: the number is free.
     entries: usize,
+    hits: u64,
+    table: Option<Buckets>,
+    /// Of the entries, those that stand in the table.
+    tabled: usize,
 }
 
 /// What the cache has done.
@@ -158,19 +89,26 @@ pub struct CacheCounters {
 
 /// See the module comment.
 pub struct Cache {
-    entries: Vec<Option<Entry>>,
+    entries: Region<Entry>,
+    /// Places that were used at some time, from the first on.
+    places: usize,
     free: Vec<EntryNumber>,
-    masks: Vec<MaskTable>,
+    masks: Vec<Mask>,
+    numbers: HashMap<FlowKey, u16, foldhash::fast::RandomState>,
+    free_masks: Vec<u16>,
+    /// The masks that have a table, the most used first.
+    probed: Vec<u16>,
     exact: Buckets,
     /// The union of all masks that entries were made with: what the exact hash covers.
     consulted: FlowKey,
-    consulted_words: usize,
+    consulted_words: Words,
     dirty: Vec<EntryNumber>,
     ways: Shared<Way>,
     programs: Shared<Program>,
     /// Of programs that are of one connection each: what they have in common.
     steps: Shared<Steps>,
     hasher: foldhash::fast::RandomState,
+    seeds: Seeds,
     /// Where the sweep goes on.
     hand: usize,
     /// What it has done.
@@ -182,18 +120,22 @@ pub struct Cache {
 impl Default for Cache {
     fn default() -> Self {
         Self {
-            entries: Vec::new(),
+            entries: Region::new(CACHE_ENTRIES),
+            places: 0,
             free: Vec::new(),
             masks: Vec::new(),
+            numbers: HashMap::default(),
+            free_masks: Vec::new(),
+            probed: Vec::new(),
             exact: Buckets::new(BUCKETS),
             consulted: FlowKey::ZERO,
-            consulted_words: 0,
+            consulted_words: Words::of(&FlowKey::ZERO),
             dirty: Vec::new(),
             ways: Shared::default(),
             programs: Shared::default(),
             steps: Shared::default(),
-            // Tenants choose the headers: the seed is this process's secret.
             hasher: foldhash::fast::RandomState::default(),
+            seeds: Seeds::default(),
             hand: 0,
             counters: CacheCounters::default(),
             tables: TableStatistics::default(),
@@ -201,98 +143,106 @@ impl Default for Cache {
     }
 }
 
-fn hash(hasher: &foldhash::fast::RandomState, key: &FlowKey, mask: &FlowKey, words: usize) -> u64 {
-    let mut state = hasher.build_hasher();
-    for (word, mask) in key.words()[..words].iter().zip(mask.words()) {
-        state.write_u64(word & mask);
-    }
-    let hash = state.finish();
-    // foldhash's fast variant leaves the spreading of the lower bits to its last multiplication; the
-    // bucket index uses the lower bits and the signature the upper ones.
-    hash ^ hash.rotate_right(29)
-}
-
 impl Cache {
     /// Looks a packet's key up; `version` is the tables' current one.
+    #[inline(never)]
     pub fn lookup(&mut self, key: &FlowKey, version: u64) -> Found {
-        let several = self.masks.len() > 2;
-        let mut exact = 0;
-        let mut found = None;
+        let several = self.probed.len() > 2;
+        let (mut exact, mut found) = (0, None);
         if several {
-            exact = hash(&self.hasher, key, &self.consulted, self.consulted_words);
+            exact = self.consulted_words.hash(&self.seeds, key);
             found = self.exact.candidates(exact).find(|&number| self.matches(number, key));
         }
         if found.is_none() {
-            let mut probes = 0;
-            for table in &mut self.masks {
-                probes += 1;
-                let hash = hash(&self.hasher, key, &table.mask, table.words);
-                let entries = &self.entries;
-                found = table.table.candidates(hash).find(|&number| {
-                    entries[number as usize]
-                        .as_ref()
-                        .is_some_and(|entry| entry.way.mask == table.mask && entry.matches(key))
-                });
-                if found.is_some() {
-                    table.hits += 1;
+            for (probes, &mask) in self.probed.iter().enumerate() {
+                let Mask { words, table: Some(table), .. } = &self.masks[usize::from(mask)] else { continue };
+                let hash = words.hash(&self.seeds, key);
+                let its = |number: &EntryNumber| self.entry(*number).mask == mask && self.matches(*number, key);
+                found = table.candidates(hash).find(its);
+                if let Some(number) = found {
+                    self.masks[usize::from(mask)].hits += 1;
+                    if several && probes > 0 {
+                        self.exact.insert(exact, number, |_| None);
+                    }
                     break;
                 }
-            }
-            if let Some(number) = found
-                && several
-                && probes > 1
-            {
-                self.exact.insert(exact, number, |_| None);
             }
         }
         match found {
             None => Found::Miss,
-            Some(number) if self.entry(number).version == version => Found::Hit(number),
+            Some(number) if self.entry(number).is_good_at(version) => Found::Hit(number),
             Some(number) => Found::Stale(number),
         }
     }
 
     fn matches(&self, number: EntryNumber, key: &FlowKey) -> bool {
-        self.entries[number as usize].as_ref().is_some_and(|entry| entry.matches(key))
+        let entry = self.entry(number);
+        !entry.is_free() && entry.matches(&self.masks[usize::from(entry.mask)].words, key)
     }
 
+    #[inline]
     fn entry(&self, number: EntryNumber) -> &Entry {
-        self.entries[number as usize].as_ref().expect("numbers are of entries that exist")
+        &self.entries[number as usize]
+    }
+
+    /// Where all packets of an entry go, if its program does nothing but send them, and admits all of them.
+    #[must_use]
+    #[inline]
+    pub fn plain(&self, number: EntryNumber) -> Option<PortSlot> {
+        let plain = self.entry(number).plain;
+        (plain != PortSlot::NONE).then_some(plain)
     }
 
     /// The program of an entry, to be asked whether it admits a packet.
     #[must_use]
+    #[inline]
     pub fn program(&self, number: EntryNumber) -> &Program {
-        &self.entry(number).program
+        self.entry(number).program.as_ref().expect(OF_ENTRIES)
+    }
+
+    fn way(&self, number: EntryNumber) -> &Arc<Way> {
+        self.entry(number).way.as_ref().expect(OF_ENTRIES)
     }
 
     /// What its packets go through, for who looks on.
     #[must_use]
     pub fn walk(&self, number: EntryNumber, cached: bool) -> Walk {
-        let entry = self.entry(number);
-        Walk { rules: entry.way.rules.clone(), program: Some(entry.program.clone()), consulted: entry.way.mask, cached }
+        let (way, program) = (self.way(number), self.entry(number).program.clone());
+        Walk { rules: way.rules.clone(), program, consulted: way.mask, cached }
+    }
+
+    /// Counts a packet of so many bytes for an entry.
+    #[inline(always)]
+    pub fn count(&mut self, number: EntryNumber, bytes: usize, now: u64) {
+        let entry = &mut self.entries[number as usize];
+        if entry.packets == 0 {
+            self.dirty.push(number);
+        }
+        entry.used = now;
+        if let (Some(packets), Some(bytes)) = (entry.packets.checked_add(1), entry.bytes.checked_add(bytes as u32)) {
+            (entry.packets, entry.bytes) = (packets, bytes);
+        } else {
+            entry.settle(&mut self.tables);
+            // It is still listed.
+            (entry.packets, entry.bytes) = (1, bytes as u32);
+        }
     }
 
     /// The program of an entry, for a packet of so many bytes, which is counted.
+    #[inline]
     pub fn take(&mut self, number: EntryNumber, bytes: usize, now: u64) -> &Program {
-        let entry = self.entries[number as usize].as_mut().expect("numbers are of entries that exist");
-        entry.packets += 1;
-        entry.bytes += bytes as u64;
-        entry.used = now;
-        if !std::mem::replace(&mut entry.dirty, true) {
-            self.dirty.push(number);
-        }
-        &entry.program
+        self.count(number, bytes, now);
+        self.program(number)
     }
 
     /// Whether a stale entry is good at the version of `recent` too, because nothing that changed since
     /// concerns it; then it says so from now on. `work`: what that may cost, and did.
     #[inline]
     pub fn renew(&mut self, number: EntryNumber, key: &FlowKey, recent: &Recent, work: &mut Work) -> bool {
-        let entry = self.entries[number as usize].as_mut().expect("numbers are of entries that exist");
-        let good = recent.unaffected(&entry.way.passed, entry.version, key, &entry.way.stable, work);
+        let (way, since) = (self.way(number), self.entry(number).version(recent.version()));
+        let good = recent.unaffected(&way.passed, since, key, &way.stable, work);
         if good {
-            entry.version = recent.version();
+            self.entries[number as usize].renew(recent.version());
         }
         good
     }
@@ -301,34 +251,22 @@ impl Cache {
     /// the same mask and values is replaced.
     pub fn insert(&mut self, key: &FlowKey, resolution: Resolution, version: u64, now: u64) -> EntryNumber {
         let mask = resolution.consulted;
-        let value = key.masked(&mask);
         if !self.consulted.covers(&mask) {
             // The exact hash covers more bits from now on: what stands in its table is no longer found.
             self.consulted.union(&mask);
-            self.consulted_words = self.consulted.used_words();
+            self.consulted_words = Words::of(&self.consulted);
             self.exact.clear();
         }
-        let at = self.mask_table(&mask);
-        if let Some(at) = at {
-            let words = self.masks[at].words;
-            let hash = hash(&self.hasher, &value, &mask, words);
-            let same = |number: &EntryNumber| {
-                let entry = self.entries[*number as usize].as_ref();
-                entry.is_some_and(|entry| entry.way.mask == mask && entry.matches(&value))
-            };
-            let old = self.masks[at].table.candidates(hash).find(same);
-            if let Some(old) = old {
-                self.remove(old);
-            }
+        if let Some(old) = self.same(key, &mask) {
+            self.remove(old);
         }
         if self.len() >= CACHE_ENTRIES {
             self.make_room();
         }
+        let number = self.mask(&mask);
         let mut program = Program::compile(&resolution);
-        let words = mask.words().iter().enumerate().filter(|&(_, &word)| word != 0);
         let way = Way {
             mask,
-            words: words.map(|(index, &word)| (index as u8, word)).collect(),
             stable: resolution.stable,
             rules: resolution.rules.into(),
             hops: resolution.hops.used.into(),
@@ -336,12 +274,6 @@ impl Cache {
             missed: resolution.missed.into(),
             passed: resolution.passed.into(),
         };
-        let mut all = [0; WORDS];
-        for (slot, &(index, _)) in all.iter_mut().zip(&way.words) {
-            *slot = value.words()[index as usize];
-        }
-        let (within, beyond) = all.split_at(WORDS_WITHIN);
-        let more = (way.words.len() > WORDS_WITHIN).then(|| Box::new(beyond.try_into().expect("the rest of them")));
         let way = self.ways.keep(way.hash(&self.hasher), way);
         let program = match program_hash(&program, &way, &self.hasher) {
             Some(hash) => self.programs.keep(hash, program),
@@ -350,144 +282,212 @@ impl Cache {
                 Arc::new(program)
             }
         };
-        let entry = Entry {
-            values: within.try_into().expect("the first of them"),
-            more,
-            way,
-            program,
-            version,
-            packets: 0,
-            bytes: 0,
-            packets_before: 0,
-            bytes_before: 0,
-            used: now,
-            dirty: false,
-            tabled: false,
-        };
-        let number = self.free.pop().unwrap_or(self.entries.len() as u32);
-        if number as usize == self.entries.len() {
-            self.entries.push(Some(entry));
+        let new = New { program, way, mask: number, version, now };
+        let entry = Entry::new(key, &self.masks[usize::from(number)].words, new);
+        let entry = self.place(entry);
+        if self.give_table(number) {
+            self.put_in_table(entry, number, key);
         } else {
-            self.entries[number as usize] = Some(entry);
+            let exact = self.consulted_words.hash(&self.seeds, key);
+            self.exact.insert(exact, entry, |_| None);
         }
-        // Evicting an empty mask's table may have moved the one found above.
-        match self.mask_table(&mask) {
-            Some(at) => self.put_in_table(number, at, &value),
-            None => {
-                let exact = hash(&self.hasher, key, &self.consulted, self.consulted_words);
-                self.exact.insert(exact, number, |_| None);
+        entry
+    }
+
+    /// The entry in the table of this mask that has the values of this key.
+    fn same(&self, key: &FlowKey, mask: &FlowKey) -> Option<EntryNumber> {
+        let number = *self.numbers.get(mask)?;
+        let Mask { words, table: Some(table), .. } = &self.masks[usize::from(number)] else { return None };
+        let its = |&entry: &EntryNumber| self.entry(entry).mask == number && self.matches(entry, key);
+        table.candidates(words.hash(&self.seeds, key)).find(its)
+    }
+
+    /// Puts an entry into a free place.
+    fn place(&mut self, entry: Entry) -> EntryNumber {
+        let number = self.free.pop().unwrap_or(self.places as u32);
+        if number as usize == self.places {
+            self.places += 1;
+            // Counting never allocates.
+            let room = self.places.next_power_of_two().max(64);
+            if self.dirty.capacity() < room {
+                self.dirty.reserve(room - self.dirty.len());
             }
         }
+        self.masks[usize::from(entry.mask)].entries += 1;
+        self.entries[number as usize] = entry;
         number
     }
 
-    fn put_in_table(&mut self, number: EntryNumber, at: usize, value: &FlowKey) {
-        let (hasher, entries) = (&self.hasher, &self.entries);
-        let table = &mut self.masks[at];
-        let (mask, words) = (table.mask, table.words);
-        let hash_of =
-            |number: u32| entries[number as usize].as_ref().map(|entry| hash(hasher, &entry.value(), &mask, words));
-        let replaced = table.table.insert(hash(hasher, value, &mask, words), number, hash_of);
-        table.entries += 1;
-        if let Some(entry) = &mut self.entries[number as usize] {
-            entry.tabled = true;
-        }
+    fn put_in_table(&mut self, number: EntryNumber, mask: u16, key: &FlowKey) {
+        let (entries, seeds) = (&self.entries, &self.seeds);
+        let Mask { words, table: Some(table), tabled, .. } = &mut self.masks[usize::from(mask)] else { return };
+        let hash_of = |number: u32| {
+            let entry = &entries[number as usize];
+            (!entry.is_free() && entry.mask == mask).then(|| words.hash(seeds, &entry.key(words)))
+        };
+        let replaced = table.insert(words.hash(seeds, key), number, hash_of);
+        *tabled += 1;
+        self.entries[number as usize].set_tabled(true);
         if let Some(replaced) = replaced {
             self.remove(replaced);
         }
     }
 
-    /// The table of a mask, made if there is room for one more.
-    fn mask_table(&mut self, mask: &FlowKey) -> Option<usize> {
-        if let Some(at) = self.masks.iter().position(|table| table.mask == *mask) {
-            return Some(at);
+    /// The number of a mask, with or without a table.
+    fn mask(&mut self, mask: &FlowKey) -> u16 {
+        if let Some(&number) = self.numbers.get(mask) {
+            return number;
         }
-        if self.masks.len() == CACHE_MASKS {
-            let empty = self.masks.iter().position(|table| table.entries == 0)?;
-            self.masks.remove(empty);
+        if self.free_masks.is_empty() && self.masks.len() >= CACHE_ALL_MASKS {
+            self.forget_masks();
         }
-        self.masks.push(MaskTable {
-            mask: *mask,
-            words: mask.used_words(),
-            hits: 0,
-            table: Buckets::new(BUCKETS),
-            entries: 0,
-        });
-        Some(self.masks.len() - 1)
+        let new = Mask { mask: *mask, words: Words::of(mask), entries: 0, hits: 0, table: None, tabled: 0 };
+        let number = self.free_masks.pop().unwrap_or(self.masks.len() as u16);
+        if usize::from(number) == self.masks.len() {
+            self.masks.push(new);
+        } else {
+            self.masks[usize::from(number)] = new;
+        }
+        self.numbers.insert(*mask, number);
+        number
+    }
+
+    /// Removes what has no table: there are more masks than a switch has any use for.
+    fn forget_masks(&mut self) {
+        for number in 0..self.places {
+            if !self.entries[number].is_tabled() {
+                self.remove(number as u32);
+            }
+        }
+    }
+
+    /// Sees to it that a mask has a table, if there is room for one more.
+    fn give_table(&mut self, number: u16) -> bool {
+        if self.masks[usize::from(number)].table.is_some() {
+            return true;
+        }
+        if self.probed.len() == CACHE_MASKS {
+            let empty = |mask: &u16| self.masks[usize::from(*mask)].tabled == 0;
+            let Some(at) = self.probed.iter().position(empty) else { return false };
+            let mask = self.probed.remove(at);
+            self.masks[usize::from(mask)].table = None;
+            self.release_mask(mask);
+        }
+        let mask = &mut self.masks[usize::from(number)];
+        (mask.table, mask.hits) = (Some(Buckets::new(BUCKETS)), 0);
+        self.probed.push(number);
+        true
+    }
+
+    /// A mask that has neither entries nor a table needs no number.
+    fn release_mask(&mut self, number: u16) {
+        let mask = &self.masks[usize::from(number)];
+        if mask.entries == 0 && mask.table.is_none() && self.numbers.remove(&mask.mask).is_some() {
+            self.free_masks.push(number);
+        }
     }
 
     /// Removes an entry; its counts reach the rules first.
     pub fn remove(&mut self, number: EntryNumber) {
-        let Some(mut entry) = self.entries[number as usize].take() else { return };
-        settle(&mut entry, &mut self.tables);
-        if entry.tabled
-            && let Some(table) = self.masks.iter_mut().find(|table| table.mask == entry.way.mask)
+        let mut entry = std::mem::replace(&mut self.entries[number as usize], Entry::free());
+        let (Some(program), Some(way)) = (entry.program.take(), entry.way.as_ref()) else { return };
+        let way = way.clone();
+        entry.settle(&mut self.tables);
+        let mask = &mut self.masks[usize::from(entry.mask)];
+        mask.entries -= 1;
+        if entry.is_tabled()
+            && let Some(table) = &mut mask.table
         {
-            table.table.remove(hash(&self.hasher, &entry.value(), &table.mask, table.words), number);
-            table.entries -= 1;
+            table.remove(mask.words.hash(&self.seeds, &entry.key(&mask.words)), number);
+            mask.tabled -= 1;
         }
-        match program_hash(&entry.program, &entry.way, &self.hasher) {
-            Some(hash) => self.programs.give_back(hash, &entry.program),
-            None => entry.program.give_back(&mut self.steps),
+        self.release_mask(entry.mask);
+        drop(entry);
+        match program_hash(&program, &way, &self.hasher) {
+            Some(hash) => self.programs.give_back(hash, &program),
+            None => program.give_back(&mut self.steps),
         }
-        self.ways.give_back(entry.way.hash(&self.hasher), &entry.way);
+        self.ways.give_back(way.hash(&self.hasher), &way);
         self.free.push(number);
     }
 
     /// Brings gathered counts to the rules.
     pub fn flush(&mut self) {
-        for number in std::mem::take(&mut self.dirty) {
-            if let Some(entry) = self.entries[number as usize].as_mut() {
-                settle(entry, &mut self.tables);
+        self.flush_some(usize::MAX);
+    }
+
+    /// Likewise of so many entries, those first that have waited longest.
+    pub fn flush_some(&mut self, count: usize) {
+        let count = count.min(self.dirty.len());
+        for numbers in self.dirty[..count].chunks(AT_ONCE) {
+            // What is settled lies at the end of a chain of pointers: each link is fetched for all before the next.
+            let places = || numbers.iter().map(|&number| &self.entries[number as usize]);
+            places().for_each(|entry| prefetch(&raw const entry.way));
+            let ways = || places().filter_map(|entry| entry.way.as_ref());
+            ways().for_each(|way| prefetch(Arc::as_ptr(way)));
+            ways().for_each(|way| prefetch(way.rules.as_ptr()));
+            let rules = || ways().flat_map(|way| way.rules.iter());
+            rules().for_each(|rule| prefetch(&raw const rule.counters));
+            rules().for_each(|rule| prefetch(Arc::as_ptr(&rule.counters)));
+            for &number in numbers {
+                self.entries[number as usize].settle(&mut self.tables);
             }
         }
+        self.dirty.drain(..count);
     }
 
     /// Looks at up to `count` entries, going round, and removes those not used since `before`. Orders the
     /// masks by use.
     pub fn sweep(&mut self, count: usize, before: u64) {
-        for _ in 0..count.min(self.entries.len()) {
-            self.hand = if self.hand + 1 >= self.entries.len() { 0 } else { self.hand + 1 };
-            if self.entries[self.hand].as_ref().is_some_and(|entry| entry.used < before) {
+        for _ in 0..count.min(self.places) {
+            self.hand = if self.hand + 1 >= self.places { 0 } else { self.hand + 1 };
+            if self.entries[self.hand].used < before {
                 self.remove(self.hand as u32);
             }
         }
-        self.masks.retain(|table| table.entries > 0);
-        self.masks.sort_by_key(|table| std::cmp::Reverse(table.hits));
-        self.masks.iter_mut().for_each(|table| table.hits /= 2);
-        if self.entries.len() >= 1024 && self.len() * CACHE_SPARE <= self.entries.len() {
+        self.close_tables();
+        let masks = &mut self.masks;
+        self.probed.sort_by_key(|&number| std::cmp::Reverse(masks[usize::from(number)].hits));
+        self.probed.iter().for_each(|&number| masks[usize::from(number)].hits /= 2);
+        if self.places >= 1024 && self.len() * CACHE_SPARE <= self.places {
             self.compact();
+        }
+    }
+
+    /// Takes the tables away that have no entry.
+    fn close_tables(&mut self) {
+        for number in std::mem::take(&mut self.probed) {
+            if self.masks[usize::from(number)].tabled > 0 {
+                self.probed.push(number);
+            } else {
+                self.masks[usize::from(number)].table = None;
+                self.release_mask(number);
+            }
         }
     }
 
     /// Moves what is left closely together, so that the rest of the memory can be given back.
     fn compact(&mut self) {
         // What has no table could not be found again.
-        let lost = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| !entry.tabled);
-        for number in 0..self.entries.len() {
-            if lost(&self.entries[number]) {
-                self.remove(number as u32);
-            }
-        }
+        self.forget_masks();
         self.flush();
-        let mut kept = Vec::with_capacity(self.len());
-        kept.extend(self.entries.drain(..).filter(Option::is_some));
-        (self.entries, self.free, self.dirty, self.hand) = (kept, Vec::new(), Vec::new(), 0);
+        let mut old = std::mem::replace(&mut self.entries, Region::new(CACHE_ENTRIES));
+        let places = std::mem::replace(&mut self.places, 0);
+        (self.free, self.dirty, self.hand) = (Vec::new(), Vec::new(), 0);
         self.exact = Buckets::new(BUCKETS);
-        for table in &mut self.masks {
-            (table.table, table.entries) = (Buckets::new(BUCKETS), 0);
+        for &number in &self.probed {
+            let mask = &mut self.masks[usize::from(number)];
+            (mask.table, mask.tabled, mask.entries) = (Some(Buckets::new(BUCKETS)), 0, 0);
         }
-        for number in 0..self.entries.len() {
-            // One that was put in before may have been replaced.
-            let Some((value, mask)) = self.entries[number].as_ref().map(|entry| (entry.value(), entry.way.mask)) else {
-                continue;
-            };
-            match self.masks.iter().position(|table| table.mask == mask) {
-                Some(at) => self.put_in_table(number as u32, at, &value),
-                None => self.remove(number as u32),
-            }
+        for entry in old[..places].iter_mut().filter(|entry| !entry.is_free()) {
+            let mut entry = std::mem::replace(entry, Entry::free());
+            let mask = entry.mask;
+            let key = entry.key(&self.masks[usize::from(mask)].words);
+            entry.set_tabled(false);
+            let number = self.place(entry);
+            self.put_in_table(number, mask, &key);
         }
-        self.masks.retain(|table| table.entries > 0);
+        self.close_tables();
         self.ways.shrink();
         self.programs.shrink();
         self.steps.shrink();
@@ -495,9 +495,12 @@ impl Cache {
 
     /// Removes the least recently used of a few entries.
     fn make_room(&mut self) {
-        let used = |number: usize| self.entries[number].as_ref().map_or(u64::MAX, |entry| entry.used);
-        let oldest = (0..8).map(|step| (self.hand + step) % self.entries.len()).min_by_key(|&number| used(number));
-        self.hand = (self.hand + 8) % self.entries.len();
+        let used = |number: usize| {
+            let entry = &self.entries[number];
+            if entry.is_free() { u64::MAX } else { entry.used }
+        };
+        let oldest = (0..8).map(|step| (self.hand + step) % self.places).min_by_key(|&number| used(number));
+        self.hand = (self.hand + 8) % self.places;
         if let Some(number) = oldest {
             self.remove(number as u32);
         }
@@ -506,7 +509,7 @@ impl Cache {
     /// Entries now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.places - self.free.len()
     }
 
     /// Whether there are none.
@@ -521,43 +524,43 @@ impl Cache {
         self.ways.len()
     }
 
-    /// Bytes that it keeps for entries and the tables that find them, used or not.
+    /// Bytes that it has used for entries and the tables that find them.
     #[cfg(test)]
     pub fn reserved(&self) -> usize {
-        let tables = self.masks.iter().map(|table| &table.table).chain([&self.exact]);
-        self.entries.capacity() * size_of::<Option<Entry>>()
+        let tables = self.masks.iter().flat_map(|mask| &mask.table).chain([&self.exact]);
+        self.places * size_of::<Entry>()
             + (self.free.capacity() + self.dirty.capacity()) * size_of::<EntryNumber>()
             + tables.map(Buckets::bytes).sum::<usize>()
     }
 
-    /// Masks now.
+    /// Masks that have a table now.
     #[must_use]
     pub fn masks(&self) -> usize {
-        self.masks.len()
+        self.probed.len()
     }
 
     /// The busiest entries: values, mask, program, packets, bytes.
     #[must_use]
     pub fn busiest(&self, limit: usize) -> Vec<(FlowKey, FlowKey, Arc<Program>, u64, u64)> {
-        let mut entries: Vec<&Entry> = self.entries.iter().flatten().collect();
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.packets_before + entry.packets));
+        let mut entries: Vec<&Entry> = self.entries[..self.places].iter().filter(|entry| !entry.is_free()).collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.counts().0));
         let row = |entry: &Entry| {
-            let counts = (entry.packets_before + entry.packets, entry.bytes_before + entry.bytes);
-            (entry.value(), entry.way.mask, entry.program.clone(), counts.0, counts.1)
+            let Mask { mask, words, .. } = &self.masks[usize::from(entry.mask)];
+            let (packets, bytes) = entry.counts();
+            let program = entry.program.as_ref().expect(OF_ENTRIES);
+            (entry.key(words), *mask, program.clone(), packets, bytes)
         };
         entries.into_iter().take(limit).map(row).collect()
     }
 }
 
-fn settle(entry: &mut Entry, tables: &mut TableStatistics) {
-    entry.dirty = false;
-    let (packets, bytes) = (std::mem::take(&mut entry.packets), std::mem::take(&mut entry.bytes));
-    entry.packets_before += packets;
-    entry.bytes_before += bytes;
-    if packets > 0 {
-        tables.count(&entry.way.rules, &entry.way.missed, packets);
-        entry.way.rules.iter().for_each(|rule| rule.counters.add(packets, bytes, entry.used));
-        entry.way.counted.iter().for_each(|counters| counters.add(packets, bytes, entry.used));
-        entry.way.hops.iter().for_each(|used| used.mark(entry.used));
+impl Drop for Cache {
+    fn drop(&mut self) {
+        self.entries[..self.places].iter_mut().for_each(|entry| *entry = Entry::free());
     }
 }
+
+/// Entries whose counts are brought to the rules together.
+const AT_ONCE: usize = 16;
+
+const OF_ENTRIES: &str = "numbers are of entries that exist";

@@ -110,6 +110,25 @@ impl Effect {
         }
     }
 
+    /// Whether it changes the frame, and leaves it to what follows.
+    #[must_use]
+    #[inline]
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Action { action, .. } => matches!(
+                action,
+                Action::SetField(_)
+                    | Action::PushVlan(_)
+                    | Action::PopVlan
+                    | Action::DecTtl { .. }
+                    | Action::CheckMtu { .. }
+                    | Action::Translate { .. }
+            ),
+            Self::Translate(_) | Self::TranslateOwn | Self::Neighbour(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether it does something, though nothing follows that sends the packet.
     #[must_use]
     pub fn teaches(&self) -> bool {

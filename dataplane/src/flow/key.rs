@@ -119,12 +119,14 @@ impl FlowKey {
 
     /// The key as words, for masking, comparing and hashing.
     #[must_use]
+    #[inline]
     pub fn words(&self) -> &[u64; WORDS] {
         zerocopy::transmute_ref!(self)
     }
 
     /// Likewise, to be changed.
     #[must_use]
+    #[inline]
     pub fn words_mut(&mut self) -> &mut [u64; WORDS] {
         zerocopy::transmute_mut!(self)
     }

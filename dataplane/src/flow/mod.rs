@@ -6,7 +6,7 @@
 //! - [`resolve`]: the walk of one packet; [`effect`]: what comes of it; [`trace`]: the same walk, written down.
 //! - [`statistics`]: packets by table.
 //! - [`program`], [`rewrite`]: the walk's result, compiled to steps; [`cache`], [`buckets`]: where
-//!   programs are found again.
+//!   programs are found again; [`region`]: the memory they lie in.
 
 pub mod action;
 pub mod buckets;
@@ -22,6 +22,7 @@ pub mod members;
 pub mod message;
 pub mod own;
 pub mod program;
+pub mod region;
 pub mod resolve;
 pub mod rewrite;
 pub mod rule;

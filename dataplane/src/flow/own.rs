@@ -74,6 +74,12 @@ impl Own {
         Some(Effect::TranslateOwn)
     }
 
+    /// Has the records fetched.
+    #[inline]
+    pub fn prefetch(&self, connections: &Connections) {
+        self.within[..usize::from(self.count)].iter().for_each(|track| connections.prefetch(track.id));
+    }
+
     /// Whether the program holds for a packet, as far as connections go; if so, it is counted for those it is sent in.
     #[inline]
     pub fn admits(

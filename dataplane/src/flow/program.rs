@@ -129,6 +129,15 @@ impl Program {
         }
     }
 
+    /// The port that it sends every packet by, if it does nothing else and admits all.
+    #[must_use]
+    pub fn plain(&self) -> Option<PortSlot> {
+        match *self.steps.steps {
+            [Effect::Output { slot, .. }] if self.own.is_empty() => Some(slot),
+            _ => None,
+        }
+    }
+
     /// The worker that it hands its packets to.
     #[must_use]
     pub fn owner(&self) -> Option<u16> {
@@ -155,6 +164,12 @@ impl Program {
         self.own.is_empty() || self.own.admits(frame, key, layout, connections, now)
     }
 
+    /// Has the records of its packets' connections fetched.
+    #[inline]
+    pub fn prefetch(&self, connections: &Connections) {
+        self.own.prefetch(connections);
+    }
+
     /// Runs it on a frame. `key` and `layout` are what the frame was parsed to.
     pub fn run(&self, frame: Frame, key: &FlowKey, layout: Layout, egress: &mut impl Egress) {
         let received = self.steps.answers.then(|| Received::keep(&frame, &layout));
@@ -179,7 +194,11 @@ impl Program {
     ) {
         let Some((last, before)) = steps.split_last() else { return egress.discard(frame, drop) };
         for step in before {
-            if let Effect::Branch(branch) = step
+            if step.changes() {
+                if let Err(refusal) = self.change(step, &mut frame, &mut passing) {
+                    return self.refuse(frame, refusal, &passing, egress);
+                }
+            } else if let Effect::Branch(branch) = step
                 && let (Some(reason), true) = (branch.drop, branch.effects.is_empty())
             {
                 egress.lose(reason);
@@ -189,12 +208,10 @@ impl Program {
                 }
             } else if step.teaches() {
                 learn(step, passing.key, egress);
-            } else if let Some(meter) = step.meter() {
-                if !egress.admit(meter, &frame) {
-                    return egress.discard(frame, DropReason::Meter);
-                }
-            } else if let Err(refusal) = self.change(step, &mut frame, &mut passing) {
-                return self.refuse(frame, refusal, &passing, egress);
+            } else if let Some(meter) = step.meter()
+                && !egress.admit(meter, &frame)
+            {
+                return egress.discard(frame, DropReason::Meter);
             }
         }
         if last.teaches() {
@@ -431,6 +448,7 @@ fn within_budget(egress: &mut impl Egress) -> Result<(), DropReason> {
     if egress.may_reply() { Ok(()) } else { Err(DropReason::ResponderBudget) }
 }
 
+#[inline]
 fn send(step: &Effect, frame: Frame, key: &FlowKey, egress: &mut impl Egress) {
     match step {
         Effect::Output { slot, .. } => egress.send(*slot, frame),
@@ -462,6 +480,7 @@ fn learn(step: &Effect, key: &FlowKey, egress: &mut impl Egress) {
 }
 
 /// A step that changes the frame and leaves it.
+#[inline]
 fn change(step: &Effect, frame: &mut Frame, layout: &mut Layout, mtu: &mut Option<u16>) -> Result<(), Refusal> {
     let action = match step {
         Effect::Action { action, .. } => action,

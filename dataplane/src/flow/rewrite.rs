@@ -64,29 +64,60 @@ fn write(frame: &mut Frame, layout: &Layout, field: Field, value: &FlowKey, mask
         Field::IcmpCode | Field::Icmpv6Code => (l4 + 1, Covered::Transport),
         _ => return false,
     };
-    let (value, mut mask) = (value.field(field).to_vec(), mask.field(field).to_vec());
-    if field == Field::VlanTci {
-        // The key's presence bit stands where the tag has its drop-eligible indicator: not ours to write.
-        mask[0] &= !0x10;
+    let (value, mask) = (value.field(field), mask.field(field));
+    match value.len() {
+        // The key's presence bit stands where a tag has its drop-eligible indicator: not ours to write.
+        2 if field == Field::VlanTci => put::<2>(frame, at, value, &[mask[0] & !0x10, mask[1]]).is_some(),
+        6 => exchange::<6>(frame, layout, at, covered, value, mask),
+        4 => exchange::<4>(frame, layout, at, covered, value, mask),
+        2 => exchange::<2>(frame, layout, at, covered, value, mask),
+        16 => exchange::<16>(frame, layout, at, covered, value, mask),
+        1 => {
+            // Checksums sum 16-bit words from their header's start, which is even in both headers.
+            let base = if covered == Covered::Transport { l4 } else { l3 };
+            if (at - base).is_multiple_of(2) {
+                exchange::<2>(frame, layout, at, covered, &[value[0], 0], &[mask[0], 0])
+            } else {
+                exchange::<2>(frame, layout, at - 1, covered, &[0, value[0]], &[0, mask[0]])
+            }
+        }
+        _ => false,
     }
-    let length = value.len();
-    // Checksums sum 16-bit words from their header's start, which is even in both headers.
-    let base = if covered == Covered::Transport { l4 } else { l3 };
-    let (from, to) =
-        if at >= base { (at - (at - base) % 2, at + length + (at + length - base) % 2) } else { (at, at + length) };
-    if to > head.len() {
-        return false;
+}
+
+/// Writes bytes under a mask; gives those before and after, `None` (and nothing done) if the frame is shorter.
+#[inline]
+fn put<const N: usize>(frame: &mut Frame, at: usize, value: &[u8], mask: &[u8]) -> Option<([u8; N], [u8; N])> {
+    let (value, mask): (&[u8; N], &[u8; N]) = (value.try_into().ok()?, mask.try_into().ok()?);
+    let place: &mut [u8; N] = frame.head_mut().get_mut(at..at + N)?.try_into().ok()?;
+    let old = *place;
+    for ((byte, value), mask) in place.iter_mut().zip(value).zip(mask) {
+        *byte = (*byte & !mask) | (value & mask);
     }
-    let old: Vec<u8> = head[from..to].to_vec();
-    for (index, byte) in frame.head_mut()[at..at + length].iter_mut().enumerate() {
-        *byte = (*byte & !mask[index]) | (value[index] & mask[index]);
+    Some((old, *place))
+}
+
+/// Likewise, and keeps the checksums right that cover them.
+#[inline]
+fn exchange<const N: usize>(
+    frame: &mut Frame,
+    layout: &Layout,
+    at: usize,
+    covered: Covered,
+    value: &[u8],
+    mask: &[u8],
+) -> bool {
+    let Some((old, new)) = put::<N>(frame, at, value, mask) else { return false };
+    if covered == Covered::No {
+        return true;
     }
-    let new: Vec<u8> = frame.head()[from..to].to_vec();
+    let l3 = layout.l3 as usize;
     if matches!(covered, Covered::Header | Covered::HeaderAndPseudo) {
         let Some(sum) = frame.head_mut().get_mut(l3 + 10..l3 + 12) else { return false };
         let updated = checksum::update([sum[0], sum[1]], &old, &new);
         sum.copy_from_slice(&updated);
     }
+    let version6 = frame.head().get(l3).is_some_and(|version| version >> 4 == 6);
     match covered {
         Covered::No | Covered::Header => true,
         Covered::HeaderAndPseudo | Covered::Pseudo => update_transport(frame, layout, version6, true, &old, &new),

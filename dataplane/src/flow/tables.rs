@@ -24,6 +24,7 @@ use super::state::{FlowState, Remains, mask_of};
 use super::trace::Trace;
 use crate::connection::Assumed;
 use crate::limits;
+use crate::line::Line;
 use crate::neighbours::Neighbours;
 use crate::topology::Topology;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -127,14 +128,14 @@ pub struct Committed {
 
 /// How far a worker is; it alone writes it.
 #[derive(Debug)]
-pub struct Progress(AtomicU64);
+pub struct Progress(Line<AtomicU64>);
 
 /// The worker sleeps, or has not begun: it will load the version before it touches a packet.
 const ASLEEP: u64 = u64::MAX;
 
 impl Default for Progress {
     fn default() -> Self {
-        Self(AtomicU64::new(ASLEEP))
+        Self(Line::new(AtomicU64::new(ASLEEP)))
     }
 }
 
@@ -163,7 +164,8 @@ impl Progress {
 
 /// All flow tables of a switch. See the module comment.
 pub struct Tables {
-    version: AtomicU64,
+    /// Read by every worker for every batch, while misses take the lock beside it.
+    version: Line<AtomicU64>,
     state: RwLock<FlowState>,
     /// Held for the length of a commit.
     commits: Mutex<()>,
@@ -177,7 +179,7 @@ impl Tables {
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            version: AtomicU64::new(1),
+            version: Line::new(AtomicU64::new(1)),
             state: RwLock::default(),
             commits: Mutex::default(),
             workers: Mutex::default(),
@@ -585,4 +587,20 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
         return refuse("add_rules".into(), problem, "Name large sets in fewer rules, or use larger prefixes.");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::line::share_a_line;
+
+    #[test]
+    fn what_a_worker_reads_or_writes_per_batch_lies_in_lines_of_its_own() {
+        let tables = Tables::new();
+        assert!(!share_a_line(&tables.version, &tables.state) && !share_a_line(&tables.version, &tables.workers));
+        let progress: Vec<Arc<Progress>> = (0..8).map(|_| Arc::default()).collect();
+        for (index, one) in progress.iter().enumerate() {
+            assert!(progress[..index].iter().all(|other| !share_a_line(&**one, &**other)));
+        }
+    }
 }

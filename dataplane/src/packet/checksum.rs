@@ -41,6 +41,7 @@ pub fn sum(bytes: &[u8]) -> u32 {
 
 /// Adds the carries of a sum to its lower 16 bits.
 #[must_use]
+#[inline]
 pub fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
@@ -106,8 +107,10 @@ fn length_sum(length: usize) -> u32 {
 ///
 /// For UDP over IPv4 the caller leaves a checksum of zero alone, and stores a result of zero as 0xffff.
 #[must_use]
+#[inline]
 pub fn update16(checksum: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
-    update(checksum, &old, &new)
+    let [checksum, old, new] = [checksum, old, new].map(|word| u32::from(u16::from_be_bytes(word)));
+    (!fold((!checksum & 0xffff) + (!old & 0xffff) + new)).to_be_bytes()
 }
 
 /// The checksum after the bytes `old`, at an even position, were replaced by `new`.
@@ -115,6 +118,7 @@ pub fn update16(checksum: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
 /// # Panics
 /// If the lengths differ or are odd (only in builds with debug assertions).
 #[must_use]
+#[inline]
 pub fn update(checksum: [u8; 2], old: &[u8], new: &[u8]) -> [u8; 2] {
     let before = u32::from(!u16::from_be_bytes(checksum));
     (!exchange(before, old, new)).to_be_bytes()
@@ -150,9 +154,17 @@ pub fn grown_partial(field: [u8; 2], by: u32) -> [u8; 2] {
     fold(u32::from(u16::from_be_bytes(field)) + by).to_be_bytes()
 }
 
+#[inline]
 fn exchange(before: u32, old: &[u8], new: &[u8]) -> u16 {
     debug_assert!(old.len() == new.len() && old.len().is_multiple_of(2), "whole words are exchanged for as many");
-    fold(before + u32::from(!(sum(old) as u16)) + sum(new))
+    fold(before + u32::from(!short_sum(old)) + u32::from(short_sum(new)))
+}
+
+/// As [`sum`], for a few words.
+#[inline]
+fn short_sum(bytes: &[u8]) -> u16 {
+    let (words, _) = bytes.as_chunks::<2>();
+    fold(words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum())
 }
 
 #[cfg(test)]

@@ -9,19 +9,25 @@
 //! Invariants:
 //! - The mapping lives as long as the process: [`Memory::map`] leaks it on purpose. This is what makes
 //!   the pointer in a [`Frame`](super::frame::Frame) valid.
+//! - It begins at a huge page and asks for huge pages, of which each covers 512 chunks: else every frame would cost a
+//!   walk of the page tables. Where there are none, small pages do.
 //! - A buffer has exactly one owner: a free list (a [`Pool`](super::pool::Pool)'s or the depot's), a
 //!   `Frame`, or a ring shared with the kernel. Only [`BufferId`]s handed out by a pool exist, they are
 //!   not `Copy` outside this module's children, and so two owners never meet in one buffer.
 
 use crate::limits::{CHUNK_BYTES, DEPOT_BATCH, PORTS, RUN_BYTES};
+use crate::line::Line;
 use crate::port::PortSlot;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 use std::cell::UnsafeCell;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+
+/// What one entry of the processor's page tables covers where memory is mapped by huge pages, bytes.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// The number of a buffer: chunks first, then runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +52,13 @@ pub(super) struct Link {
     pub length: u32,
 }
 
+/// Where workers leave free buffers for each other, by class.
+struct Depot {
+    batches: [Mutex<Vec<Vec<BufferId>>>; 2],
+    /// How many there are.
+    free: [AtomicUsize; 2],
+}
+
 /// The mapping, the side descriptors and the depot.
 pub struct Memory {
     base: NonNull<u8>,
@@ -54,10 +67,9 @@ pub struct Memory {
     runs: usize,
     /// One per buffer, touched only by the buffer's owner.
     links: Box<[UnsafeCell<Link>]>,
-    depot: [Mutex<Vec<Vec<BufferId>>>; 2],
-    free: [AtomicUsize; 2],
+    depot: Line<Depot>,
     /// Buffers that frames of each port slot hold, less what pools have not settled yet.
-    held: Box<[[AtomicI32; 2]]>,
+    held: Box<[Line<[AtomicI32; 2]>]>,
 }
 
 // SAFETY: the mapping and the links are reached only through a `Frame` or `BufferId`, which have one
@@ -81,10 +93,16 @@ impl Memory {
         let file = memfd_create("weft-packets", MemfdFlags::CLOEXEC)?;
         let bytes = chunks * CHUNK_BYTES + runs * RUN_BYTES;
         ftruncate(&file, bytes as u64)?;
-        // SAFETY: a fresh mapping of our own file, at an address the kernel chooses.
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh mapping at an address the kernel chooses; it is larger by a huge page, so that ours can
+        // begin where one does. The second replaces a part of it by our own file.
         let base = unsafe {
-            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)?
+            let room = mmap_anonymous(std::ptr::null_mut(), bytes + HUGE_PAGE, ProtFlags::empty(), MapFlags::PRIVATE)?;
+            let aligned = room.byte_add(room.align_offset(HUGE_PAGE));
+            mmap(aligned, bytes, access, MapFlags::SHARED | MapFlags::FIXED, &file, 0)?
         };
+        // SAFETY: the mapping is ours. Where there are no huge pages, small ones do: hence no error.
+        let _ = unsafe { madvise(base, bytes, Advice::LinuxHugepage) };
         let base = NonNull::new(base.cast::<u8>()).expect("mmap does not map address zero");
         let batches = |first: usize, count: usize| {
             let ids: Vec<BufferId> = (first..first + count).map(|id| BufferId(id as u32)).collect();
@@ -96,8 +114,10 @@ impl Memory {
             chunks,
             runs,
             links: (0..chunks + runs).map(|_| UnsafeCell::new(Link::default())).collect(),
-            depot: [batches(0, chunks), batches(chunks, runs)],
-            free: [AtomicUsize::new(chunks), AtomicUsize::new(runs)],
+            depot: Line::new(Depot {
+                batches: [batches(0, chunks), batches(chunks, runs)],
+                free: [AtomicUsize::new(chunks), AtomicUsize::new(runs)],
+            }),
             held: (0..PORTS).map(|_| Default::default()).collect(),
         })))
     }
@@ -127,13 +147,15 @@ impl Memory {
     /// How many lie in the depot (those in workers' caches are not counted as free).
     #[must_use]
     pub fn free(&self, class: Class) -> usize {
-        self.free[class as usize].load(Ordering::Relaxed)
+        self.depot.free[class as usize].load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(super) fn class(&self, id: BufferId) -> Class {
         if (id.0 as usize) < self.chunks { Class::Chunk } else { Class::Run }
     }
 
+    #[inline]
     pub(super) fn start(&self, id: BufferId) -> NonNull<u8> {
         let id = id.0 as usize;
         let offset = if id < self.chunks {
@@ -162,13 +184,29 @@ impl Memory {
     }
 
     pub(super) fn take_batch(&self, class: Class) -> Option<Vec<BufferId>> {
-        let batch = self.depot[class as usize].lock().expect("no panic under the depot's lock").pop()?;
-        self.free[class as usize].fetch_sub(batch.len(), Ordering::Relaxed);
+        let batch = self.depot.batches[class as usize].lock().expect("no panic under the depot's lock").pop()?;
+        self.depot.free[class as usize].fetch_sub(batch.len(), Ordering::Relaxed);
         Some(batch)
     }
 
     pub(super) fn give_batch(&self, class: Class, batch: Vec<BufferId>) {
-        self.free[class as usize].fetch_add(batch.len(), Ordering::Relaxed);
-        self.depot[class as usize].lock().expect("no panic under the depot's lock").push(batch);
+        self.depot.free[class as usize].fetch_add(batch.len(), Ordering::Relaxed);
+        self.depot.batches[class as usize].lock().expect("no panic under the depot's lock").push(batch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::line::share_a_line;
+
+    /// What is read for every packet (where the mapping is, how it is cut) is not beside what workers write now and
+    /// then, nor one port's count beside another's.
+    #[test]
+    fn what_workers_write_lies_in_lines_of_its_own() {
+        let memory = Memory::map(64, 0).unwrap();
+        assert!(!share_a_line(&memory.depot, &memory.base) && !share_a_line(&memory.depot, &memory.chunks));
+        assert!(!share_a_line(&memory.depot, &memory.links) && !share_a_line(&memory.depot, &memory.held));
+        assert!(!share_a_line(&memory.held[1], &memory.held[2]));
     }
 }

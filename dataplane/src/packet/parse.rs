@@ -19,7 +19,7 @@
 use super::frame::{Checksum, Frame};
 use super::header::{Arp, Ethernet, Icmp, Ipv4, Ipv6, Sctp, Tcp, Udp, VlanTag, eth_type, neighbour, protocol, view};
 use crate::drop::DropReason::{self, Malformed, Truncated};
-use crate::flow::key::FlowKey;
+use crate::flow::key::{BASE_WORDS, FlowKey};
 use crate::limits::EXTENSION_HEADERS;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -44,7 +44,7 @@ pub struct Layout {
     /// What follows IP and its extension headers, known or not; 0 if it is not IP or a later fragment.
     pub l4: u16,
     /// VLAN tags parsed: 0 to 2.
-    pub vlan_tags: u8,
+    pub vlan_tags: u32,
     /// One past the IP packet's last byte, by its own length; the frame's end for anything else.
     pub end: u32,
 }
@@ -66,10 +66,23 @@ struct Ordinary {
 /// (see [`Checksum::Partial`]) would be written over something that is not a checksum. Then the key means
 /// nothing.
 pub fn parse(frame: &Frame, in_port: u32, key: &mut FlowKey) -> Result<Layout, DropReason> {
-    let layout = parse_bytes(frame.head(), frame.len(), in_port, key)?;
+    let mut layout = Layout::default();
+    *key = FlowKey::ZERO;
+    parse_over(frame, in_port, key, &mut layout)?;
+    Ok(layout)
+}
+
+/// Likewise with a key that is all zero, or was filled by this function and has had nothing but tunnel fields set
+/// since: what most frames have no use for is not cleared again for each. The layout is written where it is to stay.
+///
+/// # Errors
+/// As [`parse`].
+#[inline(always)]
+pub fn parse_over(frame: &Frame, in_port: u32, key: &mut FlowKey, layout: &mut Layout) -> Result<(), DropReason> {
+    parse_bytes_over(frame.head(), frame.len(), in_port, key, layout)?;
     match frame.checksum {
-        Checksum::Partial { start, offset } if !is_honest(frame.head(), key, layout, start, offset) => Err(Malformed),
-        _ => Ok(layout),
+        Checksum::Partial { start, offset } if !is_honest(frame.head(), key, *layout, start, offset) => Err(Malformed),
+        _ => Ok(()),
     }
 }
 
@@ -102,9 +115,22 @@ fn is_honest(head: &[u8], key: &FlowKey, layout: Layout, start: u16, offset: u16
 /// # Errors
 /// `Truncated` and `Malformed`, as in the module comment.
 pub fn parse_bytes(bytes: &[u8], total: usize, in_port: u32, key: &mut FlowKey) -> Result<Layout, DropReason> {
+    let mut layout = Layout::default();
     *key = FlowKey::ZERO;
-    key.in_port = in_port.to_be_bytes();
-    if let Ok((ordinary, _)) = Ordinary::ref_from_prefix(bytes) {
+    parse_bytes_over(bytes, total, in_port, key, &mut layout)?;
+    Ok(layout)
+}
+
+#[inline(always)]
+fn parse_bytes_over(
+    bytes: &[u8],
+    total: usize,
+    in_port: u32,
+    key: &mut FlowKey,
+    layout: &mut Layout,
+) -> Result<(), DropReason> {
+    if let Some((ordinary, _)) = bytes.split_first_chunk::<{ size_of::<Ordinary>() }>() {
+        let ordinary: &Ordinary = zerocopy::transmute_ref!(ordinary);
         let ip = &ordinary.ip;
         if ordinary.ethernet.eth_type.get() == eth_type::IPV4
             && ip.version_ihl == 0x45
@@ -117,31 +143,52 @@ pub fn parse_bytes(bytes: &[u8], total: usize, in_port: u32, key: &mut FlowKey) 
             if end < L4 || end > total {
                 return Err(Malformed);
             }
+            let limit = end.min(bytes.len());
+            let tcp_flags = if ip.protocol == protocol::TCP {
+                check_tcp(&ordinary.tcp, limit - L4)?;
+                (ordinary.tcp.offset_flags.get() & 0x0fff).to_be_bytes()
+            } else {
+                check_udp(Udp::ref_from_prefix(&bytes[L4..limit]).map_err(|_| Truncated)?.0, Some(end - L4))?;
+                [0; 2]
+            };
+            clear(key);
+            key.in_port = in_port.to_be_bytes();
             key.eth_dst = ordinary.ethernet.destination;
             key.eth_src = ordinary.ethernet.source;
             key.eth_type = eth_type::IPV4.to_be_bytes();
             ipv4_fields(ip, key);
-            let limit = end.min(bytes.len());
-            if ip.protocol == protocol::TCP {
-                tcp(&ordinary.tcp, limit - L4, key)?;
-            } else {
-                let udp = Udp::ref_from_prefix(&bytes[L4..limit]).map_err(|_| Truncated)?.0;
-                datagram(udp, Some(end - L4), key)?;
-            }
-            return Ok(Layout { l3: L3 as u16, l4: L4 as u16, vlan_tags: 0, end: end as u32 });
+            // UDP's ports lie where TCP's do.
+            key.l4_src = ordinary.tcp.source.to_bytes();
+            key.l4_dst = ordinary.tcp.destination.to_bytes();
+            key.tcp_flags = tcp_flags;
+            *layout = Layout { l3: L3 as u16, l4: L4 as u16, vlan_tags: 0, end: end as u32 };
+            return Ok(());
         }
     }
-    general(bytes, total, key)
+    clear(key);
+    key.in_port = in_port.to_be_bytes();
+    *layout = Layout { end: total as u32, ..Layout::default() };
+    general(bytes, total, key, layout)
+}
+
+/// Clears what an earlier frame left. In the wide section only ARP and IPv6 write.
+#[inline]
+fn clear(key: &mut FlowKey) {
+    if matches!(u16::from_be_bytes(key.eth_type), eth_type::ARP | eth_type::IPV6) {
+        *key = FlowKey::ZERO;
+    } else {
+        key.words_mut()[..BASE_WORDS].fill(0);
+    }
 }
 
 /// Every frame, step by step.
-fn general(bytes: &[u8], total: usize, key: &mut FlowKey) -> Result<Layout, DropReason> {
+#[inline(never)]
+fn general(bytes: &[u8], total: usize, key: &mut FlowKey, layout: &mut Layout) -> Result<(), DropReason> {
     let ethernet: &Ethernet = view(bytes, 0).ok_or(Truncated)?;
     key.eth_dst = ethernet.destination;
     key.eth_src = ethernet.source;
     let mut kind = ethernet.eth_type.get();
     let mut l3 = Ethernet::BYTES;
-    let mut layout = Layout { end: total as u32, ..Layout::default() };
     while matches!(kind, eth_type::VLAN | eth_type::SERVICE_VLAN) && layout.vlan_tags < 2 {
         let tag: &VlanTag = view(bytes, l3).ok_or(Truncated)?;
         let tci = (tag.tci.get() | VLAN_PRESENT).to_be_bytes();
@@ -156,17 +203,16 @@ fn general(bytes: &[u8], total: usize, key: &mut FlowKey) -> Result<Layout, Drop
     }
     if kind < eth_type::LEAST {
         key.eth_type = eth_type::LLC.to_be_bytes();
-        return Ok(layout);
+        return Ok(());
     }
     key.eth_type = kind.to_be_bytes();
     layout.l3 = l3 as u16;
     match kind {
-        eth_type::IPV4 => ipv4(bytes, l3, total, key, &mut layout)?,
-        eth_type::IPV6 => ipv6(bytes, l3, total, key, &mut layout)?,
-        eth_type::ARP => arp(bytes, l3, key)?,
-        _ => {}
+        eth_type::IPV4 => ipv4(bytes, l3, total, key, layout),
+        eth_type::IPV6 => ipv6(bytes, l3, total, key, layout),
+        eth_type::ARP => arp(bytes, l3, key),
+        _ => Ok(()),
     }
-    Ok(layout)
 }
 
 fn arp(bytes: &[u8], l3: usize, key: &mut FlowKey) -> Result<(), DropReason> {
@@ -315,7 +361,7 @@ fn transport(packet: &[u8], l4: usize, length: usize, key: &mut FlowKey) -> Resu
 
 /// `present`: bytes of the packet from here on that lie in the first segment.
 #[inline]
-fn tcp(tcp: &Tcp, present: usize, key: &mut FlowKey) -> Result<(), DropReason> {
+fn check_tcp(tcp: &Tcp, present: usize) -> Result<(), DropReason> {
     let header = tcp.header_bytes();
     if header < Tcp::BYTES {
         return Err(Malformed);
@@ -323,6 +369,11 @@ fn tcp(tcp: &Tcp, present: usize, key: &mut FlowKey) -> Result<(), DropReason> {
     if header > present {
         return Err(Truncated);
     }
+    Ok(())
+}
+
+fn tcp(tcp: &Tcp, present: usize, key: &mut FlowKey) -> Result<(), DropReason> {
+    check_tcp(tcp, present)?;
     key.l4_src = tcp.source.to_bytes();
     key.l4_dst = tcp.destination.to_bytes();
     key.tcp_flags = (tcp.offset_flags.get() & 0x0fff).to_be_bytes();
@@ -331,11 +382,16 @@ fn tcp(tcp: &Tcp, present: usize, key: &mut FlowKey) -> Result<(), DropReason> {
 
 /// `room`: bytes of the IP payload, unless it is a fragment of it.
 #[inline]
-fn datagram(udp: &Udp, room: Option<usize>, key: &mut FlowKey) -> Result<(), DropReason> {
+fn check_udp(udp: &Udp, room: Option<usize>) -> Result<(), DropReason> {
     let length = usize::from(udp.length.get());
     if length < Udp::BYTES || room.is_some_and(|room| length > room) {
         return Err(Malformed);
     }
+    Ok(())
+}
+
+fn datagram(udp: &Udp, room: Option<usize>, key: &mut FlowKey) -> Result<(), DropReason> {
+    check_udp(udp, room)?;
     key.l4_src = udp.source.to_bytes();
     key.l4_dst = udp.destination.to_bytes();
     Ok(())

@@ -14,6 +14,14 @@ use crate::limits::{
 };
 use crate::port::PortSlot;
 
+/// The most bytes by which the starts of frames differ, one cache line after the other: chunks are as large as a way
+/// of the first-level cache, so that headers at one offset would all compete for a few of its lines.
+const STAGGER: usize = 15 * 64;
+
+fn stagger(id: BufferId) -> usize {
+    id.0 as usize % 16 * 64
+}
+
 /// How far a pool lets a port's count drift from the shared one.
 const SETTLE: i32 = DEPOT_BATCH as i32;
 
@@ -50,26 +58,36 @@ impl Pool {
         self.memory
     }
 
+    #[inline]
     fn take(&mut self, class: Class, port: PortSlot) -> Option<BufferId> {
         let Account { settled, change } = self.accounts[port.index()][class as usize];
-        if change >= SETTLE || !self.may_hold(class, settled + change) {
-            // Others may have given back since.
-            self.settle(port, class);
-            self.depot[class as usize] = self.memory.free(class);
-            if !self.may_hold(class, self.accounts[port.index()][class as usize].settled) {
-                return None;
-            }
+        if (change >= SETTLE || !self.may_hold(class, settled + change)) && !self.may_hold_after_all(class, port) {
+            return None;
         }
-        let free = &mut self.free[class as usize];
-        if free.is_empty() {
-            *free = self.memory.take_batch(class)?;
-            self.depot[class as usize] = self.memory.free(class);
+        if self.free[class as usize].is_empty() {
+            self.refill(class)?;
         }
         self.accounts[port.index()][class as usize].change += 1;
-        free.pop()
+        self.free[class as usize].pop()
+    }
+
+    /// Whether a port may have one more buffer, now that the others are asked what they have given back.
+    #[cold]
+    fn may_hold_after_all(&mut self, class: Class, port: PortSlot) -> bool {
+        self.settle(port, class);
+        self.depot[class as usize] = self.memory.free(class);
+        self.may_hold(class, self.accounts[port.index()][class as usize].settled)
+    }
+
+    #[cold]
+    fn refill(&mut self, class: Class) -> Option<()> {
+        self.free[class as usize] = self.memory.take_batch(class)?;
+        self.depot[class as usize] = self.memory.free(class);
+        Some(())
     }
 
     /// Whether a port that holds so many buffers may have one more, as far as this pool knows what is free.
+    #[inline]
     fn may_hold(&self, class: Class, held: i32) -> bool {
         let free = self.depot[class as usize] + self.free[class as usize].len();
         held < BUFFERS_PER_PORT as i32
@@ -82,6 +100,7 @@ impl Pool {
         account.settled = self.memory.change_held(port, class, std::mem::take(&mut account.change));
     }
 
+    #[inline]
     fn give(&mut self, id: BufferId, port: PortSlot) {
         let class = self.memory.class(id);
         let account = &mut self.accounts[port.index()][class as usize];
@@ -110,8 +129,12 @@ impl Pool {
     }
 
     /// An empty frame with room for `length` bytes behind the headroom, in the smallest class.
+    #[inline]
     pub fn sized(&mut self, port: PortSlot, length: usize) -> Option<Frame> {
-        if length <= CHUNK_BYTES - HEADROOM {
+        if length <= CHUNK_BYTES - HEADROOM - STAGGER {
+            let id = self.take(Class::Chunk, port)?;
+            Some(Frame::new(self.memory, id, HEADROOM + stagger(id), 0, port))
+        } else if length <= CHUNK_BYTES - HEADROOM {
             self.chunk(port)
         } else if length <= RUN_BYTES - HEADROOM {
             self.run(port)
@@ -143,6 +166,7 @@ impl Pool {
     }
 
     /// A frame that holds these bytes.
+    #[inline]
     pub fn frame(&mut self, port: PortSlot, bytes: &[u8]) -> Option<Frame> {
         let mut frame = self.sized(port, bytes.len())?;
         assert!(frame.set_len(bytes.len()), "sized for it");
@@ -172,11 +196,13 @@ impl Pool {
     ///
     /// # Panics
     /// If the frame lies in another memory: its buffers' numbers mean others here, which have owners.
+    #[inline]
     pub fn free(&mut self, frame: Frame) {
         assert!(std::ptr::eq(frame.memory, self.memory), "a frame comes home to the memory it is from");
         let port = frame.charged;
-        for id in frame.into_buffers() {
-            self.give(id, port);
+        match frame.into_buffer() {
+            Ok(id) => self.give(id, port),
+            Err(chain) => chain.into_buffers().for_each(|id| self.give(id, port)),
         }
     }
 
@@ -411,7 +437,7 @@ mod tests {
         assert_eq!(frame.checksum, Checksum::Partial { start: 84, offset: 16 });
         assert!(frame.pull_front(50));
         assert_eq!(frame.checksum, Checksum::Partial { start: 34, offset: 16 });
-        assert!(frame.push_front(HEADROOM + 1).is_none());
+        assert!(frame.headroom() >= HEADROOM && frame.push_front(frame.headroom() + 1).is_none());
         pool.free(frame);
     }
 }

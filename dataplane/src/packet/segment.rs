@@ -27,6 +27,16 @@ mod tests;
 /// The longest frame that a single chunk holds behind its headroom.
 const CHUNK_ROOM: usize = CHUNK_BYTES - HEADROOM;
 
+/// Whether the port takes the frame as it is, in the one form that nothing has to be done for.
+#[must_use]
+#[inline]
+pub fn fits(frame: &Frame, offloads: &Offloads) -> bool {
+    frame.gso.is_none()
+        && frame.len() <= offloads.max_frame
+        && (offloads.checksum || !matches!(frame.checksum, Checksum::Partial { .. }))
+        && (offloads.chains || frame.umem_address().is_some())
+}
+
 /// Appends to `out` what the port can take of the frame: itself, or its segments in order. All or
 /// nothing: on an error `out` is as it was, and the frame is freed.
 ///

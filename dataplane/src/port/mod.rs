@@ -45,6 +45,7 @@ impl PortSlot {
 
     /// The index.
     #[must_use]
+    #[inline]
     pub fn index(self) -> usize {
         self.0 as usize
     }

@@ -498,6 +498,9 @@ fn send(descriptor: &OwnedFd, frame: &Frame) -> Result<(), DropReason> {
         return Err(DropReason::TooBig);
     }
     let header = virtio::write(frame);
+    if !frame.is_chained() {
+        return write(descriptor, &[IoSlice::new(&header), IoSlice::new(frame.head())], frame.len());
+    }
     let mut parts = [IoSlice::new(&[]); SEGMENTS + 1];
     parts[0] = IoSlice::new(&header);
     let mut count = 1;
@@ -505,14 +508,19 @@ fn send(descriptor: &OwnedFd, frame: &Frame) -> Result<(), DropReason> {
         *parts.get_mut(count).ok_or(DropReason::TooBig)? = IoSlice::new(segment);
         count += 1;
     }
+    write(descriptor, &parts[..count], frame.len())
+}
+
+/// One frame of so many bytes, in parts.
+fn write(descriptor: &OwnedFd, parts: &[IoSlice<'_>], length: usize) -> Result<(), DropReason> {
     loop {
-        return match rustix::io::writev(descriptor, &parts[..count]) {
+        return match rustix::io::writev(descriptor, parts) {
             Ok(_) => Ok(()),
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => Err(DropReason::TransmitFull),
             // Down, or deleted.
             Err(Errno::IO | Errno::BADFD) => Err(DropReason::PortDown),
-            Err(_) if frame.len() < 14 => Err(DropReason::Truncated),
+            Err(_) if length < 14 => Err(DropReason::Truncated),
             // The kernel found the frame or its header wanting.
             Err(_) => Err(DropReason::Malformed),
         };

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use weft_proto::fault::Fault;
 use weft_proto::v1::port_spec::Kind;
 
-/// The code of the fault of a lost port whose interface the switch makes.
+/// The code of the fault of a lost port, unless its interface is the host's.
 const LOST: &str = "port_lost";
 
 impl Switch {
@@ -68,7 +68,8 @@ impl Switch {
         for (number, loss) in losses {
             let Some(port) = state.ports.remove(number) else { continue };
             let mut fault = loss;
-            let ours = matches!(port.spec.kind, Some(Kind::Tap(_)));
+            // An interface of the host may come back, and is waited for; what we made ourselves does not.
+            let ours = !matches!(port.spec.kind, Some(Kind::AfXdp(_)));
             if ours {
                 fault.code = LOST.to_owned();
             }

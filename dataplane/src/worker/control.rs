@@ -24,7 +24,7 @@ use crate::handover::Links;
 use crate::limits::{BATCH, PORTS};
 use crate::meter::{Meter, MeterCounters};
 use crate::packet::memory::{Class, Memory};
-use crate::packet::parse::parse_bytes;
+use crate::packet::parse::{Layout, parse_bytes};
 use crate::packet::pool::Pool;
 use crate::port::{PortQueue, PortSlot, QueueCounters};
 use crate::topology::PortKind;
@@ -254,9 +254,9 @@ impl Worker {
     fn parse_traced(&mut self, in_port: u32, bytes: &[u8]) -> Option<Result<(FlowKey, Contents), DropReason>> {
         let PortKind::Device { slot, .. } = self.topology.ports.get(&in_port)?.kind else { return None };
         let mut frame = self.outgoing.pool.frame(slot, bytes)?;
-        let mut key = FlowKey::ZERO;
-        let parsed = self.parse(slot, &mut frame, &mut key);
-        let parsed = parsed.map(|(layout, _)| (key, Contents::read(frame.head(), &key, &layout)));
+        let (mut key, mut layout) = (FlowKey::ZERO, Layout::default());
+        let parsed = self.parse(slot, &mut frame, &mut key, &mut layout);
+        let parsed = parsed.map(|_| (key, Contents::read(frame.head(), &key, &layout)));
         self.outgoing.pool.free(frame);
         Some(parsed)
     }
@@ -357,7 +357,8 @@ impl WorkerHandle {
                     version: 0,
                     recent: Recent::default(),
                     topology: Arc::default(),
-                    tunnels: HashMap::new(),
+                    tunnels: HashMap::default(),
+                    underlays: Vec::new(),
                     cache: Cache::default(),
                     connections,
                     waiting: Waiting::default(),
@@ -367,6 +368,7 @@ impl WorkerHandle {
                     outgoing: Outgoing::new(Pool::new(memory), punts, links),
                     slots: Vec::new(),
                     frames: Vec::with_capacity(BATCH),
+                    staged: Some(Box::default()),
                     missed: Vec::with_capacity(BATCH),
                     credits: Credits::new(PORTS),
                     now: clock::now(),

@@ -11,6 +11,8 @@ const SLEEP_NANOSECONDS: i64 = 200_000_000;
 const ASK_NANOSECONDS: i64 = 1_000_000;
 /// Microseconds between two rounds of housekeeping.
 const HOUSEKEEPING_MICROSECONDS: u64 = 100_000;
+/// Entries whose counts are brought to the rules in one round of it: a fraction of a millisecond.
+const FLUSHED_AT_ONCE: usize = 4096;
 /// Microseconds in which all records of connections are looked at.
 const EXPIRY_MICROSECONDS: u64 = 500_000;
 
@@ -22,7 +24,8 @@ impl Worker {
             return;
         }
         self.tidied = self.now;
-        self.cache.flush();
+        // What few entries have counted reaches its rules at once; of many, within two seconds, lest packets wait.
+        self.cache.flush_some((self.cache.len() / 16).max(FLUSHED_AT_ONCE));
         // Every entry is looked at once a second or so.
         let share = self.cache.len() / 8 + 64;
         self.cache.sweep(share, self.now.saturating_sub(CACHE_IDLE_MICROSECONDS));

@@ -5,6 +5,7 @@ use super::{Origin, Worker};
 use crate::clock;
 use crate::connection::Contents;
 use crate::drop::DropReason;
+use crate::flow::cache::NO_ENTRY;
 use crate::flow::key::FlowKey;
 use crate::flow::program::{Egress as _, Program};
 use crate::flow::resolve::{Connected, Packet, View, resolve_actions};
@@ -66,9 +67,9 @@ impl Worker {
             Course::Tables => {
                 let origin = Origin { ingress: slot, from: None, hops: 0 };
                 return if self.outgoing.captures.is_on() {
-                    self.look_up::<true>(frame, &key, layout, origin)
+                    self.look_up::<true>(frame, &key, layout, origin, NO_ENTRY)
                 } else {
-                    self.look_up::<false>(frame, &key, layout, origin)
+                    self.look_up::<false>(frame, &key, layout, origin, NO_ENTRY)
                 };
             }
             Course::Actions(rule) => rule,

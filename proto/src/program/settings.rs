@@ -206,7 +206,7 @@ impl Example {
             all_settings += setting;
             all_settings.push('\n');
             if let Some(name) = setting.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-                section = format!("{name}-");
+                section = format!("{}-", name.replace('_', "-"));
             } else if let Some((key, _)) = setting.split_once(" = ").filter(|_| !setting.starts_with('#')) {
                 let table = section.trim_end_matches('-');
                 // Of a table whose keys the user chooses, the table is the setting.

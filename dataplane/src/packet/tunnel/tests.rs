@@ -1,5 +1,4 @@
 use super::*;
-use crate::limits::HEADROOM;
 use crate::packet::frame::{Gso, GsoKind};
 use crate::packet::sample;
 use crate::port::PortSlot;
@@ -123,7 +122,8 @@ fn descriptors_move_along() {
 fn no_room_is_told_and_nothing_done() {
     let mut pool = sample::pool();
     let mut frame = pool.frame(PortSlot::new(0), &sample("udp4")).unwrap();
-    assert!(frame.push_front(HEADROOM - VXLAN_OVERHEAD + 1).is_some());
+    let room = frame.headroom();
+    assert!(frame.push_front(room - VXLAN_OVERHEAD + 1).is_some());
     let before = frame.to_vec();
     assert_eq!(header().push(&mut frame, 1), Err(NoHeadroom));
     assert_eq!(frame.to_vec(), before);
