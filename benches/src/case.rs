@@ -85,7 +85,8 @@ fn looked_at(instructions: &str) -> Vec<String> {
     vec![format!("priority=2,{never},actions=drop"), format!("priority=1,in_port=1,{instructions}")]
 }
 
-fn exact(count: u32) -> Vec<String> {
+/// A rule for each flow, of just its packets.
+pub(crate) fn exact(count: u32) -> Vec<String> {
     (0..count).map(|number| format!("in_port=1,{},actions=output:2", Flow::number(number).exact())).collect()
 }
 

@@ -3,6 +3,7 @@
 //!
 //! - [`frames`]: the packets.
 //! - [`case`](mod@case): which rules, which packets.
+//! - [`changes`]: what changes of rules cost packets.
 //! - [`replay`]: the ports.
 //! - [`rig`]: the worker between them, and its time on the CPU.
 //! - [`parts`]: the parts of a packet's way, one by one.
@@ -11,6 +12,7 @@
 //! processes, through each switch's own API.
 
 pub mod case;
+pub mod changes;
 pub mod frames;
 pub mod parts;
 pub mod replay;

@@ -4,11 +4,13 @@
 //! `valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*weft_benches_repeat*' …` tells the instructions of
 //! [`REPEATED`](weft_benches::parts::REPEATED) times.
 //!
-//! With `--rules` the rules of a file take the place of the case's.
+//! With `--rules` the rules of a file take the place of the case's. The cases of changes (`changes.rs`) are run if they
+//! are named.
 
 use std::process::ExitCode;
 use std::time::Duration;
 use weft_benches::case::{CASES, Case};
+use weft_benches::changes;
 use weft_benches::parts::PARTS;
 use weft_benches::rig::{Rig, input_and_output};
 
@@ -48,14 +50,36 @@ fn arguments() -> Result<Arguments, String> {
                 arguments.rules = Some(text.lines().filter(is_rule).map(ToOwned::to_owned).collect());
             }
             "--part" => arguments.part = Some(value()?),
-            _ if CASES.iter().any(|case| case.name == word) => arguments.cases.push(word),
+            _ if names().any(|name| name == word) => arguments.cases.push(word),
             _ => {
-                let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+                let names: Vec<&str> = names().collect();
                 return Err(format!("there is no case {word}; there are {}", names.join(", ")));
             }
         }
     }
     Ok(arguments)
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|case| case.name).chain(changes::CASES.iter().map(|case| case.name))
+}
+
+fn run_changes(arguments: &Arguments) -> Result<(), String> {
+    let named = |case: &&changes::Case| arguments.cases.iter().any(|name| name == case.name);
+    for case in changes::CASES.iter().filter(named) {
+        let done = changes::run(case, Duration::from_millis(arguments.milliseconds.unwrap_or(400)), 5)?;
+        let [left, least, greatest] = done.left.map(|part| part * 100.0);
+        println!(
+            "{}: {:.1} → {:.1} ns/packet at {:.0} changes a second: {left:.1} % are left ({least:.1}–{greatest:.1}), {:.0} asked; {:.2} % hits",
+            case.name,
+            done.quiet.nanoseconds,
+            done.changing.nanoseconds,
+            done.changes,
+            case.at_least * 100.0,
+            done.changing.hits * 100.0,
+        );
+    }
+    Ok(())
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
@@ -66,6 +90,11 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     }
     let chosen = |case: &&Case| arguments.cases.is_empty() || arguments.cases.iter().any(|name| name == case.name);
     let window = Duration::from_millis(arguments.milliseconds.unwrap_or(400));
+    run_changes(arguments)?;
+    let of_changes = |name: &String| changes::CASES.iter().any(|case| case.name == name);
+    if !arguments.cases.is_empty() && arguments.cases.iter().all(of_changes) {
+        return Ok(());
+    }
     println!(
         "{:18} {:>9} {:>7} {:>7} {:>6} {:>8} {:>6}",
         "case", "ns/packet", "I/O", "above", "hits", "entries", "masks"

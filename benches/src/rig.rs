@@ -90,6 +90,16 @@ impl Rig {
         Ok(())
     }
 
+    /// Removes a rule that was added.
+    ///
+    /// # Errors
+    /// It is wrong.
+    pub fn remove_rule(&self, line: &str) -> Result<(), String> {
+        let remove = vec![rule(line)?.id];
+        self.tables.commit(Change { remove, ..Change::default() }).map_err(|fault| fault.to_string())?;
+        Ok(())
+    }
+
     /// Waits until packets hit the cache, or for so long.
     pub fn warm(&self, patience: Duration) {
         let deadline = Instant::now() + patience;

@@ -27,6 +27,9 @@ use weft_proto::v1::{self, switch_server};
 /// Requests of one connection that are worked on at a time.
 const REQUESTS_PER_CONNECTION: usize = 64;
 
+/// Bytes that a client may send ahead: with HTTP/2's 64 KB it would wait more than it sends.
+const WINDOW: u32 = 1 << 20;
+
 /// How long requests under way may take to end when the switch stops.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -397,6 +400,8 @@ pub async fn serve(switch: Arc<Switch>, socket: &mut Socket, mut stop: watch::Re
     let mut told = stop.clone();
     let server = tonic::transport::Server::builder()
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .layer(RequestLayer)

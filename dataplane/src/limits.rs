@@ -138,6 +138,9 @@ pub const HAND_OVERS_PER_FRAME: u8 = 4;
 /// is charged by them, and given up for a walk when it would take more.
 pub const COMPARISONS_PER_WALK: usize = 256;
 
+/// Comparisons with recent changes that cost so little that no budget is asked: what exceeds is a miss.
+pub const COMPARISONS_AT_ONCE: usize = 8;
+
 /// Microseconds after which an unused cache entry is removed.
 pub const CACHE_IDLE_MICROSECONDS: u64 = 10_000_000;
 

@@ -31,7 +31,7 @@ use crate::drop::DropReason;
 use crate::egress::Outgoing;
 use crate::flow::cache::{Cache, EntryNumber, Found, NO_ENTRY};
 use crate::flow::key::FlowKey;
-use crate::flow::log::Work;
+use crate::flow::log::{Recent, Work};
 use crate::flow::program::{Egress, Program};
 use crate::flow::resolve::{Connected, Packet, Resolution, Unobserved, View, resolve};
 use crate::flow::tables::{Progress, Tables};
@@ -98,6 +98,8 @@ pub struct Worker {
 
     /// The tables' version that the current batch sees, and what goes with it.
     version: u64,
+    /// What changed lately, as of that version.
+    recent: Recent,
     topology: Arc<Topology>,
     /// Our tunnel ends: address and kind to the tunnel port.
     tunnels: HashMap<(Ipv4Addr, Encapsulation), (u32, PortSlot), foldhash::fast::RandomState>,
@@ -202,7 +204,10 @@ impl Worker {
             return;
         }
         self.version = version;
-        let topology = self.tables.read().topology(version);
+        let state = self.tables.read();
+        self.recent.catch_up(state.logs(), version);
+        let topology = state.topology(version);
+        drop(state);
         if Arc::ptr_eq(&topology, &self.topology) {
             return;
         }
@@ -375,7 +380,7 @@ impl Worker {
         }
         if let Found::Stale(entry) = found {
             let mut work = Work::ONE_WALK;
-            let good = self.cache.renew(entry, &missed.key, &self.tables.read(), self.version, &mut work);
+            let good = self.cache.renew(entry, &missed.key, &self.recent, &mut work);
             if good {
                 self.credits.charge_comparisons(origin.ingress, work.done());
                 if self.is_good(entry, &missed) {

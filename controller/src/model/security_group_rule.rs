@@ -104,7 +104,7 @@ pub struct Ports {
 
 impl Ports {
     /// The range as values and masks: blocks of 1, 16, 256 or 4096 ports, or all. So few sizes, because a table of a
-    /// switch takes 512 different masks, and these are multiplied by the lengths of prefixes.
+    /// switch takes a limited number of different masks, and these are multiplied by the lengths of prefixes.
     #[must_use]
     pub fn blocks(self) -> Vec<(u16, u16)> {
         let (mut next, end) = (u32::from(self.first), u32::from(self.last) + 1);

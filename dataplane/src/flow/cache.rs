@@ -27,12 +27,11 @@
 
 use super::buckets::Buckets;
 use super::key::FlowKey;
-use super::log::Work;
+use super::log::{Recent, Work};
 use super::program::{Program, Steps};
 use super::region::Region;
 use super::resolve::Resolution;
 use super::shared::Shared;
-use super::state::FlowState;
 use super::statistics::TableStatistics;
 use crate::capture::Walk;
 use crate::limits::{CACHE_ALL_MASKS, CACHE_ENTRIES, CACHE_MASKS, CACHE_SPARE};
@@ -236,20 +235,14 @@ impl Cache {
         self.program(number)
     }
 
-    /// Whether a stale entry is good at this version too, because nothing that changed since concerns
-    /// it; then it says so from now on. `work`: what that may cost, and did.
-    pub fn renew(
-        &mut self,
-        number: EntryNumber,
-        key: &FlowKey,
-        state: &FlowState,
-        version: u64,
-        work: &mut Work,
-    ) -> bool {
-        let (way, since) = (self.way(number), self.entry(number).version(version));
-        let good = state.unaffected(&way.passed, since, key, &way.stable, work);
+    /// Whether a stale entry is good at the version of `recent` too, because nothing that changed since
+    /// concerns it; then it says so from now on. `work`: what that may cost, and did.
+    #[inline]
+    pub fn renew(&mut self, number: EntryNumber, key: &FlowKey, recent: &Recent, work: &mut Work) -> bool {
+        let (way, since) = (self.way(number), self.entry(number).version(recent.version()));
+        let good = recent.unaffected(&way.passed, since, key, &way.stable, work);
         if good {
-            self.entries[number as usize].renew(version);
+            self.entries[number as usize].renew(recent.version());
         }
         good
     }

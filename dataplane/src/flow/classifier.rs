@@ -37,7 +37,7 @@ use crate::limits::classifier::{COLLISIONS, SEPARATE_MASKS, TUPLES};
 use foldhash::fast::{FixedState, RandomState};
 use relax::relaxed;
 use std::collections::HashMap;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use tuple::{Entry, Tuple};
 
@@ -57,17 +57,28 @@ fn standing(rule: &Rule, place: &Match, mask: u64) -> Standing {
     u64::from(rule.id.priority) << 48 | owner << 47 | u64::from(place.bits()) << 36 | mask >> 28
 }
 
-fn print(mask: &FlowKey) -> u64 {
-    FixedState::default().hash_one(mask)
+/// A hash of a place's mask.
+fn print(place: &Match) -> u64 {
+    let mut hasher = FixedState::default().build_hasher();
+    place.words().for_each(|(index, mask, _)| hasher.write_u64(mask ^ (index as u64) << 40));
+    let hash = hasher.finish();
+    hash ^ hash << 32
 }
 
 /// A mask that rules have.
 struct Shape {
-    print: u64,
+    /// A place with it.
+    like: Match,
     /// Places with this mask.
     places: usize,
     /// Numbers of the tuples in which they are, and how many; rules to come go to the last one.
     homes: Vec<(u32, usize)>,
+}
+
+type Shapes = HashMap<u64, Vec<Shape>, RandomState>;
+
+fn shape_mut<'a>(shapes: &'a mut Shapes, place: &Match) -> Option<&'a mut Shape> {
+    shapes.get_mut(&print(place))?.iter_mut().find(|shape| shape.like.has_mask_of(place))
 }
 
 /// See the module comment.
@@ -77,7 +88,8 @@ pub struct Classifier {
     tuples: Vec<Option<Tuple>>,
     /// Highest standing and number, in the order of search.
     order: Vec<(Standing, u32)>,
-    shapes: HashMap<FlowKey, Shape, RandomState>,
+    /// By hash of the mask.
+    shapes: Shapes,
     /// People and tenants choose what rules match, and whoever sends packets what collides: the seed is a secret.
     hasher: RandomState,
 }
@@ -121,19 +133,18 @@ impl Classifier {
 
     /// Puts a rule in at a place, visible from `version` on.
     pub fn insert(&mut self, place: &Match, rule: Arc<Rule>, version: u64) {
-        let mask = place.mask();
-        let home = match self.shapes.get(&mask) {
-            Some(shape) => shape.homes.last().expect("a mask has rules in some tuple").0,
-            None => self.home_of(&mask),
-        };
-        let shape =
-            self.shapes.entry(mask).or_insert_with(|| Shape { print: print(&mask), places: 0, homes: Vec::new() });
-        shape.places += 1;
-        match shape.homes.iter_mut().find(|(number, _)| *number == home) {
-            Some((_, count)) => *count += 1,
-            None => shape.homes.push((home, 1)),
+        let print = print(place);
+        if self.shape(place).is_none() {
+            let home = self.home_of(&place.mask());
+            let shape = Shape { like: place.clone(), places: 0, homes: vec![(home, 0)] };
+            self.shapes.entry(print).or_default().push(shape);
         }
-        let standing = standing(&rule, place, shape.print);
+        let shape = shape_mut(&mut self.shapes, place).expect("it was put in if it was missing");
+        shape.places += 1;
+        let (home, count) = shape.homes.last_mut().expect("a mask has rules in some tuple");
+        *count += 1;
+        let home = *home;
+        let standing = standing(&rule, place, print);
         let tuple = self.tuples[home as usize].as_mut().expect("numbers are of tuples there are");
         let hash = tuple.hash_of_place(place, &self.hasher);
         let entry = Entry::new(standing, hash, place.clone(), rule, version);
@@ -146,7 +157,7 @@ impl Classifier {
 
     /// Lets the rule disappear from a place at `version`; false if it is not (or no longer) there.
     pub fn remove(&mut self, place: &Match, rule: &Arc<Rule>, version: u64) -> bool {
-        let Some(shape) = self.shapes.get(&place.mask()) else { return false };
+        let Some(shape) = shape_mut(&mut self.shapes, place) else { return false };
         for &(number, _) in &shape.homes {
             let tuple = self.tuples[number as usize].as_mut().expect("numbers are of tuples there are");
             let hash = tuple.hash_of_place(place, &self.hasher);
@@ -162,8 +173,9 @@ impl Classifier {
 
     /// Forgets what disappeared from a place at or before `version`.
     pub fn collect(&mut self, place: &Match, version: u64) {
-        let mask = place.mask();
-        let Some(shape) = self.shapes.get_mut(&mask) else { return };
+        let print = print(place);
+        let Some(same) = self.shapes.get_mut(&print) else { return };
+        let Some(shape) = same.iter_mut().find(|shape| shape.like.has_mask_of(place)) else { return };
         let mut changed = Vec::new();
         for (number, count) in &mut shape.homes {
             let tuple = self.tuples[*number as usize].as_mut().expect("numbers are of tuples there are");
@@ -179,9 +191,16 @@ impl Classifier {
         let last = shape.homes.last().map(|home| home.0);
         shape.homes.retain(|&(number, count)| count > 0 || Some(number) == last);
         if shape.places == 0 {
-            self.shapes.remove(&mask);
+            same.retain(|shape| shape.places > 0);
+            if same.is_empty() {
+                self.shapes.remove(&print);
+            }
         }
         changed.into_iter().for_each(|number| self.settle(number));
+    }
+
+    fn shape(&self, place: &Match) -> Option<&Shape> {
+        self.shapes.get(&print(place))?.iter().find(|shape| shape.like.has_mask_of(place))
     }
 
     fn tuple(&self, number: u32) -> &Tuple {
@@ -241,7 +260,8 @@ impl Classifier {
         }
         // Masks whose next rules were to come here have none at all, or choose anew.
         let mut homeless = false;
-        for shape in self.shapes.values_mut().filter(|shape| shape.homes.iter().any(|home| home.0 == number)) {
+        for shape in self.shapes.values_mut().flatten().filter(|shape| shape.homes.iter().any(|home| home.0 == number))
+        {
             shape.homes.retain(|home| home.0 != number);
             homeless |= shape.homes.is_empty();
         }
@@ -278,7 +298,7 @@ impl Classifier {
         let source = self.tuples[number as usize].as_mut().expect("numbers are of tuples there are");
         let moving = source.take(hash, |entry| entry.place.mask().covers(&common));
         for mut entry in moving {
-            let shape = self.shapes.get_mut(&entry.place.mask()).expect("it has this place");
+            let shape = shape_mut(&mut self.shapes, &entry.place).expect("it has this place");
             let from = shape.homes.iter().position(|home| home.0 == number).expect("it has this place there");
             shape.homes[from].1 -= 1;
             let had = shape.homes.iter().position(|home| home.0 == target);
@@ -296,7 +316,7 @@ impl Classifier {
     /// The rule at exactly this place that is wanted and has not been removed.
     #[must_use]
     pub fn find(&self, place: &Match, wanted: impl Fn(&Rule) -> bool) -> Option<&Arc<Rule>> {
-        self.shapes.get(&place.mask())?.homes.iter().find_map(|&(number, _)| {
+        self.shape(place)?.homes.iter().find_map(|&(number, _)| {
             let tuple = self.tuple(number);
             let mut meeting = tuple.meeting(tuple.hash_of_place(place, &self.hasher));
             let found = meeting.find(|entry| entry.removed == u64::MAX && entry.place == *place && wanted(&entry.rule));
@@ -313,13 +333,13 @@ impl Classifier {
     /// Whether rules have this mask.
     #[must_use]
     pub fn has_mask(&self, mask: &FlowKey) -> bool {
-        self.shapes.contains_key(mask)
+        self.shape(&Match::new(&FlowKey::ZERO, mask)).is_some()
     }
 
     /// How many different masks rules have.
     #[must_use]
     pub fn masks(&self) -> usize {
-        self.shapes.len()
+        self.shapes.values().map(Vec::len).sum()
     }
 
     /// How many tuples there are: the probes of a search in the worst case.

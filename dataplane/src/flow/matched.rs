@@ -4,9 +4,10 @@
 //! A [`Match`] is immutable and shared: a clone is a reference, so that identities, places in classifiers, change
 //! logs and what is to be collected have one copy between them.
 
-use super::key::{FlowKey, WORDS};
+use super::key::{FlowKey, WORDS, place};
 use std::fmt;
 use std::sync::Arc;
+use weft_proto::v1::Field;
 
 /// Value and mask. See the module comment.
 ///
@@ -79,6 +80,30 @@ impl Match {
         key
     }
 
+    /// The value of a field of which every bit counts, in as many of the bytes as it has.
+    #[must_use]
+    pub fn exactly(&self, field: Field) -> Option<[u8; 16]> {
+        let (offset, length) = place(field);
+        let (mut value, mut mask) = ([0; 32], [0; 32]);
+        // A field lies in at most three words.
+        let first = offset / 8;
+        for (index, own_mask, own_value) in self.words().filter(|&(index, _, _)| index >= first && index < first + 4) {
+            let at = (index - first) * 8;
+            value[at..at + 8].copy_from_slice(&own_value.to_ne_bytes());
+            mask[at..at + 8].copy_from_slice(&own_mask.to_ne_bytes());
+        }
+        let at = offset - first * 8;
+        let mut exact = [0; 16];
+        exact[..length].copy_from_slice(&value[at..at + length]);
+        mask[at..at + length].iter().all(|&byte| byte == 0xff).then_some(exact)
+    }
+
+    /// Whether both look at the same bits.
+    #[must_use]
+    pub fn has_mask_of(&self, other: &Self) -> bool {
+        self.compare_masks(other).is_eq()
+    }
+
     /// A fixed order of masks.
     #[must_use]
     pub fn compare_masks(&self, other: &Self) -> std::cmp::Ordering {
@@ -117,6 +142,8 @@ mod tests {
         assert!(matched.matches(&value), "beyond the mask");
         value.registers[7] = [0x80; 4];
         assert!(!matched.matches(&value));
+        assert_eq!(matched.exactly(Field::InPort).map(|value| value[..4].to_vec()), Some(vec![0, 0, 0, 7]));
+        assert_eq!((matched.exactly(Field::TcpDst), matched.exactly(Field::EthSrc)), (None, None));
         let mut consulted = FlowKey::ZERO;
         let mut written = FlowKey::ZERO;
         written.in_port = [0xff; 4];

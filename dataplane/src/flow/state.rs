@@ -8,7 +8,7 @@ use super::classifier::Classifier;
 use super::group::{Group, GroupId};
 use super::groups::{Groups, group_partition};
 use super::key::FlowKey;
-use super::log::{ChangeLog, Passed, TOPOLOGY, Work, partition};
+use super::log::{ChangeLog, TOPOLOGY, partition};
 use super::matched::Match;
 use super::members::{Member, Members};
 use super::rule::{Rule, RuleId};
@@ -93,17 +93,10 @@ impl FlowState {
         found.map(|(_, topology)| topology.clone()).unwrap_or_default()
     }
 
-    /// Whether an entry last good at `since` still is; see `log.rs`.
-    #[must_use]
-    pub fn unaffected(&self, passed: &[Passed], since: u64, key: &FlowKey, stable: &FlowKey, work: &mut Work) -> bool {
-        passed.iter().all(|passed| {
-            let log = if passed.table == TOPOLOGY {
-                Some(&self.topology_log)
-            } else {
-                self.tables.get(&passed.table).map(|table| &table.log)
-            };
-            log.is_none_or(|log| log.unaffected(*passed, since, key, stable, work))
-        })
+    /// What has changed lately, by table; [`TOPOLOGY`] for ports, paths, groups and next hops.
+    pub fn logs(&self) -> impl Iterator<Item = (u8, &ChangeLog)> {
+        let tables = self.tables.iter().map(|(&number, table)| (number, &table.log));
+        tables.chain(std::iter::once((TOPOLOGY, &self.topology_log)))
     }
 
     /// The rule of this identity.

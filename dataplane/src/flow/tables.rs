@@ -494,17 +494,25 @@ impl Tables {
 
 type Identities<'a> = HashSet<&'a RuleId, foldhash::fast::RandomState>;
 
+/// How many rules there are after a change. `known`: those to be added that are there already.
+fn rules_after(state: &FlowState, add: &[Rule], known: &[bool], remove: &[RuleId]) -> usize {
+    let mut wanted: Identities = HashSet::with_capacity_and_hasher(add.len(), Default::default());
+    let new = add.iter().zip(known).filter(|(rule, known)| wanted.insert(&rule.id) && !**known).count();
+    let unwanted: Identities = remove.iter().filter(|id| !wanted.contains(id)).collect();
+    let gone = unwanted.iter().filter(|id| state.find(id).is_some()).count();
+    state.count + new - gone
+}
+
 fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetChange]) -> Result<(), Fault> {
     let refuse = |field: String, problem: String, remedy: &str| {
         Err(Fault::invalid("limit_exceeded", field, problem, remedy).with_status(tonic::Code::ResourceExhausted))
     };
+    // Far from the limits there is no need to know which of them are new.
+    let plain = sets.is_empty() && add.iter().all(|rule| rule.id.set.is_none());
+    let near = !plain || state.count + add.len() > limits::RULES || state.places + add.len() > limits::PLACES;
     // Each identity counts once, however often the change names it.
-    let known: Vec<bool> = add.iter().map(|rule| state.find(&rule.id).is_some()).collect();
-    let mut wanted: Identities = HashSet::with_capacity_and_hasher(add.len(), Default::default());
-    let new = add.iter().zip(&known).filter(|(rule, known)| wanted.insert(&rule.id) && !**known).count();
-    let unwanted: Identities = remove.iter().filter(|id| !wanted.contains(id)).collect();
-    let gone = unwanted.iter().filter(|id| state.find(id).is_some()).count();
-    if state.count + new - gone > limits::RULES {
+    let known: Vec<bool> = add.iter().map(|rule| near && state.find(&rule.id).is_some()).collect();
+    if near && rules_after(state, add, &known, remove) > limits::RULES {
         let problem = format!("the switch would have more than {} rules", limits::RULES);
         return refuse("add_rules".into(), problem, "Remove rules first.");
     }
@@ -573,7 +581,7 @@ fn check_limits(state: &FlowState, add: &[Rule], remove: &[RuleId], sets: &[SetC
             return refuse(format!("add_rules[{index}].match"), masks_of(number), remedy);
         }
     }
-    if places > limits::PLACES {
+    if near && places > limits::PLACES {
         let problem =
             format!("rules and the members of the sets they name would be more than {} together", limits::PLACES);
         return refuse("add_rules".into(), problem, "Name large sets in fewer rules, or use larger prefixes.");

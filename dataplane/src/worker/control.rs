@@ -14,6 +14,7 @@ use crate::drop::DropReason;
 use crate::egress::{Outgoing, PuntSink};
 use crate::flow::cache::Cache;
 use crate::flow::key::FlowKey;
+use crate::flow::log::Recent;
 use crate::flow::message;
 use crate::flow::program::Program;
 use crate::flow::resolve::{Connected, Packet};
@@ -354,6 +355,7 @@ impl WorkerHandle {
                     wake,
                     settings,
                     version: 0,
+                    recent: Recent::default(),
                     topology: Arc::default(),
                     tunnels: HashMap::default(),
                     underlays: Vec::new(),

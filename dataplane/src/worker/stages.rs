@@ -9,6 +9,7 @@ use super::{Missed, Origin, Worker, holds};
 use crate::drop::DropReason;
 use crate::flow::cache::{EntryNumber, Found, NO_ENTRY};
 use crate::flow::key::FlowKey;
+use crate::flow::log::Work;
 use crate::flow::program::Egress as _;
 use crate::limits::BATCH;
 use crate::packet::frame::Frame;
@@ -112,8 +113,11 @@ impl Worker {
         origin: Origin,
         guess: EntryNumber,
     ) {
-        let Found::Hit(entry) = self.cache.confirm(guess, key, self.version) else {
-            return self.set_aside(frame, key, layout, origin);
+        let entry = match self.cache.confirm(guess, key, self.version) {
+            Found::Hit(entry) => entry,
+            // What has changed since mostly lies elsewhere.
+            Found::Stale(entry) if self.cache.renew(entry, key, &self.recent, &mut Work::AT_ONCE.clone()) => entry,
+            Found::Stale(_) | Found::Miss => return self.set_aside(frame, key, layout, origin),
         };
         if !CAPTURED && let Some(slot) = self.cache.plain(entry) {
             self.cache.counters.hits += 1;

@@ -84,9 +84,9 @@ impl Cache {
     pub fn confirm(&mut self, guess: EntryNumber, key: &FlowKey, version: u64) -> Found {
         if let Some(entry) = self.entries.get(guess as usize) {
             let mask = &mut self.masks[usize::from(entry.mask)];
-            if entry.is_good_at(version) && !entry.is_free() && entry.matches(&mask.words, key) {
+            if !entry.is_free() && entry.matches(&mask.words, key) {
                 mask.hits += 1;
-                return Found::Hit(guess);
+                return if entry.is_good_at(version) { Found::Hit(guess) } else { Found::Stale(guess) };
             }
         }
         self.lookup(key, version)

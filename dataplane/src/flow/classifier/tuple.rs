@@ -1,5 +1,5 @@
-//! One tuple of a classifier and the rules that are in it: a hash table whose chains are in the order of the rules'
-//! standing. Entries lie in one vector and name their successors, which costs 60 bytes a rule and no allocation of
+//! One tuple of a classifier and the rules that are in it: a hash table in whose chains rules that meet are in the
+//! order of their standing. Entries lie in one vector and name their successors, which costs 60 bytes a rule and no allocation of
 //! its own.
 
 use super::Standing;
@@ -192,8 +192,11 @@ impl Tuple {
         let entry = &self.entries[number as usize];
         let head = self.head(entry.hash);
         let (mut before, mut at) = (NONE, self.heads[head]);
-        while at != NONE && !entry.goes_before(&self.entries[at as usize]) {
-            (before, at) = (at, self.entries[at as usize].next);
+        // Only those that meet have an order.
+        while let Some(other) = self.entries.get(at as usize)
+            && !(other.hash == entry.hash && entry.goes_before(other))
+        {
+            (before, at) = (at, other.next);
         }
         self.entries[number as usize].next = at;
         if before == NONE {

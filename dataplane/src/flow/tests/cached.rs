@@ -1,10 +1,10 @@
 //! The cache against a fresh walk: whatever changes in between, the program a packet gets is the one that
 //! a walk at that moment gives.
 
-use super::{renew, rule, tables, view};
+use super::{recent, renew, rule, tables, view};
 use crate::flow::cache::{Cache, Found};
 use crate::flow::key::FlowKey;
-use crate::flow::log::Work;
+use crate::flow::log::{Recent, Work};
 use crate::flow::program::Program;
 use crate::flow::resolve::{Unobserved, resolve};
 use crate::flow::tables::{Change, SetChange, Tables};
@@ -150,7 +150,55 @@ fn a_change_elsewhere_does_not_empty_the_cache() {
     let (state, version) = (tables.read(), tables.version());
     let topology = state.topology(version);
     let view = view(&state, version, &topology);
-    assert!(cache.renew(number, &key, view.state, view.version, &mut Work::ONE_WALK.clone()), "no walk is needed");
+    assert!(cache.renew(number, &key, &recent(&view), &mut Work::ONE_WALK.clone()), "no walk is needed");
+}
+
+/// Of a thousand flows with an entry each, those walk anew that a change matches, and no others; what lies in other
+/// partitions is not even compared.
+#[test]
+fn a_change_costs_walks_only_where_it_matches() {
+    const FLOWS: u16 = 1000;
+    let flow = |number: u16| super::packet(&format!("in_port=1,udp,udp_dst={number}"));
+    let lines: Vec<String> =
+        (1..=FLOWS).map(|number| format!("table=0,in_port=1,udp,udp_dst={number},actions=output:2")).collect();
+    let tables = tables(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let (mut cache, mut recent) = (Cache::default(), Recent::default());
+    let mut pass_all = |changed: &str| {
+        let change = Change { add: vec![rule(changed)], ..Change::default() };
+        tables.commit(change).unwrap();
+        let (state, version) = (tables.read(), tables.version());
+        let topology = state.topology(version);
+        let view = view(&state, version, &topology);
+        recent.catch_up(state.logs(), version);
+        let (mut walks, mut comparisons) = (0, 0);
+        for key in (1..=FLOWS).map(flow) {
+            let found = cache.lookup(&key, version);
+            if let Found::Stale(number) = found {
+                let mut work = Work::ONE_WALK;
+                if cache.renew(number, &key, &recent, &mut work) {
+                    comparisons += work.done();
+                    continue;
+                }
+                cache.remove(number);
+            }
+            walks += 1;
+            cache.insert(&key, resolve(&view, &(&key).into(), &mut Unobserved), version, 0);
+        }
+        (walks, comparisons)
+    };
+    assert_eq!(pass_all("table=0,in_port=3,udp,udp_dst=1,actions=output:4"), (1000, 0), "all are new");
+    for change in 1..=20 {
+        assert_eq!(pass_all(&format!("table=0,in_port=3,udp,udp_dst={change},actions=output:5")), (0, 0), "elsewhere");
+    }
+    for change in 1..=20 {
+        let beside = format!("table=0,in_port=1,udp,udp_dst={},actions=output:4", FLOWS + change);
+        assert_eq!(pass_all(&beside), (0, 1000), "one comparison each, with that one change");
+    }
+    for change in 1..=20 {
+        let of_one = format!("table=0,priority=40000,in_port=1,udp,udp_dst={change},actions=output:4");
+        assert_eq!(pass_all(&of_one), (1, 999));
+    }
+    assert_eq!(pass_all("table=0,priority=50000,in_port=1,udp,udp_dst=8/8,actions=output:5").0, 497);
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod walk;
 
 use super::cache::{Cache, EntryNumber, Found};
 use super::key::FlowKey;
-use super::log::Work;
+use super::log::{Recent, Work};
 use super::message;
 use super::resolve::{Connected, Unobserved, View, resolve};
 use super::rule::Rule;
@@ -65,10 +65,17 @@ pub(super) fn view<'a>(state: &'a FlowState, version: u64, topology: &'a Topolog
     View { state, version, topology, connections: Connected::AsNew, now: 0, arrived: true, traced: None }
 }
 
+/// What a worker knows of the latest changes.
+pub(super) fn recent(view: &View<'_>) -> Recent {
+    let mut recent = Recent::default();
+    recent.catch_up(view.state.logs(), view.version);
+    recent
+}
+
 /// What a worker does with a packet that found no good entry.
 pub(super) fn renew(cache: &mut Cache, found: Found, key: &FlowKey, view: &View<'_>, now: u64) -> EntryNumber {
     if let Found::Stale(number) = found {
-        if cache.renew(number, key, view.state, view.version, &mut Work::ONE_WALK.clone()) {
+        if cache.renew(number, key, &recent(view), &mut Work::ONE_WALK.clone()) {
             return number;
         }
         cache.remove(number);
