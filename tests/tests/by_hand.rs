@@ -134,7 +134,11 @@ fn large_segments_cross_between_two_taps_untouched() {
     // A connection's first segments are small; 64 KB ones make the rest.
     assert!(received > 16_000, "segments came in at {received} bytes on average: {from:?}");
     assert!(sent > 16_000, "segments left at {sent} bytes on average: {to:?}");
-    assert_eq!((from.received_packets, from.received_bytes), (to.sent_packets, to.sent_bytes), "{from:?} {to:?}");
+    // Small ones that came in one batch may leave as one, of which each but the first loses its headers (Ethernet's, IPv4's,
+    // TCP's with timestamps).
+    let merged = from.received_packets.checked_sub(to.sent_packets).expect("all that leaves has come");
+    assert!(merged < 100, "large ones are not merged: {from:?} {to:?}");
+    assert_eq!(from.received_bytes - to.sent_bytes, merged * 66, "{from:?} {to:?}");
 }
 
 /// One line to the other end and back.
