@@ -22,7 +22,7 @@ run_packages=(iproute2 ethtool iputils-ping udhcpc)
 # switch; who looks at frames.
 test_packages=(curl iperf3 isc-dhcp-client dhcpcd-base kea-admin iputils-arping openvswitch-switch tcpdump tshark)
 # Virtual machines: another end of their queues; emulation, and libvirt without its services.
-test_packages+=(dpdk qemu-system-x86 libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients)
+test_packages+=(dpdk-dev qemu-system-x86 libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients)
 # Their kernel, unless the machine has one of its own (in a container, say): without a hook that makes boot loaders use it.
 ls /boot/vmlinuz-* >/dev/null 2>&1 || test_packages+=(linux-image-cloud-amd64 tiny-initramfs)
 
